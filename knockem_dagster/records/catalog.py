@@ -1,0 +1,50 @@
+"""The collections of the platform, declared once, and the repositories over one documents store."""
+
+from __future__ import annotations
+
+from knockem_dagster.records.assays import AssayRecord, AssayResultRecord
+from knockem_dagster.records.competitions import (
+    CompetitionAttemptRecord,
+    CompetitionAttemptResultRecord,
+    CompetitionRecord,
+    CompetitionResultRecord,
+)
+from knockem_dagster.records.genomes import GenomeRecord
+from knockem_dagster.records.record import Record, Repository
+from knockem_dagster.records.submissions import SubmissionRecord, SubmissionRepository
+from knockem_dagster.records.uploads import UploadRecord
+from knockem_dagster.stores.documents import Collection, Documents
+
+OF_A_SUBMISSION: tuple[type[Record], ...] = (
+    CompetitionAttemptResultRecord,
+    CompetitionAttemptRecord,
+    CompetitionResultRecord,
+    CompetitionRecord,
+    AssayResultRecord,
+    AssayRecord,
+    GenomeRecord,
+    UploadRecord,
+)
+"""The models whose documents name their submission in `submissionId`."""
+
+COLLECTIONS: tuple[Collection, ...] = tuple(model.collection for model in (*OF_A_SUBMISSION, SubmissionRecord))
+
+
+class Records:
+    """All repositories over one documents store."""
+
+    def __init__(self, documents: Documents) -> None:
+        self.documents = documents
+        self.genomes = Repository(documents, GenomeRecord)
+        self.submissions = SubmissionRepository(documents)
+        self.assays = Repository(documents, AssayRecord)
+        self.assay_results = Repository(documents, AssayResultRecord)
+        self.competitions = Repository(documents, CompetitionRecord)
+        self.competition_results = Repository(documents, CompetitionResultRecord)
+        self.attempts = Repository(documents, CompetitionAttemptRecord)
+        self.attempt_results = Repository(documents, CompetitionAttemptResultRecord)
+        self.uploads = Repository(documents, UploadRecord)
+
+    def close(self) -> None:
+        """Release the documents store."""
+        self.documents.close()

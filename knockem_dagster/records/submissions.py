@@ -1,0 +1,143 @@
+"""Submissions: what a user asked for, how far it is, and who is working on it."""
+
+from __future__ import annotations
+
+import time
+from enum import StrEnum
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from knockem_dagster.errors import KnockemError
+from knockem_dagster.records.assays import AssayType
+from knockem_dagster.records.record import Record, Repository, Value, now
+from knockem_dagster.stores.documents import Collection, Documents, Index, Patch
+
+
+class State(StrEnum):
+    """How far a submission is. The last three are final, but `resume` takes the last two up again."""
+
+    ACCEPTED = "accepted"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+    @property
+    def is_final(self) -> bool:
+        """Tell whether nothing further happens by itself."""
+        return self in {State.COMPLETED, State.FAILED, State.CANCELED}
+
+
+class LimitsValue(Value):
+    """What one container of the submission may use."""
+
+    cpus: float = Field(default=1.0, description="CPUs")
+    memory_mib: int = Field(default=1024, alias="memoryMiB", description="MiB")
+
+
+class LeaseValue(Value):
+    """Who works on a submission, and until when unless renewed (seconds since the epoch)."""
+
+    owner: str
+    until: float
+
+
+class CountersValue(Value):
+    """The seed's six progress counters."""
+
+    submission_num_pending_assays: int = 0
+    submission_num_active_assays: int = 0
+    submission_num_completed_assays: int = 0
+    submission_num_pending_competitions: int = 0
+    submission_num_active_competitions: int = 0
+    submission_num_completed_competitions: int = 0
+
+
+class SubmissionRecord(Record):
+    """A submission. Fields beyond the seed's tell what was resolved, and how far it is."""
+
+    collection: ClassVar[Collection] = Collection("submissions", (Index(("state",)), Index(("datetime",))))
+
+    assay_types: tuple[AssayType, ...]
+    assay_ids: tuple[str, ...]
+    container_image: str
+    container_env: dict[str, str]
+    genome_id: str
+    max_active: int
+    max_fail: int
+    user_email: str
+    timeout_seconds: float
+    seed: int
+    limits: LimitsValue = LimitsValue()
+    skeletons: int
+    tolerated_untested: float = Field(description="share of sites that may stay untested")
+    container_runtime: Literal["process", "docker"]
+    image_digest: str
+    stated_unit: float | None = Field(
+        default=None, description="score of one detection threshold, if the organism states it"
+    )
+    num_sites: int
+    content_digest: str = Field(description="SHA-256 of the submission's canonical form")
+    state: State = State.ACCEPTED
+    reason: str | None = Field(default=None, description="why it failed or was canceled")
+    lease: LeaseValue = LeaseValue(owner="", until=0.0)
+    interruptions: int = Field(default=0, description="how often a run of it died")
+    started: str | None = None
+    finished: str | None = None
+    expected_competitions: int | None = None
+    counters: CountersValue = CountersValue()
+    untestable_competitions: int = 0
+
+
+class SubmissionRepository(Repository[SubmissionRecord]):
+    """Submissions, with the changes of state and the lease."""
+
+    def __init__(self, documents: Documents) -> None:
+        super().__init__(documents, SubmissionRecord)
+
+    def acquire_lease(self, id: str, owner: str, seconds: float) -> SubmissionRecord | None:
+        """Take or renew the lease and start the submission; None when another owner holds it or it is final."""
+        moment = time.time()
+        patch = Patch(set={"lease": {"owner": owner, "until": moment + seconds}, "state": State.RUNNING.value})
+        open_states: dict[str, Any] = {"$in": [State.ACCEPTED.value, State.RUNNING.value]}
+        for holder in ({"lease.owner": owner}, {"lease.until": {"$lt": moment}}):
+            document = self.documents.claim(self.name, {"_id": id, "state": open_states, **holder}, patch)
+            if document is not None:
+                return SubmissionRecord.from_document(document)
+        return None
+
+    def release_lease(self, id: str, owner: str) -> None:
+        """Give the lease back; nothing happens if another holds it by now."""
+        patch = Patch(set={"lease": {"owner": "", "until": 0.0}})
+        self.documents.claim(self.name, {"_id": id, "lease.owner": owner}, patch)
+
+    def move(self, id: str, state: State, *, reason: str | None = None, sources: tuple[State, ...]) -> bool:
+        """Change the state if it is one of `sources`; tell whether it was."""
+        changes: dict[str, Any] = {"state": state.value}
+        if state.is_final:
+            changes["finished"] = now()
+        unset = () if reason else ("reason",)
+        if reason:
+            changes["reason"] = reason
+        if state is State.ACCEPTED:
+            unset = ("reason", "finished")
+        where = {"_id": id, "state": {"$in": [source.value for source in sources]}}
+        return self.documents.claim(self.name, where, Patch(set=changes, unset=unset)) is not None
+
+    def resolve(self, prefix: str) -> SubmissionRecord:
+        """Return the one submission whose id starts with `prefix`. Raises KnockemError for none or several."""
+        exact = self.find_one(prefix)
+        if exact is not None:
+            return exact
+        found = [
+            SubmissionRecord.from_document(document)
+            for document in self.documents.find(self.name, {"_id": {"$gte": prefix, "$lt": prefix + "\uffff"}}, limit=2)
+        ]
+        if len(found) == 1 and len(prefix) >= 4:
+            return found[0]
+        if found and len(prefix) >= 4:
+            raise KnockemError(
+                f"Several submissions begin with {prefix!r}; give more of the id. `./knockem list` shows them."
+            )
+        raise KnockemError(f"There is no submission {prefix!r}. `./knockem list` shows all submissions.")

@@ -1,0 +1,108 @@
+"""The tables the assets store: for each its columns with units, its sort key and its version.
+
+One row of TABLES per asset. The Parquet files, the exports, the documentation and
+`Submission.open` all read this one declaration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column: its pandas dtype, its unit ("" where there is none) and what it holds."""
+
+    name: str
+    dtype: str
+    unit: str
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table's columns in order, the columns it is sorted by, and the version of its making."""
+
+    name: str
+    columns: tuple[Column, ...]
+    sort_key: tuple[str, ...]
+    version: str = "1"
+
+
+_SCORE = Column("score", "float64", "1/update", "(fracAlpha - fracBeta) / updatesElapsed; missing where untestable")
+_DETECTED = Column("detected", "bool", "", "the score is above the detection threshold")
+_SITE = Column("site", "int64", "site", "zero-based position in the genome")
+_SKELETON = Column("skeleton", "int64", "", "number of the skeleton, from 0")
+_DOSES = (
+    Column("dose", "int64", "sites", "number of sites knocked out"),
+    Column("replicate", "int64", "", "number of the replicate at this dose, from 0"),
+    Column("knockout", "str", "", "the sites knocked out: base64 of little-endian bits, site 0 lowest"),
+    _SCORE,
+    _DETECTED,
+)
+
+TABLES: dict[str, Table] = {
+    table.name: table
+    for table in (
+        Table(
+            "null_distribution",
+            (
+                Column("replicate", "int64", "", "number of the wild-type competition, from 0"),
+                Column("updates", "float64", "updates", "updates elapsed"),
+                Column("alpha", "int64", "individuals", "background individuals at the end"),
+                Column("beta", "int64", "individuals", "challenger individuals at the end"),
+                _SCORE,
+            ),
+            ("replicate",),
+        ),
+        Table(
+            "screen",
+            (
+                _SITE,
+                _SCORE,
+                Column("p", "float64", "probability", "one-sided p value of the score under the null"),
+                Column("q", "float64", "probability", "Benjamini-Hochberg adjusted p value"),
+                Column("detected", "bool", "", "q is at most the false discovery rate"),
+            ),
+            ("site",),
+        ),
+        Table("calibration", _DOSES, ("dose", "replicate")),
+        Table("titration", _DOSES, ("dose", "replicate")),
+        Table(
+            "skeletons",
+            (
+                _SKELETON,
+                _SITE,
+                Column("kept", "bool", "", "the site stays: its knockout was detectable or untestable"),
+                Column("order", "int64", "", "when in this skeleton the site was tried, from 0; -1 never"),
+            ),
+            ("skeleton", "site"),
+        ),
+        Table("jackknife", (_SKELETON, _SITE, _SCORE, _DETECTED), ("skeleton", "site")),
+        Table(
+            "estimates",
+            (
+                Column("quantity", "str", "", "what is estimated"),
+                Column("value", "float64", "as the quantity", "the estimate; missing where none is possible"),
+                Column("low", "float64", "as the quantity", "lower end of the interval; missing where there is none"),
+                Column("high", "float64", "as the quantity", "upper end of the interval"),
+                Column("level", "float64", "probability", "nominal coverage of the interval"),
+                Column("method", "str", "", "the procedure"),
+                Column("n", "int64", "competitions", "competitions the estimate rests on"),
+            ),
+            ("quantity", "method"),
+        ),
+        Table(
+            "sites",
+            (
+                _SITE,
+                Column("effect", "float64", "detection thresholds", "fitness effect of knocking out the site alone"),
+                Column("low", "float64", "detection thresholds", "lower end of the effect's 95% interval"),
+                Column("high", "float64", "detection thresholds", "upper end of the effect's 95% interval"),
+                Column("probability", "float64", "probability", "share of skeletons that kept the site"),
+                Column("set", "int64", "", "number of the epistatic set the site belongs to; -1 none known"),
+            ),
+            ("site",),
+        ),
+    )
+}
