@@ -117,7 +117,10 @@ def estimate(evidence: Evidence) -> pd.DataFrame:
 
 
 def describe_sites(evidence: Evidence) -> pd.DataFrame:
-    """Return the evidence of each site (SITE_COLUMNS): effect in thresholds, and share of skeletons keeping it."""
+    """Return the evidence of each site (SITE_COLUMNS): effect in thresholds, and share of skeletons keeping it.
+
+    An effect is missing where the site was not tested, or where nothing tells how large one threshold is.
+    """
     missing = np.full(evidence.num_sites, np.nan)
     effect, reach = missing, missing
     if evidence.screen is not None:

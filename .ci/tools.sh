@@ -1,0 +1,76 @@
+# shellcheck shell=bash disable=SC2154
+# Functions of .ci/run: what the machine lacks, and what must not be left on it.
+
+# Installs from Debian what is missing; a machine that has everything needs no package index.
+install_debian_packages() {
+    local missing=()
+    command -v git >/dev/null || missing+=(git)
+    command -v chromium >/dev/null || missing+=(chromium)
+    command -v dockerd >/dev/null || missing+=(docker.io)
+    command -v setpriv >/dev/null || missing+=(util-linux)
+    command -v pgrep >/dev/null || missing+=(procps)
+    [ -d /usr/share/fonts/truetype/dejavu ] || missing+=(fonts-dejavu-core)
+    [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
+    python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
+    ((${#missing[@]})) || return 0
+    echo "installing ${missing[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq >/dev/null
+    apt-get install -qq --yes --no-install-recommends "${missing[@]}" >"$scratch/apt.log" 2>&1 || {
+        tail -20 "$scratch/apt.log" >&2
+        return 1
+    }
+}
+
+# Starts a Docker engine unless one answers. Where none can run, the tests that need one are skipped and say so.
+start_docker() {
+    docker info >/dev/null 2>&1 && return 0
+    dockerd >"$scratch/dockerd.log" 2>&1 &
+    local engine=$!
+    started+=("$engine")
+    for _ in $(seq 60); do
+        docker info >/dev/null 2>&1 && return 0
+        kill -0 "$engine" 2>/dev/null || break
+        sleep 1
+    done
+    echo "WARNING: no Docker engine can run here, tests in containers will be skipped. Its last words:"
+    tail -5 "$scratch/dockerd.log"
+}
+
+find_uv() {
+    if uv --version >/dev/null 2>&1; then
+        command -v uv
+    else
+        "$bin/python" -m pip install --quiet --disable-pip-version-check --target "$scratch/uv" uv >&2
+        echo "$scratch/uv/bin/uv"
+    fi
+}
+
+# as_user NAME HOME COMMAND...: without groups, and with nothing of root's environment that points to root's files.
+as_user() {
+    local name=$1 home=$2
+    shift 2
+    env --unset=XDG_CACHE_HOME --unset=XDG_DATA_HOME --unset=XDG_CONFIG_HOME --unset=XDG_RUNTIME_DIR --unset=PYENV_ROOT \
+        HOME="$home" USER="$name" LOGNAME="$name" \
+        setpriv --reuid="$name" --regid="$name" --clear-groups "$@"
+}
+
+nothing_runs_as() {
+    for _ in $(seq 10); do
+        pgrep -u "$1" >/dev/null || return 0
+        sleep 1
+    done
+    echo "these processes were left running:" >&2
+    pgrep -u "$1" -a >&2
+    return 1
+}
+
+no_container_is_left() {
+    docker info >/dev/null 2>&1 || return 0
+    local left
+    left=$(docker ps --all --filter label=knockem.owner --format '{{.Names}} {{.Image}} {{.Status}}')
+    [ -z "$left" ] || {
+        printf 'these containers were left:\n%s\n' "$left" >&2
+        return 1
+    }
+}

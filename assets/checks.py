@@ -1,0 +1,89 @@
+"""The checks of a submission's assets: each can fail, and a blocking one stops what would rest on a wrong result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+
+from knockem_dagster.assay_runs.study import Finding
+from knockem_dagster.assay_runs.submission_run import SubmissionRun
+from knockem_dagster.records.assays import assay_id
+from knockem_dagster.reports.inputs import NullFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A check's name and what it says."""
+
+    name: str
+    description: str
+
+
+def spec(asset: str, check: Check, *, blocking: bool = True) -> dg.AssetCheckSpec:
+    """Return the declaration of a check on an asset."""
+    return dg.AssetCheckSpec(check.name, asset=asset, description=check.description, blocking=blocking)
+
+
+class _AccountedFor(Check):
+    def result(self, run: SubmissionRun, finding: Finding) -> dg.AssetCheckResult:
+        """Compare what the assay counted with what the record holds."""
+        where = {"submissionId": run.submission.id, "assayId": assay_id(run.submission.id, finding.assay_type)}
+        documents = run.records.documents
+        asked = documents.count("competitions", where)
+        answered = documents.count("competitionResults", where)
+        return dg.AssetCheckResult(
+            check_name=self.name,
+            passed=asked == answered + finding.num_untestable == finding.num_competitions,
+            metadata={"asked": asked, "answered": answered, "untestable": finding.num_untestable},
+        )
+
+
+class _NullIsSymmetric(Check):
+    def result(self, null: NullFacts) -> dg.AssetCheckResult:
+        """Test that the wild type does not beat itself."""
+        asymmetric = null.symmetry_p < 0.001 if null.sd > 0 else null.mean != 0
+        return dg.AssetCheckResult(
+            check_name=self.name,
+            passed=not asymmetric,
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={
+                "mean score": null.mean,
+                "sd of score": null.sd,
+                "p value": float(np.nan_to_num(null.symmetry_p, nan=1.0)),
+            },
+        )
+
+
+class _SitesDecided(Check):
+    def result(self, run: SubmissionRun, skeletons: pd.DataFrame) -> dg.AssetCheckResult:
+        """Count the sites of each skeleton."""
+        sites = skeletons.groupby("skeleton")["site"].nunique()
+        wrong = int((sites != run.submission.num_sites).sum()) + int(skeletons.duplicated(["skeleton", "site"]).sum())
+        return dg.AssetCheckResult(
+            check_name=self.name, passed=wrong == 0, metadata={"skeletons": len(sites), "incomplete or doubled": wrong}
+        )
+
+
+class _IntervalContainsEstimate(Check):
+    def result(self, estimates: pd.DataFrame) -> dg.AssetCheckResult:
+        """Look for an estimate outside its own interval."""
+        bounded = estimates.dropna(subset=["low", "high"])
+        outside = bounded[(bounded["value"] < bounded["low"]) | (bounded["value"] > bounded["high"])]
+        return dg.AssetCheckResult(
+            check_name=self.name,
+            passed=outside.empty,
+            metadata={"intervals": len(bounded), "outside": ", ".join(outside["quantity"]) or "none"},
+        )
+
+
+accounted_for = _AccountedFor(
+    "every_competition_accounted_for", "Competitions asked = answered + untestable, in the assay and in the record."
+)
+null_is_symmetric = _NullIsSymmetric("null_is_symmetric", "The wild type does not win or lose against itself.")
+sites_decided = _SitesDecided("every_site_decided", "Each skeleton keeps or deletes each site exactly once.")
+interval_contains_estimate = _IntervalContainsEstimate(
+    "interval_contains_estimate", "Every estimate lies within its own interval."
+)

@@ -1,0 +1,108 @@
+"""A job for trying an image from the launchpad: each contract command in a container, once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Literal
+
+import dagster as dg
+from knockem_dagster.containers.contract import Organism
+from pydantic import Field
+
+from knockem_dagster.containers.attempts import Attempt, GenomeVariant
+from knockem_dagster.containers.runtime import ContainerSpec, Limits
+from knockem_dagster.errors import KnockemError
+from knockem_dagster.knockout.knockouts import KnockoutSet
+from knockem_dagster.records.record import derived_id
+from resources.platform import PlatformResource
+
+
+class Trial(dg.Config):
+    """What to try: an image with a genome. Type these into the launchpad."""
+
+    image: str = Field(description="image name, or organism folder below KNOCKEM_ORGANISMS", examples=["explicit"])
+    runtime: Literal["process", "docker"] = Field(default="process", description="where the commands run")
+    genome: str = Field(description="the genome's content")
+    environment: dict[str, str] = Field(default={}, description="containerEnv")
+    sites: list[int] = Field(default=[0], description="zero-based sites to knock out")
+    timeout_seconds: float = Field(default=60.0, description="seconds per command")
+    memory_mib: int = Field(default=1024, description="MiB per container")
+
+
+def _organism(platform: PlatformResource, trial: Trial) -> Organism:
+    runtime = platform.open().runtime(trial.runtime)
+    image = asyncio.run(runtime.resolve(trial.image))
+    limits = Limits(timeout_seconds=trial.timeout_seconds, memory_mib=trial.memory_mib)
+    spec = ContainerSpec(image=image, environment=trial.environment, limits=limits, submission_id="trial")
+    return Organism(runtime, spec, wild_type=trial.genome)
+
+
+@dg.op(description="knockem_count_sites in a container.")
+def count_sites(context: dg.OpExecutionContext, config: Trial, platform: PlatformResource) -> int:
+    """Count the genome's sites."""
+    try:
+        number = asyncio.run(_organism(platform, config).count_sites(config.genome))
+    except KnockemError as error:
+        raise dg.Failure(str(error)) from error
+    context.add_output_metadata({"sites": number})
+    return number
+
+
+@dg.op(description="knockem_apply_knockout in a container.")
+def apply_knockout(context: dg.OpExecutionContext, config: Trial, platform: PlatformResource, num_sites: int) -> int:
+    """Knock sites out."""
+    try:
+        knockout = KnockoutSet.of(config.sites, num_sites)
+        content = asyncio.run(
+            _organism(platform, config).apply_knockout(config.genome, [int(site) for site in knockout.sites])
+        )
+    except (KnockemError, ValueError) as error:
+        raise dg.Failure(str(error)) from error
+    context.add_output_metadata({"knocked-out genome": dg.MetadataValue.text(content[:2000])})
+    return num_sites
+
+
+@dg.op(description="knockem_compete_two in a container: wild type against knockout.")
+def compete_two(context: dg.OpExecutionContext, config: Trial, platform: PlatformResource, num_sites: int) -> None:
+    """Let the knockout compete with the wild type."""
+    knockout = KnockoutSet.of(config.sites, num_sites)
+    attempt = Attempt(
+        id=derived_id(context.run_id, "attempt"),
+        competition_id=derived_id(context.run_id, "competition"),
+        assay_id=derived_id(context.run_id, "assay"),
+        submission_id="trial",
+        alpha=GenomeVariant(derived_id(context.run_id, "alpha"), KnockoutSet.none(num_sites)),
+        beta=GenomeVariant(derived_id(context.run_id, "beta"), knockout),
+        seed=1,
+    )
+    ended = asyncio.run(_organism(platform, config).compete(attempt))
+    if ended.counts is None:
+        raise dg.Failure(f"The competition gave no result: {ended.outcome.value}.", metadata={"output": ended.tail})
+    context.add_output_metadata(
+        {
+            "updates elapsed": ended.counts.updates_elapsed,
+            "alpha": ended.counts.num_alpha,
+            "beta": ended.counts.num_beta,
+            "wall seconds": ended.wall_seconds or 0.0,
+        }
+    )
+
+
+@dg.graph
+def trial_steps() -> None:
+    """Count, knock out, compete."""
+    compete_two(apply_knockout(count_sites()))
+
+
+@dg.config_mapping
+def one_trial(config: Trial) -> dg.RunConfig:
+    """Give every command the same image and genome, so that the launchpad asks for them once."""
+    return dg.RunConfig(ops=dict.fromkeys(("count_sites", "apply_knockout", "compete_two"), config))
+
+
+try_image = trial_steps.to_job(
+    name="try_image",
+    config=one_trial,
+    executor_def=dg.in_process_executor,
+    description="Tries an image from the launchpad: each contract command once, in a container.",
+)

@@ -1,0 +1,1 @@
+../explicit/explicit_competition.py

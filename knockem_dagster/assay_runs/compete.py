@@ -1,0 +1,170 @@
+"""The durable `compete`: look up first, ask only what is missing, record every try, first result wins.
+
+An assay run is one assay's `compete` over an attempt source. It holds at most `max_active`
+attempts at a time and a bounded number of questions, so an assay may ask a million at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from knockem_dagster.assay_runs.ledger import Ledger, Question
+from knockem_dagster.containers.attempts import Attempt, AttemptOutcome
+from knockem_dagster.jobs.sources import AttemptSource
+from knockem_dagster.knockout.competitions import Answer, Competition, Untestable
+
+LOOKUP_BATCH = 500
+"""Questions looked up and recorded in one go."""
+LOSSES_ALLOWED = 5
+"""Attempts of one competition that may be lost with their container before it is given up."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """What an assay run has done: competitions asked, answered (of these recalled from the record), given up."""
+
+    asked: int = 0
+    answered: int = 0
+    recalled: int = 0
+    untestable: int = 0
+    attempts: int = 0
+
+
+class AssayRun:
+    """One assay's `compete`. The source must serve this run alone while it lasts.
+
+    Use as an async context manager: whatever breaks the run (a store that refuses to write, say)
+    cancels the assay inside and leaves the context as an ExceptionGroup.
+    """
+
+    def __init__(self, ledger: Ledger, source: AttemptSource, *, max_active: int, max_fail: int) -> None:
+        self._ledger = ledger
+        self._source = source
+        self._max_active = max_active
+        self._max_fail = max_fail
+        self.progress = Progress()
+        self._asked: deque[tuple[Competition, asyncio.Future[Answer]]] = deque()
+        self._ready: deque[Question] = deque()
+        self._waiting: dict[str, tuple[Question, list[asyncio.Future[Answer]]]] = {}
+        self._active = 0
+        self._stir = asyncio.Event()
+        self._room = asyncio.Semaphore(max(2 * LOOKUP_BATCH, 4 * max_active))
+        self._record = ThreadPoolExecutor(max_workers=1, thread_name_prefix="record")
+        self._group = asyncio.TaskGroup()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> AssayRun:
+        await self._group.__aenter__()
+        self._tasks = [self._group.create_task(self._ask()), self._group.create_task(self._hear())]
+        return self
+
+    async def __aexit__(self, kind: Any, error: Any, trace: Any) -> None:
+        for task in self._tasks:
+            task.cancel()
+        try:
+            await self._group.__aexit__(kind, error, trace)
+        finally:
+            self._record.shutdown()
+
+    async def compete(self, competitions: Sequence[Competition]) -> list[Answer]:
+        """Answer competitions, in the order asked."""
+        answers: list[Answer | None] = [None] * len(competitions)
+        in_flight: deque[tuple[int, asyncio.Future[Answer]]] = deque()
+        loop = asyncio.get_running_loop()
+        for index, competition in enumerate(competitions):
+            await self._room.acquire()
+            future: asyncio.Future[Answer] = loop.create_future()
+            in_flight.append((index, future))
+            self._asked.append((competition, future))
+            self._stir.set()
+            while in_flight and in_flight[0][1].done():
+                position, settled = in_flight.popleft()
+                answers[position] = settled.result()
+        for position, future in in_flight:
+            answers[position] = await future
+        return [answer for answer in answers if answer is not None]
+
+    async def _ask(self) -> None:
+        """Look questions up, record the new ones, and start attempts while there is room for them."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._stir.wait()
+            self._stir.clear()
+            while self._asked:
+                batch = [self._asked.popleft() for _ in range(min(LOOKUP_BATCH, len(self._asked)))]
+                questions = [self._ledger.question(competition) for competition, _ in batch]
+                new: list[Question] = []
+                for question, (_, future) in zip(questions, batch, strict=True):
+                    if question.id in self._waiting:
+                        self._waiting[question.id][1].append(future)
+                    else:
+                        self._waiting[question.id] = (question, [future])
+                        new.append(question)
+                self.progress.asked += len(batch)
+                recalled = await loop.run_in_executor(self._record, self._ledger.open, new)
+                for question in new:
+                    counts = recalled.get(question.id)
+                    if counts is not None:
+                        self.progress.recalled += 1
+                        self._settle(question, counts)
+                    else:
+                        self._queue(question)
+                await self._start()
+            await self._start()
+
+    async def _start(self) -> None:
+        number = min(len(self._ready), self._max_active - self._active)
+        if number <= 0:
+            return
+        starting = [self._ready.popleft() for _ in range(number)]
+        attempts: list[Attempt] = [question.next_attempt(self._ledger.assay) for question in starting]
+        numbers = {attempt.id: question.tries for attempt, question in zip(attempts, starting, strict=True)}
+        self._active += number
+        self.progress.attempts += number
+        await asyncio.get_running_loop().run_in_executor(self._record, self._ledger.begin, attempts, numbers)
+        await self._source.put(attempts)
+
+    async def _hear(self) -> None:
+        """Record outcomes as they come, settle their questions or try them again."""
+        loop = asyncio.get_running_loop()
+        while True:
+            outcomes = await self._source.outcomes()
+            standing = await loop.run_in_executor(self._record, self._ledger.end, outcomes)
+            self._active -= len(outcomes)
+            for ended in outcomes:
+                self._judge(ended, standing.get(ended.attempt.competition_id))
+            self._stir.set()
+
+    def _judge(self, ended: AttemptOutcome, standing: Answer | None) -> None:
+        entry = self._waiting.get(ended.attempt.competition_id)
+        if entry is None:
+            return
+        question = entry[0]
+        if standing is not None:
+            self._settle(question, standing)
+        else:
+            question.note(ended.outcome, ended.tail)
+            self._queue(question)
+
+    def _queue(self, question: Question) -> None:
+        """Queue a question for its next try, or give it up."""
+        if question.failures >= self._max_fail:
+            self._settle(question, Untestable(f"{question.failures} attempts failed; the last {question.last}"))
+        elif question.losses >= LOSSES_ALLOWED:
+            self._settle(question, Untestable(f"{question.losses} attempts were lost; the last {question.last}"))
+        else:
+            self._ready.append(question)
+
+    def _settle(self, question: Question, answer: Answer) -> None:
+        if isinstance(answer, Untestable):
+            self.progress.untestable += 1
+        self.progress.answered += 1
+        for future in self._waiting.pop(question.id)[1]:
+            self._room.release()
+            if not future.done():
+                future.set_result(answer)

@@ -1,0 +1,197 @@
+"""How a submission comes in: validated completely, its image pinned, its sites counted, then stored. Or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from knockem_dagster.assay_runs.platform import Platform
+from knockem_dagster.assay_runs.submission_file import SubmissionFile
+from knockem_dagster.assay_runs.submission_run import organism_of
+from knockem_dagster.containers.attempts import Attempt, AttemptOutcome, GenomeVariant
+from knockem_dagster.errors import ContainerError, Fault, InvalidInput
+from knockem_dagster.knockout.knockouts import KnockoutSet
+from knockem_dagster.records.assays import AssayRecord, AssayType, assay_id, with_needs
+from knockem_dagster.records.genomes import GenomeRecord, variant_id, wild_type, wild_type_id
+from knockem_dagster.records.record import derived_id
+from knockem_dagster.records.submissions import SubmissionRecord
+from knockem_dagster.stores.documents import PutNew
+
+TIMING_COMPETITIONS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What the timing competitions showed: seconds each, and what the whole submission will take."""
+
+    seconds_each: tuple[float, ...]
+    expected_competitions: int
+    expected_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A submission ready to be stored: the submission, its wild type and its assays."""
+
+    submission: SubmissionRecord
+    genome: GenomeRecord
+    assays: tuple[AssayRecord, ...]
+
+
+def submission_id(file: SubmissionFile) -> str:
+    """Return the id that a submission file determines: submitting the same file again finds the first."""
+    return derived_id("submission", file.digest)
+
+
+async def examine(platform: Platform, file: SubmissionFile) -> Accepted:
+    """Resolve the image and count the sites; store nothing.
+
+    Raises InvalidInput for a duplicate, a missing image, missing commands or a genome without sites.
+    """
+    id = submission_id(file)
+    known = await asyncio.to_thread(platform.records.submissions.find_one, id)
+    if known is not None:
+        raise InvalidInput(
+            "The same submission is there already.",
+            [Fault("seed", str(file.seed), f"submission {id} has this file and seed; another seed repeats the study")],
+        )
+    genome = wild_type(id, file.genome, num_sites=0, user_email=file.user_email)
+    runtime = file.container_runtime
+    try:
+        name = platform.runtime_for(file.container_image) if runtime == "auto" else runtime
+        image = await platform.runtime(name).resolve(file.container_image)
+        draft = _submission(file, id, runtime=name, digest=image.digest)
+        organism = organism_of(platform, draft, genome)
+        num_sites = await organism.count_sites(file.genome)
+        unit = await organism.stated_unit()
+    except ContainerError as error:
+        field = "containerImage" if "genome" not in str(error) else "genome"
+        shown = file.container_image if field == "containerImage" else file.genome[:60]
+        raise InvalidInput("The submission cannot run.", [Fault(field, shown, str(error))]) from error
+    submission = draft.model_copy(
+        update={
+            "num_sites": num_sites,
+            "stated_unit": unit,
+            "expected_competitions": expected_competitions(file, num_sites),
+        }
+    )
+    assays = tuple(
+        AssayRecord(
+            id=assay_id(id, assay_type),
+            submission_id=id,
+            assay_type=assay_type,
+            container_image=file.container_image,
+            container_env=file.container_env,
+            user_email=file.user_email,
+        )
+        for assay_type in AssayType
+        if assay_type in with_needs(frozenset(file.assay_types))
+    )
+    return Accepted(submission, genome.model_copy(update={"num_sites": num_sites}), assays)
+
+
+def store(platform: Platform, accepted: Accepted) -> SubmissionRecord:
+    """Store an examined submission; the submission itself last, so that nobody sees half of it."""
+    operations = [
+        PutNew(record.collection.name, record.to_document())
+        for record in (accepted.genome, *accepted.assays, accepted.submission)
+    ]
+    platform.records.documents.bulk(operations)
+    return accepted.submission
+
+
+async def time_competitions(platform: Platform, accepted: Accepted) -> Timing:
+    """Run a few competitions of random knockouts, unrecorded, and extrapolate.
+
+    Raises InvalidInput when none of them gives a result.
+    """
+    submission, genome = accepted.submission, accepted.genome
+    organism = organism_of(platform, submission, genome)
+    rng = np.random.default_rng(submission.seed)
+    outcomes: list[AttemptOutcome] = []
+    seconds: list[float] = []
+    serving = await organism.serve()
+    try:
+        for number in range(TIMING_COMPETITIONS):
+            attempt = _timing_attempt(genome, rng, number)
+            began = time.monotonic()
+            if serving is None:
+                outcomes.append(await organism.compete(attempt))
+            else:
+                await serving.ask([attempt])
+                outcomes.extend(await serving.answers())
+            seconds.append(time.monotonic() - began)
+    finally:
+        if serving is not None:
+            await serving.end()
+    if not any(ended.counts for ended in outcomes):
+        last = outcomes[-1]
+        fault = Fault(
+            "containerImage",
+            submission.container_image,
+            f"no trial competition gave a result; the last {last.outcome.value}: {last.tail.strip()[-300:]}",
+        )
+        raise InvalidInput("The submission cannot run.", [fault])
+    slots = max(1, min(submission.max_active, platform.settings.cpus))
+    number = submission.expected_competitions or 0
+    return Timing(tuple(seconds), number, number * float(np.median(seconds)) / slots)
+
+
+def _timing_attempt(genome: GenomeRecord, rng: np.random.Generator, number: int) -> Attempt:
+    num_sites = genome.num_sites
+    dose = max(1, num_sites // 4)
+    knockout = KnockoutSet.of(rng.choice(num_sites, size=dose, replace=False), num_sites)
+    return Attempt(
+        id=derived_id(genome.submission_id, "timing", number),
+        competition_id=derived_id(genome.submission_id, "timing competition", number),
+        assay_id=derived_id(genome.submission_id, "timing assay"),
+        submission_id=genome.submission_id,
+        alpha=GenomeVariant(genome.id, KnockoutSet.none(num_sites)),
+        beta=GenomeVariant(variant_id(genome.submission_id, knockout.to_bytes()), knockout),
+        seed=number,
+    )
+
+
+def expected_competitions(file: SubmissionFile, num_sites: int) -> int:
+    """Return about how many competitions the published procedures will ask (a tenth of the sites functional)."""
+    each = {
+        AssayType.NULLDIST: 100,
+        AssayType.SCREEN_CRITICAL: num_sites,
+        AssayType.DOSE_CALIBRATION: min(250, num_sites),
+        AssayType.DOSE_TITRATION: 5_000,
+        AssayType.SKELETONIZATION: file.skeletons * num_sites,
+        AssayType.JACKKNIFE_KNOCKOUT: file.skeletons * max(1, num_sites // 10),
+    }
+    wanted = with_needs(frozenset(file.assay_types))
+    return sum(number for assay_type, number in each.items() if assay_type in wanted)
+
+
+def _submission(file: SubmissionFile, id: str, *, runtime: str, digest: str) -> SubmissionRecord:
+    return SubmissionRecord.model_validate(
+        {
+            **{name: getattr(file, name) for name in _COPIED},
+            "id": id,
+            "assay_ids": [assay_id(id, assay_type) for assay_type in file.assay_types],
+            "genome_id": wild_type_id(id),
+            "container_runtime": runtime,
+            "image_digest": digest,
+            "num_sites": 0,
+            "content_digest": file.digest,
+        }
+    )
+
+
+_COPIED = tuple(
+    name
+    for name in SubmissionFile.model_fields
+    if name in SubmissionRecord.model_fields and name != "container_runtime"
+)
+
+
+def content_digest(data: bytes) -> str:
+    """Return the SHA-256 of an upload."""
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,209 @@
+"""The ledger of one assay: its questions, attempts and answers, written to the record in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from knockem_dagster.containers.attempts import Attempt, AttemptOutcome, GenomeVariant, Outcome
+from knockem_dagster.knockout.competitions import Competition, Counts
+from knockem_dagster.records.assays import AssayRecord
+from knockem_dagster.records.catalog import Records
+from knockem_dagster.records.competitions import (
+    CompetitionAttemptRecord,
+    CompetitionAttemptResultRecord,
+    CompetitionRecord,
+    CompetitionResultRecord,
+    CountsValue,
+    attempt_id,
+    competition_id,
+    competition_seed,
+)
+from knockem_dagster.records.genomes import GenomeRecord, variant_id
+from knockem_dagster.records.submissions import SubmissionRecord
+from knockem_dagster.stores.documents import Operation
+
+
+@dataclass(slots=True)
+class Question:
+    """A competition on its way to an answer, with the tries it has had."""
+
+    id: str
+    competition: Competition
+    alpha: GenomeVariant
+    beta: GenomeVariant
+    seed: int
+    tries: int = 0
+    failures: int = 0
+    losses: int = 0
+    last: str = ""
+
+    def next_attempt(self, assay: AssayRecord) -> Attempt:
+        """Count one more try and return it."""
+        self.tries += 1
+        return Attempt(
+            id=attempt_id(self.id, self.tries),
+            competition_id=self.id,
+            assay_id=assay.id,
+            submission_id=assay.submission_id,
+            alpha=self.alpha,
+            beta=self.beta,
+            seed=self.seed,
+        )
+
+    def note(self, outcome: Outcome, tail: str) -> None:
+        """Count an attempt that brought no answer."""
+        if outcome is Outcome.LOST:
+            self.losses += 1
+        else:
+            self.failures += 1
+        last_line = tail.strip().rsplit("\n", 1)[-1][:200]
+        self.last = f"{outcome.value}: {last_line}" if last_line else outcome.value
+
+
+class Ledger:
+    """Writes and reads one assay's competitions. Calls block; the assay run makes them in a thread of their own."""
+
+    def __init__(
+        self, records: Records, submission: SubmissionRecord, assay: AssayRecord, genome: GenomeRecord
+    ) -> None:
+        self._records = records
+        self._submission = submission
+        self._assay = assay
+        self._genome = genome
+
+    @property
+    def assay(self) -> AssayRecord:
+        """The assay whose ledger this is."""
+        return self._assay
+
+    def question(self, competition: Competition) -> Question:
+        """Return what identifies a competition: its id, its two genomes and its seed."""
+        return Question(
+            id=competition_id(self._assay.id, competition),
+            competition=competition,
+            alpha=self._variant(competition, challenger=False),
+            beta=self._variant(competition, challenger=True),
+            seed=competition_seed(self._submission.seed, self._assay.assay_type.value, competition),
+        )
+
+    def _variant(self, competition: Competition, *, challenger: bool) -> GenomeVariant:
+        knockout = competition.challenger if challenger else competition.background
+        wild_type = knockout.is_wild_type
+        id = self._genome.id if wild_type else variant_id(self._submission.id, knockout.to_bytes())
+        return GenomeVariant(id, knockout)
+
+    def open(self, questions: Sequence[Question]) -> dict[str, Counts]:
+        """Return the recorded answers by competition id; record the questions that are new.
+
+        A question asked before without an answer gets its tries counted; attempts that never
+        ended were lost with the run that made them, and are recorded so, without blame.
+        """
+        known = self._records.competition_results.documents.get_many("competitionResults", [q.id for q in questions])
+        answers = {id: CountsValue.model_validate(found["result"]).to_counts() for id, found in known.items()}
+        waiting = [question for question in questions if question.id not in answers]
+        new = self._records.documents.bulk([*self._questions(waiting), *self._genomes(waiting)])
+        asked_before = [question for question, is_new in zip(waiting, new, strict=False) if not is_new]
+        if asked_before:
+            self._take_up(asked_before)
+        return answers
+
+    def _questions(self, questions: Iterable[Question]) -> list[Operation]:
+        return [
+            *self._records.competitions.additions(
+                CompetitionRecord(
+                    id=question.id,
+                    submission_id=self._submission.id,
+                    assay_id=self._assay.id,
+                    genome_id_alpha=question.alpha.id,
+                    genome_id_beta=question.beta.id,
+                    num_knockout_sites=question.beta.knockout.dose,
+                    purpose=question.competition.purpose,
+                    replicate=question.competition.replicate,
+                    seed=question.seed,
+                    user_email=self._submission.user_email,
+                )
+                for question in questions
+            )
+        ]
+
+    def _genomes(self, questions: Iterable[Question]) -> list[Operation]:
+        variants = {
+            variant.id: variant.knockout
+            for question in questions
+            for variant in (question.alpha, question.beta)
+            if not variant.knockout.is_wild_type
+        }
+        return [*self._records.genomes.additions(self._genome.variant(knockout) for knockout in variants.values())]
+
+    def _take_up(self, questions: Sequence[Question]) -> None:
+        """Count the tries that earlier runs made at these questions."""
+        unsettled = list(questions)
+        abandoned: list[CompetitionAttemptResultRecord] = []
+        while unsettled:
+            ids = {attempt_id(question.id, question.tries + 1): question for question in unsettled}
+            made = self._records.attempts.get_many(list(ids))
+            ended = self._records.attempt_results.get_many(list(made))
+            for id in made:
+                question = ids[id]
+                attempt = question.next_attempt(self._assay)
+                result = ended.get(id)
+                if result is None:
+                    lost = AttemptOutcome(attempt, Outcome.LOST, tail="the run ended before this attempt did")
+                    abandoned.append(self._attempt_result(lost, blameless=True))
+                elif not result.blameless:
+                    question.note(result.outcome, result.tail)
+            unsettled = [ids[id] for id in made]
+        self._records.attempt_results.add_many(abandoned)
+
+    def begin(self, attempts: Sequence[Attempt], numbers: Mapping[str, int]) -> None:
+        """Record attempts before they start; `numbers` gives the number of each by its id."""
+        self._records.attempts.add_many(
+            CompetitionAttemptRecord(
+                id=attempt.id,
+                submission_id=self._submission.id,
+                assay_id=self._assay.id,
+                competition_id=attempt.competition_id,
+                number=numbers[attempt.id],
+                user_email=self._submission.user_email,
+            )
+            for attempt in attempts
+        )
+
+    def end(self, outcomes: Sequence[AttemptOutcome]) -> dict[str, Counts]:
+        """Record ended attempts; return the answers that now stand, by competition id.
+
+        The first result wins: where another was recorded meanwhile, that one stands.
+        """
+        operations: list[Operation] = []
+        winners: list[AttemptOutcome] = []
+        for ended in outcomes:
+            operations.extend(self._records.attempt_results.additions([self._attempt_result(ended)]))
+            if ended.counts is not None:
+                winners.append(ended)
+                operations.extend(self._records.competition_results.additions([self._result(ended, ended.counts)]))
+        stored = iter(self._records.documents.bulk(operations))
+        beaten: list[str] = []
+        for ended in outcomes:
+            next(stored)
+            if ended.counts is not None and not next(stored):
+                beaten.append(ended.attempt.competition_id)
+        answers = {ended.attempt.competition_id: ended.counts for ended in winners if ended.counts is not None}
+        for id, record in self._records.competition_results.get_many(beaten).items():
+            answers[id] = record.result.to_counts()
+        return answers
+
+    def _attempt_result(self, ended: AttemptOutcome, *, blameless: bool = False) -> CompetitionAttemptResultRecord:
+        return CompetitionAttemptResultRecord.of(ended, user_email=self._submission.user_email, blameless=blameless)
+
+    def _result(self, ended: AttemptOutcome, counts: Counts) -> CompetitionResultRecord:
+        return CompetitionResultRecord(
+            id=ended.attempt.competition_id,
+            submission_id=self._submission.id,
+            assay_id=self._assay.id,
+            competition_attempt_id=ended.attempt.id,
+            genome_id_beta=ended.attempt.beta.id,
+            num_knockout_sites=ended.attempt.beta.knockout.dose,
+            result=CountsValue.of(counts),
+            user_email=self._submission.user_email,
+        )

@@ -1,0 +1,190 @@
+"""The report of a submission: its facts gathered from the record, its page and figures stored with the results."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from datetime import datetime
+from typing import Any
+
+import orjson
+from matplotlib.figure import Figure
+
+from knockem_dagster.assay_runs.study import TABLE_OF, Study
+from knockem_dagster.assay_runs.submission_run import SubmissionRun
+from knockem_dagster.assay_runs.tables import figure_key, read_table, report_key, submission_prefix
+from knockem_dagster.containers.attempts import Outcome
+from knockem_dagster.errors import ContainerError
+from knockem_dagster.knockout.detection import NullDistribution
+from knockem_dagster.records.assays import AssayResultRecord
+from knockem_dagster.records.catalog import Records
+from knockem_dagster.records.record import now
+from knockem_dagster.records.submissions import SubmissionRecord
+from knockem_dagster.records.tables import TABLES
+from knockem_dagster.reports import figures
+from knockem_dagster.reports.figure_files import to_svg
+from knockem_dagster.reports.inputs import (
+    FailedAttempt,
+    LossFacts,
+    NegativeBinomialFit,
+    NullFacts,
+    ReportInputs,
+    SubmissionFacts,
+    TruthFacts,
+)
+from knockem_dagster.reports.page import report_page
+from knockem_dagster.stores.objects import Objects
+
+MOST_EXAMPLES = 5
+
+
+def truth_key(submission_id: str) -> str:
+    """Return the key of what the organism says of itself: for reports only, never for an assay."""
+    return f"{submission_prefix(submission_id)}truth.json"
+
+
+def write_report(run: SubmissionRun) -> ReportInputs:
+    """Make the report from what is recorded, store it with its figures, and return what it was made from."""
+    inputs = gather(run)
+    id = run.submission.id
+    for name, figure in report_figures(inputs).items():
+        run.objects.put(figure_key(id, name), to_svg(figure).encode(), content_type="image/svg+xml")
+    run.objects.put(report_key(id), report_page(inputs).encode(), content_type="text/html; charset=utf-8")
+    return inputs
+
+
+def gather(run: SubmissionRun) -> ReportInputs:
+    """Gather everything a report tells of the run's submission."""
+    submission, records = run.submission, run.records
+    study = Study(run)
+    tables = {name: table for name in TABLES if (table := read_table(run.objects, submission.id, name)) is not None}
+    evidence = study.evidence()
+    fit = evidence.dose_response
+    results = list(records.assay_results.find({"submissionId": submission.id}))
+    screen = evidence.screen
+    untested = () if screen is None else screen.untested_sites.tolist()
+    return ReportInputs(
+        submission=submission_facts(submission, genome_digest=run.genome.digest),
+        tables=tables,
+        losses=losses_of(records, submission.id, results, untested),
+        competitions_by_assay={
+            result.assay_type.value: result.num_competitions for result in results if result.assay_type in TABLE_OF
+        },
+        null=null_facts(evidence.null if screen is None else evidence.null.with_unit_from(screen.scores)),
+        truth=ask_truth(run),
+        dose_fit=None if fit is None else NegativeBinomialFit(r=fit.r, p=fit.p),
+    )
+
+
+def ask_truth(run: SubmissionRun) -> TruthFacts | None:
+    """Ask the organism for its truth and store it beside the report; None where it does not tell."""
+    try:
+        told = run.call(run.organism.describe_truth(run.genome.content or "", run.genome.num_sites))
+    except ContainerError:
+        return None  # a truth that cannot be read must not cost the user the report
+    if told is None:
+        return None
+    truth = TruthFacts(effects=told.effects, sets=told.sets)
+    content = {"effects": {str(site): effect for site, effect in truth.effects.items()}, "sets": truth.sets}
+    run.objects.put(truth_key(run.submission.id), orjson.dumps(content), content_type="application/json")
+    return truth
+
+
+def read_truth(objects: Objects, submission_id: str) -> TruthFacts | None:
+    """Return the truth stored beside a report, or None."""
+    key = truth_key(submission_id)
+    if not objects.exists(key):
+        return None
+    content: dict[str, Any] = orjson.loads(objects.get(key))
+    return TruthFacts(effects={int(site): effect for site, effect in content["effects"].items()}, sets=content["sets"])
+
+
+def submission_facts(submission: SubmissionRecord, *, genome_digest: str) -> SubmissionFacts:
+    """Return where a submission came from and what it ran."""
+    settings = {
+        "maxActive": submission.max_active,
+        "maxFail": submission.max_fail,
+        "timeoutSeconds": submission.timeout_seconds,
+        "limits.cpus": submission.limits.cpus,
+        "limits.memoryMiB": submission.limits.memory_mib,
+        "skeletons": submission.skeletons,
+        "toleratedUntested": submission.tolerated_untested,
+        **{f"containerEnv.{name}": value for name, value in sorted(submission.container_env.items())},
+    }
+    return SubmissionFacts(
+        id=submission.id,
+        organism=submission.container_image,
+        digest=submission.image_digest,
+        runtime=submission.container_runtime,
+        num_sites=submission.num_sites,
+        genome_digest=genome_digest,
+        assay_types=[assay_type.value for assay_type in submission.assay_types],
+        seed=submission.seed,
+        submitted=datetime.fromisoformat(submission.datetime),
+        finished=datetime.fromisoformat(submission.finished or now()),
+        revision=submission.revision_knockem,
+        user_email=submission.user_email,
+        settings=settings,
+    )
+
+
+def null_facts(null: NullDistribution) -> NullFacts:
+    """Return what a report tells of the null distribution."""
+    return NullFacts(
+        mean=null.mean,
+        sd=null.sd,
+        threshold=null.threshold,
+        unit=null.unit,
+        symmetry_p=null.symmetry_p if null.sd > 0 else math.nan,
+    )
+
+
+def losses_of(
+    records: Records, submission_id: str, results: list[AssayResultRecord], untested_sites: list[int] | tuple[int, ...]
+) -> LossFacts:
+    """Count what was asked, what failed, and what that cost in slot time."""
+    attempts: Counter[str] = Counter()
+    seconds: Counter[bool] = Counter()
+    examples: dict[str, FailedAttempt] = {}
+    for ended in records.attempt_results.find({"submissionId": submission_id}):
+        succeeded = ended.outcome is Outcome.SUCCEEDED
+        attempts[ended.outcome.value] += 1
+        seconds[succeeded] += ended.wall_seconds or 0.0
+        if not succeeded and not ended.blameless:
+            last_line = ended.tail.strip().rsplit("\n", 1)[-1]
+            kind = f"{ended.outcome.value}: {last_line[:40]}"
+            examples.setdefault(kind, FailedAttempt(ended.outcome.value, ended.exit_code, ended.tail))
+    asked = sum(result.num_competitions for result in results)
+    untestable = sum(result.num_untestable for result in results)
+    return LossFacts(
+        asked=asked,
+        answered=asked - untestable,
+        untestable=untestable,
+        attempts=dict(attempts),
+        slot_seconds=seconds[True] + seconds[False],
+        failed_slot_seconds=seconds[False],
+        examples=list(examples.values())[:MOST_EXAMPLES],
+        untested_sites=untested_sites,
+    )
+
+
+def report_figures(inputs: ReportInputs) -> dict[str, Figure]:
+    """Return the figures that the tables at hand allow, by name."""
+    made: dict[str, Figure] = {}
+    null, screen_sites = inputs.table("null_distribution"), inputs.table("sites")
+    titration, skeletons, jackknife = inputs.table("titration"), inputs.table("skeletons"), inputs.table("jackknife")
+    if null is not None:
+        made["null_distribution"] = figures.null_distribution(null, inputs.null)
+    if titration is not None:
+        made["dose_response"] = figures.dose_response(
+            calibration=inputs.table("calibration"), titration=titration, fit=inputs.dose_fit
+        )
+    if skeletons is not None:
+        made["skeleton_composition"] = figures.skeleton_composition(skeletons)
+    if screen_sites is not None:
+        made["site_evidence"] = figures.site_evidence(screen_sites, inputs.truth)
+    if jackknife is not None and skeletons is not None:
+        made["jackknife_severity"] = figures.jackknife_severity(
+            skeletons=skeletons, jackknife=jackknife, null=inputs.null, truth=inputs.truth
+        )
+    return made

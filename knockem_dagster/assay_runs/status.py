@@ -1,0 +1,180 @@
+"""How far a submission is: its progress, its losses, and what came of its attempts. Reads only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from itertools import islice
+
+from knockem_dagster.containers.attempts import Outcome
+from knockem_dagster.records.catalog import Records
+from knockem_dagster.records.competitions import CompetitionAttemptResultRecord
+from knockem_dagster.records.submissions import State, SubmissionRecord
+
+_PAGE = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmissionStatus:
+    """A submission at one moment. Competitions are counted; `rate` is per second, times are seconds.
+
+    `total` is an expectation until the submission is completed; `rate` and `seconds_left` are None
+    while nothing can be said about them. `attempts` counts ended attempts by outcome.
+    """
+
+    id: str
+    state: State
+    reason: str | None
+    organism: str
+    runtime: str
+    sites: int
+    assay_types: tuple[str, ...]
+    assays_done: int
+    assays_total: int
+    done: int
+    active: int
+    total: int
+    untestable: int
+    rate: float | None
+    seconds_left: float | None
+    attempts: Mapping[str, int]
+    interruptions: int
+    is_worked_on: bool
+    submitted: str
+    started: str | None
+    finished: str | None
+    user_email: str
+
+    @property
+    def exit_code(self) -> int:
+        """0 for completed, 1 for failed or canceled, 3 for still going."""
+        return {State.COMPLETED: 0, State.FAILED: 1, State.CANCELED: 1}.get(self.state, 3)
+
+    def to_json(self) -> dict[str, object]:
+        """Return the form for programs: the fields of this class, in snake_case."""
+        return {**asdict(self), "exit_code": self.exit_code}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptLog:
+    """An ended attempt and what it left behind. `exit_code` is negative for a signal; times are seconds."""
+
+    attempt_id: str
+    assay_type: str
+    purpose: str
+    replicate: int
+    number: int
+    outcome: str
+    exit_code: int | None
+    command: str
+    tail: str
+    wall_seconds: float | None
+    peak_memory: int | None
+    ended: str
+
+
+def is_leased(submission: SubmissionRecord) -> bool:
+    """Tell whether a living run works on the submission."""
+    return bool(submission.lease.owner) and submission.lease.until > time.time()
+
+
+def expected_total(submission: SubmissionRecord) -> int:
+    """Return how many competitions the submission will have made at its end, as far as is known now."""
+    counters = submission.counters
+    done = counters.submission_num_completed_competitions
+    if submission.state is State.COMPLETED:
+        return done
+    asked = done + counters.submission_num_active_competitions + counters.submission_num_pending_competitions
+    return max(submission.expected_competitions or 0, asked)
+
+
+def submission_status(records: Records, submission: SubmissionRecord) -> SubmissionStatus:
+    """Return where a submission stands. Counts its attempts, so it is not for a hot path."""
+    counters = submission.counters
+    done, total = counters.submission_num_completed_competitions, expected_total(submission)
+    rate = _mean_rate(submission, done)
+    return SubmissionStatus(
+        id=submission.id,
+        state=submission.state,
+        reason=submission.reason,
+        organism=submission.container_image,
+        runtime=submission.container_runtime,
+        sites=submission.num_sites,
+        assay_types=tuple(assay_type.value for assay_type in submission.assay_types),
+        assays_done=counters.submission_num_completed_assays,
+        assays_total=sum(
+            (
+                counters.submission_num_completed_assays,
+                counters.submission_num_active_assays,
+                counters.submission_num_pending_assays,
+            )
+        ),
+        done=done,
+        active=counters.submission_num_active_competitions,
+        total=total,
+        untestable=submission.untestable_competitions,
+        rate=rate,
+        seconds_left=None if not rate or submission.state.is_final else (total - done) / rate,
+        attempts=_attempts_by_outcome(records, submission.id),
+        interruptions=submission.interruptions,
+        is_worked_on=is_leased(submission),
+        submitted=submission.datetime,
+        started=submission.started,
+        finished=submission.finished,
+        user_email=submission.user_email,
+    )
+
+
+def attempt_logs(records: Records, submission: SubmissionRecord, *, failed_only: bool, limit: int) -> list[AttemptLog]:
+    """Return up to `limit` ended attempts, in the order in which they ended; those that failed only, if asked."""
+    where: dict[str, object] = {"submissionId": submission.id}
+    if failed_only:
+        where["outcome"] = {"$in": [outcome.value for outcome in Outcome if outcome is not Outcome.SUCCEEDED]}
+    found = islice(records.attempt_results.find(where), limit)
+    logs: list[AttemptLog] = []
+    while page := list(islice(found, _PAGE)):
+        logs.extend(_logs_of(records, page))
+    return sorted(logs, key=lambda log: log.ended)
+
+
+def _logs_of(records: Records, page: list[CompetitionAttemptResultRecord]) -> Iterator[AttemptLog]:
+    attempts = records.attempts.get_many([result.id for result in page])
+    competitions = records.competitions.get_many([result.competition_id for result in page])
+    assays = records.assays.get_many(list({result.assay_id for result in page}))
+    for result in page:
+        competition = competitions[result.competition_id]
+        attempt = attempts.get(result.id)
+        yield AttemptLog(
+            attempt_id=result.id,
+            assay_type=assays[result.assay_id].assay_type.value,
+            purpose=competition.purpose,
+            replicate=competition.replicate,
+            number=0 if attempt is None else attempt.number,
+            outcome=result.outcome.value,
+            exit_code=result.exit_code,
+            command=result.command,
+            tail=result.tail,
+            wall_seconds=result.wall_seconds,
+            peak_memory=result.peak_memory,
+            ended=result.datetime,
+        )
+
+
+def _attempts_by_outcome(records: Records, submission_id: str) -> dict[str, int]:
+    collection = records.attempt_results.name
+    counts = {
+        outcome.value: records.documents.count(collection, {"submissionId": submission_id, "outcome": outcome.value})
+        for outcome in Outcome
+    }
+    return {outcome: number for outcome, number in counts.items() if number}
+
+
+def _mean_rate(submission: SubmissionRecord, done: int) -> float | None:
+    """Return competitions per second since the start; None without a start or a first answer."""
+    if submission.started is None or not done:
+        return None
+    ended = datetime.now(UTC) if submission.finished is None else datetime.fromisoformat(submission.finished)
+    seconds = (ended - datetime.fromisoformat(submission.started)).total_seconds()
+    return done / seconds if seconds > 0 else None

@@ -1,0 +1,244 @@
+"""Submission files: reading YAML or JSON, and finding every fault in them at once."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from email_validator import EmailNotValidError, validate_email
+from pydantic import Field
+
+from knockem_dagster.containers.names import RESERVED_NAMES
+from knockem_dagster.errors import Fault, InvalidInput
+from knockem_dagster.records.assays import AssayType
+from knockem_dagster.records.record import Value
+from knockem_dagster.records.submissions import LimitsValue
+
+MOST_BYTES = 16 << 20
+"""Largest submission file and genome, bytes: what a document store takes in one document."""
+_ASSAY_NAMES = [assay_type.value for assay_type in AssayType]
+
+
+class SubmissionFile(Value):
+    """A complete and valid submission, before its image is resolved and its sites are counted."""
+
+    genome: str = Field(description="the genome's content; on the command line also the path of a file")
+    container_image: str = Field(description="image name, or organism folder below KNOCKEM_ORGANISMS")
+    container_env: dict[str, str] = Field(default_factory=dict, description="environment of every command")
+    assay_types: tuple[AssayType, ...] = Field(default=tuple(AssayType), description="default: all")
+    max_active: int = Field(default=64, description="competitions at a time")
+    max_fail: int = Field(default=3, description="failed attempts allowed per competition; 1 = no retry")
+    timeout_seconds: float = Field(default=60.0, description="seconds per attempt")
+    user_email: str
+    seed: int = Field(default=1, description="same seed, same questions")
+    limits: LimitsValue = Field(default=LimitsValue(), description="of one container")
+    skeletons: int = Field(default=20, description="number of skeletons to sample")
+    tolerated_untested: float = Field(default=0.05, description="share of sites that may stay untested")
+    container_runtime: Literal["auto", "process", "docker"] = "auto"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over what determines the result: the same file submitted twice has the same."""
+        canonical = json.dumps(self.model_dump(by_alias=True, mode="json"), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without aliases, so that a small file cannot unfold into a large one."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.constructor.ConstructorError(None, None, "aliases (*name) are not allowed", event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def read_submission_file(data: bytes, *, folder: Path | None) -> SubmissionFile:
+    """Read and validate a submission file, YAML or JSON.
+
+    `folder` is where a genome's path is looked up; None (an upload) means that the genome must be
+    the content itself. Raises InvalidInput with every fault: field, value, and what is allowed.
+    """
+    return _Checker(_parse(data), folder).checked()
+
+
+def _parse(data: bytes) -> Mapping[str, Any]:
+    what = "The submission file cannot be read."
+    if len(data) > MOST_BYTES:
+        raise InvalidInput(what, [Fault("(file)", f"{len(data)} bytes", f"at most {MOST_BYTES} bytes are")])
+    try:
+        content = yaml.load(data.decode("utf-8"), Loader=_PlainLoader)  # a SafeLoader; JSON is YAML
+    except UnicodeDecodeError as error:
+        raise InvalidInput(what, [Fault("(file)", f"byte {error.start} is not UTF-8", "UTF-8 text is")]) from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f"line {where.line + 1}: " if where is not None else ""
+        problem = getattr(error, "problem", None) or str(error) or type(error).__name__
+        fault = Fault("(file)", f"{line}{problem}", "a whole YAML or JSON mapping without aliases is")
+        raise InvalidInput(what, [fault]) from error
+    if not isinstance(content, Mapping):
+        shown = "an empty file" if content is None else type(content).__name__
+        raise InvalidInput(what, [Fault("(file)", shown, "a mapping of keys such as genome and containerImage is")])
+    return content
+
+
+class _Checker:
+    """Collects the faults of one file, field by field."""
+
+    def __init__(self, content: Mapping[str, Any], folder: Path | None) -> None:
+        self._content = content
+        self._folder = folder
+        self._faults: list[Fault] = []
+        self._known = {field.alias or name: name for name, field in SubmissionFile.model_fields.items()}
+
+    def checked(self) -> SubmissionFile:
+        """Return the submission, or raise InvalidInput with all faults."""
+        self._check_keys()
+        values: dict[str, Any] = {}
+        checks = {
+            "genome": self._genome,
+            "containerImage": self._image,
+            "containerEnv": self._environment,
+            "assayTypes": self._assay_types,
+            "maxActive": lambda v: self._integer("maxActive", v, 1, 100_000),
+            "maxFail": lambda v: self._integer("maxFail", v, 1, 1000),
+            "timeoutSeconds": lambda v: self._number("timeoutSeconds", v, 0.01, 7 * 86400, "seconds"),
+            "userEmail": self._email,
+            "seed": lambda v: self._integer("seed", v, 0, 2**63 - 1),
+            "limits": self._limits,
+            "skeletons": lambda v: self._integer("skeletons", v, 2, 50),
+            "toleratedUntested": lambda v: self._number("toleratedUntested", v, 0.0, 1.0, "share of sites"),
+            "containerRuntime": self._runtime,
+        }
+        for key, check in checks.items():
+            if key in self._content:
+                values[key] = check(self._content[key])
+        if self._faults:
+            number = len(self._faults)
+            raise InvalidInput(f"The submission has {number} fault{'s' if number > 1 else ''}:", self._faults)
+        return SubmissionFile.model_validate(values)
+
+    def _fault(self, field: str, value: Any, allowed: str) -> None:
+        shown = value if isinstance(value, str) and field == "(key)" else json.dumps(value, default=str)
+        self._faults.append(Fault(field, shown if len(shown) <= 80 else shown[:77] + "...", allowed))
+
+    def _check_keys(self) -> None:
+        for key in self._content:
+            if key not in self._known:
+                near = difflib.get_close_matches(str(key), self._known, n=1, cutoff=0.0)
+                self._fault(str(key), self._content[key], f"there is no such key; the nearest is {near[0]}")
+        for key in ("genome", "containerImage", "userEmail"):
+            if key not in self._content:
+                self._fault(key, None, "it is required")
+
+    def _integer(self, field: str, value: Any, low: int, high: int) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            self._fault(field, value, f"a whole number from {low} to {high} is")
+            return low
+        return value
+
+    def _number(self, field: str, value: Any, low: float, high: float, unit: str) -> float:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not is_number or not low <= value <= high:
+            self._fault(field, value, f"a number from {low:g} to {high:g} ({unit}) is")
+            return low
+        return float(value)
+
+    def _genome(self, value: Any) -> str:
+        allowed = (
+            "the genome's content" + ("" if self._folder is None else ", or the path of a file that holds it,") + " is"
+        )
+        if not isinstance(value, str) or not value.strip():
+            self._fault("genome", value, allowed)
+            return ""
+        if self._folder is None or "\n" in value or len(value) > 4096:
+            return value
+        path = self._folder / Path(value).expanduser()
+        try:
+            if path.is_file():
+                if path.stat().st_size > MOST_BYTES:
+                    self._fault("genome", value, f"a file of at most {MOST_BYTES} bytes is")
+                    return ""
+                return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            self._fault("genome", value, f"the file must be readable UTF-8 text ({error})")
+            return ""
+        if "/" in value or (path.suffix and " " not in value.strip() and not value.lstrip().startswith(("{", "["))):
+            self._fault("genome", value, f"there is no file {path}; {allowed}")
+        return value
+
+    def _image(self, value: Any) -> str:
+        if not isinstance(value, str) or not value.strip() or any(c.isspace() for c in value):
+            self._fault("containerImage", value, "an image name or an organism folder is")
+            return ""
+        return value
+
+    def _environment(self, value: Any) -> dict[str, str]:
+        if not isinstance(value, Mapping):
+            self._fault("containerEnv", value, "a mapping of names to text is")
+            return {}
+        environment: dict[str, str] = {}
+        for name, text in value.items():
+            if not isinstance(name, str) or not name or "=" in name or "\0" in name:
+                self._fault("containerEnv", name, "names of environment variables are")
+            elif name in RESERVED_NAMES:
+                self._fault(f"containerEnv.{name}", text, "the container contract sets this name itself; use another")
+            elif isinstance(text, bool) or not isinstance(text, str | int | float) or "\0" in str(text):
+                self._fault(f"containerEnv.{name}", text, "text is (put it in quotes)")
+            else:
+                environment[name] = str(text)
+        return environment
+
+    def _assay_types(self, value: Any) -> tuple[AssayType, ...]:
+        if not isinstance(value, list) or not value:
+            self._fault("assayTypes", value, f"a list of {', '.join(_ASSAY_NAMES)} is")
+            return ()
+        chosen: list[AssayType] = []
+        for name in value:
+            if name not in _ASSAY_NAMES:
+                near = difflib.get_close_matches(str(name), _ASSAY_NAMES, n=1, cutoff=0.0)[0]
+                self._fault("assayTypes", name, f"one of {', '.join(_ASSAY_NAMES)} is; the nearest is {near}")
+            elif AssayType(name) in chosen:
+                self._fault("assayTypes", name, "it stands there twice; name each assay type once")
+            else:
+                chosen.append(AssayType(name))
+        return tuple(chosen)
+
+    def _email(self, value: Any) -> str:
+        try:
+            return validate_email(str(value), check_deliverability=False).normalized
+        except EmailNotValidError:
+            self._fault("userEmail", value, "an e-mail address such as name@example.org is")
+            return ""
+
+    def _limits(self, value: Any) -> LimitsValue:
+        if not isinstance(value, Mapping):
+            self._fault("limits", value, "a mapping with cpus and memoryMiB is")
+            return LimitsValue()
+        for key in value:
+            if key not in {"cpus", "memoryMiB"}:
+                near = difflib.get_close_matches(str(key), ["cpus", "memoryMiB"], n=1, cutoff=0.0)[0]
+                self._fault(f"limits.{key}", value[key], f"there is no such key; the nearest is {near}")
+        default = LimitsValue()
+        cpus = self._number("limits.cpus", value.get("cpus", default.cpus), 0.01, 1024, "CPUs")
+        memory = self._integer("limits.memoryMiB", value.get("memoryMiB", default.memory_mib), 8, 1 << 22)
+        return LimitsValue(cpus=cpus, memory_mib=memory)
+
+    def _runtime(self, value: Any) -> str:
+        if value not in {"auto", "process", "docker"}:
+            self._fault("containerRuntime", value, "auto, process or docker is")
+            return "auto"
+        return value

@@ -1,0 +1,249 @@
+"""One run of one submission: it holds the lease, keeps containers warm from assay to assay, and ends cleanly.
+
+The assays are asynchronous and their callers (Dagster assets) are not: the run has an event loop
+in a thread of its own, in which the worker lives for as long as the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from types import TracebackType
+from typing import Any, TypeVar
+
+from knockem_dagster.assay_runs.compete import AssayRun, Progress
+from knockem_dagster.assay_runs.ledger import Ledger
+from knockem_dagster.assay_runs.platform import Platform
+from knockem_dagster.containers.contract import Organism
+from knockem_dagster.containers.runtime import ContainerSpec, Image, Limits
+from knockem_dagster.errors import KnockemError, SubmissionBusy, SubmissionCanceled
+from knockem_dagster.jobs.in_process import InProcessSource
+from knockem_dagster.jobs.worker import Worker
+from knockem_dagster.knockout.competitions import Compete
+from knockem_dagster.records.assays import AssayType, assay_id
+from knockem_dagster.records.genomes import GenomeRecord
+from knockem_dagster.records.submissions import State, SubmissionRecord
+from knockem_dagster.stores.documents import Patch
+
+BEAT_SECONDS = 2.0
+"""How often the lease is renewed and cancellation noticed."""
+
+FIRST_PROGRESS_SECONDS = 10.0
+
+T = TypeVar("T")
+
+
+class SubmissionRun:
+    """A run of a submission. Use as a context manager.
+
+    Raises SubmissionBusy on entry when another run holds the lease, or when the submission is over.
+    """
+
+    def __init__(self, platform: Platform, submission_id: str, *, name: str) -> None:
+        self.platform = platform
+        self.records = platform.records
+        self.objects = platform.objects
+        self._id = submission_id
+        self._owner = f"{socket.gethostname()}:{os.getpid()}:{name}"
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name=f"submission {submission_id[:8]}", daemon=True
+        )
+        self._background: set[asyncio.Task[None]] = set()
+        self._source: InProcessSource | None = None
+        self._worker: asyncio.Task[None] | None = None
+        self._heart: asyncio.Task[None] | None = None
+        self.progress: Progress = Progress()
+        self._done_before = 0
+        self.on_progress: Callable[[str], object] = lambda text: None
+
+    def __enter__(self) -> SubmissionRun:
+        seconds = self.platform.settings.lease_seconds
+        submission = self.records.submissions.acquire_lease(self._id, self._owner, seconds)
+        if submission is None:
+            current = self.records.submissions.get(self._id)
+            if current.state.is_final:
+                raise SubmissionBusy(
+                    f"Submission {self._id} is {current.state.value} already; there is nothing to run."
+                )
+            raise SubmissionBusy(
+                f"Another run ({current.lease.owner}) works on submission {self._id}; this one ends. "
+                "If that run has died, its lease lapses within seconds and `./knockem up` goes on with it."
+            )
+        self.submission = submission
+        self.genome = self.records.genomes.get(submission.genome_id)
+        self._thread.start()
+        self._heart = asyncio.run_coroutine_threadsafe(self._begin(), self._loop).result()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        asyncio.run_coroutine_threadsafe(self._finish(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self.records.submissions.release_lease(self._id, self._owner)
+
+    @property
+    def organism(self) -> Organism:
+        """The submission's image under its runtime, with its environment and limits."""
+        return organism_of(self.platform, self.submission, self.genome)
+
+    def perform(self, assay_type: AssayType, assay: Callable[[Compete], Awaitable[T]]) -> T:
+        """Run an assay to its end on the durable `compete`. Blocks; raises what the assay raises."""
+        return self._wait(self._perform(assay_type, assay))
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine in the run's event loop and wait for it."""
+        return self._wait(work)
+
+    def complete(self) -> None:
+        """Tell that every requested assay has its result and the report exists."""
+        self.records.submissions.move(self._id, State.COMPLETED, sources=(State.RUNNING,))
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for work in the loop, telling `on_progress` at doubling intervals how far it is."""
+        future = asyncio.run_coroutine_threadsafe(self._guarded(work), self._loop)
+        interval = FIRST_PROGRESS_SECONDS
+        try:
+            while True:
+                try:
+                    return future.result(timeout=interval)
+                except TimeoutError:
+                    if future.done():
+                        raise
+                    interval *= 2
+                    progress = self.progress
+                    self.on_progress(f"{progress.answered:,} competitions answered, {progress.untestable:,} untestable")
+        except BaseException:
+            future.cancel()
+            raise
+
+    async def _guarded(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run work beside the heart and the worker: when one of them fails, the work is over."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                guards = [group.create_task(_follow(task)) for task in (self._heart, self._worker) if task is not None]
+                result = await work
+                for guard in guards:
+                    guard.cancel()
+            return result
+        except BaseExceptionGroup as several:
+            raise _first_of(several) from several
+
+    async def _perform(self, assay_type: AssayType, assay: Callable[[Compete], Awaitable[T]]) -> T:
+        submission = self.submission
+        record = await asyncio.to_thread(self.records.assays.get, assay_id(submission.id, assay_type))
+        ledger = Ledger(self.records, submission, record, self.genome)
+        source = self._working()
+        run = AssayRun(ledger, source, max_active=submission.max_active, max_fail=submission.max_fail)
+        self.progress = run.progress
+        async with asyncio.TaskGroup() as group:
+            assert self._worker is not None
+            guard = group.create_task(_follow(self._worker))
+            async with run:
+                result = await assay(run.compete)
+            guard.cancel()
+        return result
+
+    def _working(self) -> InProcessSource:
+        """Return the source, starting the worker at the first call."""
+        if self._source is None:
+            slots = max(1, min(self.submission.max_active, self.platform.settings.cpus))
+            self._source = InProcessSource(workers=slots)
+            worker = Worker(self._source, self.organism, slots=slots, most_in_flight=self.submission.max_active)
+            self._worker = self._loop.create_task(worker.run())
+        return self._source
+
+    async def _begin(self) -> asyncio.Task[None]:
+        return self._loop.create_task(self._beat())
+
+    async def _beat(self) -> None:
+        """Renew the lease, report progress, and end the run when it was canceled or lost the lease."""
+        seconds = self.platform.settings.lease_seconds
+        while True:
+            await asyncio.sleep(min(BEAT_SECONDS, seconds / 4))
+            held = await asyncio.to_thread(self.records.submissions.acquire_lease, self._id, self._owner, seconds)
+            if held is None:
+                current = await asyncio.to_thread(self.records.submissions.find_one, self._id)
+                if current is None or current.state is State.CANCELED:
+                    raise SubmissionCanceled(f"Submission {self._id} was canceled.")
+                raise SubmissionBusy(
+                    f"The lease on submission {self._id} went to {current.lease.owner}; this run ends."
+                )
+            await asyncio.to_thread(self.report_progress)
+
+    def report_progress(self) -> None:
+        """Write the progress counters to the submission."""
+        progress = self.progress
+        active = min(self.submission.max_active, progress.asked - progress.answered)
+        counters = {
+            "counters.submissionNumCompletedCompetitions": self._done_before + progress.answered,
+            "counters.submissionNumActiveCompetitions": active,
+            "counters.submissionNumPendingCompetitions": progress.asked - progress.answered - active,
+        }
+        self.records.submissions.patch(self._id, Patch(set=counters))
+
+    def note_assays(self, *, completed: int, active: int, pending: int, competitions: int) -> None:
+        """Set the counters of assays, and the number of competitions that the completed ones made."""
+        self._done_before = competitions
+        self.progress = Progress()
+        counters = {
+            "counters.submissionNumCompletedAssays": completed,
+            "counters.submissionNumActiveAssays": active,
+            "counters.submissionNumPendingAssays": pending,
+        }
+        self.records.submissions.patch(self._id, Patch(set=counters))
+        self.report_progress()
+
+    async def _finish(self) -> None:
+        if self._source is not None:
+            await self._source.close()
+        tasks = [task for task in (self._heart, self._worker) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._loop.shutdown_default_executor()
+
+
+def organism_of(platform: Platform, submission: SubmissionRecord, genome: GenomeRecord) -> Organism:
+    """Return a submission's organism, ready to run its commands."""
+    runtime = platform.runtime(submission.container_runtime)
+    spec = ContainerSpec(
+        image=Image(submission.container_runtime, submission.container_image, submission.image_digest),
+        environment={
+            **submission.container_env,
+            "KNOCKEM_SUBMISSION_ID": submission.id,
+            "KNOCKEM_USER_EMAIL": submission.user_email,
+            "KNOCKEM_RUNMODE": platform.settings.environment,
+        },
+        limits=Limits(
+            cpus=submission.limits.cpus,
+            memory_mib=submission.limits.memory_mib,
+            timeout_seconds=submission.timeout_seconds,
+        ),
+        submission_id=submission.id,
+    )
+    return Organism(runtime, spec, wild_type=genome.content or "")
+
+
+async def _follow(task: asyncio.Task[None]) -> None:
+    """Fail when the task fails; being canceled leaves the task alone."""
+    await asyncio.shield(task)
+
+
+def _first_of(several: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return what matters of several errors at once: one of ours if there is one."""
+    leaves: list[BaseException] = []
+    pending: list[BaseException] = [several]
+    while pending:
+        error = pending.pop(0)
+        if isinstance(error, BaseExceptionGroup):
+            pending.extend(error.exceptions)
+        else:
+            leaves.append(error)
+    return next((error for error in leaves if isinstance(error, KnockemError)), leaves[0])

@@ -1,0 +1,74 @@
+"""`cancel`, `resume` and `purge`: changing what happens to a submission."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from knockem_dagster.assay_runs import control, removal
+from knockem_dagster.cli.submitting import finish
+from knockem_dagster.cli.terminal import FAILED, AsJson, SubmissionId, aside, for_people, open_platform, short
+from knockem_dagster.cli.wording import counted
+
+
+def cancel(submission: SubmissionId) -> None:
+    """Cancel a submission and end its containers. What is recorded is kept."""
+    with open_platform() as platform:
+        record = platform.records.submissions.resolve(submission)
+        ended = asyncio.run(control.cancel(platform, record))
+    id = short(record.id)
+    for_people().print(f"Submission {id} is canceled; {counted(ended, 'container')} of it ended here.")
+    for_people().print(f"`./knockem resume {id}` goes on with it, `./knockem purge {id}` removes it.")
+
+
+def resume(
+    submission: SubmissionId,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Stay until the submission is over, and run it if no daemon does.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a failed, canceled or interrupted submission: recorded answers are kept."""
+    with open_platform() as platform:
+        record = control.resume(platform, platform.records.submissions.resolve(submission))
+        finish(platform, record, wait=wait, as_json=as_json)
+
+
+def purge(
+    submission: SubmissionId,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove a submission and everything that names it, from every store and from Dagster."""
+    from knockem_dagster import definitions  # here, because importing Dagster takes more than a second
+
+    with open_platform() as platform:
+        record = platform.records.submissions.resolve(submission)
+        plan = removal.plan_removal(platform, record)
+        dagster = definitions.forget_submission(platform.settings, record.id, dry_run=True)
+        _tell(plan, dagster)
+        if not yes and not typer.confirm("Remove all of this for ever?", err=True):
+            aside().print("Nothing was removed.")
+            raise typer.Exit(FAILED)
+        removal.close_for_removal(platform, record)
+        asyncio.run(control.end_containers(platform, record))
+        definitions.forget_submission(platform.settings, record.id, dry_run=False)
+        removal.remove(platform, removal.plan_removal(platform, record))
+    for_people().print(f"Submission {record.id} is removed.")
+
+
+def _tell(plan: removal.RemovalPlan, dagster: list[str]) -> None:
+    console = for_people()
+    console.print(f"Submission {plan.submission_id} has:")
+    console.print("  documents")
+    for collection, number in plan.documents.items():
+        console.print(f"    {collection}: {number:,}")
+    console.print("  objects" if plan.objects else "  no objects")
+    for key in plan.objects:
+        console.print(f"    {escape(key)}", soft_wrap=True)
+    console.print("  in Dagster" if dagster else "  nothing in Dagster")
+    for thing in dagster:
+        console.print(f"    {escape(thing)}", soft_wrap=True)
+    console.print("  and whatever containers are left of it")

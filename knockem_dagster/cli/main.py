@@ -1,0 +1,46 @@
+"""The command line: one application, assembled from the command families. No command's logic is here."""
+
+from __future__ import annotations
+
+import typer
+
+from knockem_dagster.cli import (
+    checking,
+    controlling,
+    demonstration,
+    developing,
+    looking,
+    results,
+    serving,
+    submitting,
+)
+from knockem_dagster.cli.terminal import explained_errors
+
+app = typer.Typer(
+    name="knockem",
+    help="Knockout experiments on digital genomes: from a genome and a container image to a report.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    cls=explained_errors(),
+)
+app.command("demo")(demonstration.demo)
+app.command("check")(checking.check)
+app.command("submit")(submitting.submit)
+app.command("list")(looking.list_submissions)
+app.command("status")(looking.status)
+app.command("logs")(looking.logs)
+app.command("cancel")(controlling.cancel)
+app.command("resume")(controlling.resume)
+app.command("report")(results.report)
+app.command("export")(results.export)
+app.command("purge")(controlling.purge)
+app.command("up")(serving.up)
+app.command("test", context_settings=developing.PASS_ON)(developing.test)
+app.command("bench")(developing.bench)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    app(prog_name="./knockem")

@@ -1,0 +1,204 @@
+"""One command of the docker runtime: a container from its creation to its removal."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+import uuid
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from knockem_dagster.containers.cgroup_counters import CgroupCounters, Counters
+from knockem_dagster.containers.commands import Output, not_found
+from knockem_dagster.containers.engine_api import READ_BYTES, Engine, EngineError
+from knockem_dagster.containers.exits import ExitWatch
+from knockem_dagster.containers.frames import STDOUT, FrameReader
+from knockem_dagster.containers.runtime import ContainerSpec, EndCause, Ended
+from knockem_dagster.errors import ContainerError
+
+NAME_PREFIX = "knockem-"
+LAST_OUTPUT_SECONDS = 5.0
+"""How long the engine may take to hand over what a stopped container had written."""
+
+Answer = TypeVar("Answer")
+
+
+class DockerCommand:
+    """Implements Command (see commands.py) for a container of its own."""
+
+    def __init__(
+        self, engine: Engine, spec: ContainerSpec, command: Sequence[str], output: Output, *, body: Mapping[str, Any]
+    ) -> None:
+        """`body` is the engine's description of the container; see hardening.py."""
+        self._engine = engine
+        self._spec = spec
+        self._command = command
+        self._output = output
+        self._body = body
+        self._name = f"{NAME_PREFIX}{uuid.uuid4().hex}"
+        self._path = f"/containers/{self._name}"
+        self._started = time.perf_counter()
+        self._writer: asyncio.StreamWriter | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._cgroup: CgroupCounters | None = None
+        self._exit_watch: ExitWatch | None = None
+        self._counters: Counters | None = None
+        self._ended: Ended | None = None
+
+    async def start(self) -> None:
+        """Create, attach, start. A command that is not in the image makes one that has ended."""
+        created = await uninterrupted(
+            self._engine.call("POST", "/containers/create", query={"name": self._name}, body=self._body)
+        )
+        reader, self._writer = await self._engine.attach(self._name)
+        self._reading = asyncio.create_task(self._read(reader))
+        try:
+            await uninterrupted(self._engine.call("POST", f"{self._path}/start"))
+        except EngineError as error:
+            if not _is_about_the_command(error):
+                raise ContainerError(f"image {self._spec.image.reference} cannot be run: {error.reason}") from error
+            await self._remove()
+            self._output.close()
+            self._ended = not_found(
+                f"{self._command[0]} cannot be run in image {self._spec.image.reference}: put an executable of that "
+                f"name on its PATH. The engine said: {error.reason}"
+            )
+            return
+        self._started = time.perf_counter()
+        state = await self._inspect()
+        self._watch_counters(created["Id"], int(state["Pid"]))
+
+    def _watch_counters(self, container: str, pid: int) -> None:
+        """Have the counters read at the one moment when they are final and still there."""
+        self._cgroup = CgroupCounters.of_container(container, pid) if pid else None
+        if self._cgroup is not None:
+            try:
+                self._exit_watch = ExitWatch(pid, self._read_counters)
+            except ProcessLookupError:
+                return  # it has ended and been reaped: the engine's own word on memory must do
+
+    async def write(self, data: bytes) -> bool:
+        """Write to standard input; False when nobody reads it any more."""
+        if self._ended or self._writer is None or self._reading is None or self._reading.done():
+            return False
+        try:
+            self._writer.write(data)
+            await self._writer.drain()
+        except (ConnectionError, RuntimeError):
+            return False
+        return True
+
+    async def finish_input(self) -> None:
+        """Close standard input."""
+        if self._writer is not None and not self._ended:
+            try:
+                self._writer.write_eof()
+            except OSError:
+                return  # it has ended
+
+    async def finished(self) -> None:
+        """Wait until the container has stopped."""
+        if self._ended is None and self._reading is not None:
+            await asyncio.shield(self._reading)
+            await self._engine.call("POST", f"{self._path}/wait")
+
+    async def end(self) -> Ended:
+        """Kill the container, collect what it wrote, and remove it."""
+        if self._ended is None:
+            self._ended = await uninterrupted(self._clear_away())
+        return self._ended
+
+    async def _clear_away(self) -> Ended:
+        try:
+            self._read_counters()
+            await self._kill()
+            state = await self._last_state()
+        finally:
+            await self._remove()
+        counters = self._counters
+        out_of_memory = bool(state.get("OOMKilled")) or (counters is not None and counters.memory_kills > 0)
+        return Ended(
+            cause=EndCause.OUT_OF_MEMORY if out_of_memory else EndCause.EXITED,
+            exit_code=_exit_code(int(state.get("ExitCode", 0))),
+            stdout=b"",
+            tail=self._output.tail,
+            wall_seconds=time.perf_counter() - self._started,
+            cpu_seconds=counters.cpu_seconds if counters else None,
+            peak_memory=counters.peak_memory if counters else None,
+        )
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        """Take the container's output until it ends."""
+        frames = FrameReader()
+        try:
+            while data := await reader.read(READ_BYTES):
+                for stream, payload in frames.feed(data):
+                    if stream != STDOUT:
+                        self._output.feed_stderr(payload)
+                    elif not self._output.feed_stdout(payload):
+                        await self._kill()
+        except ConnectionError:
+            pass  # the engine closed it: the container has ended
+        finally:
+            self._output.close()
+
+    async def _last_state(self) -> Mapping[str, Any]:
+        """Wait until the container has stopped and its output is read, and return how it ended."""
+        try:
+            await self._engine.call("POST", f"{self._path}/wait")
+            state = await self._inspect()
+        except EngineError as error:
+            if error.status != 404:  # somebody else removed it, or it was never created
+                raise
+            return {"ExitCode": 128 + signal.SIGKILL}
+        if self._reading is not None and state["Status"] != "created":
+            await asyncio.wait([self._reading], timeout=LAST_OUTPUT_SECONDS)
+        return state
+
+    def _read_counters(self) -> None:
+        if self._cgroup is not None:
+            self._counters = self._cgroup.read() or self._counters
+
+    async def _inspect(self) -> Mapping[str, Any]:
+        return (await self._engine.call("GET", f"{self._path}/json"))["State"]
+
+    async def _kill(self) -> None:
+        try:
+            await self._engine.call("POST", f"{self._path}/kill")
+        except EngineError as error:
+            if error.status not in (404, 409):  # gone, or not running
+                raise
+
+    async def _remove(self) -> None:
+        if self._exit_watch is not None:
+            self._exit_watch.stop()
+        if self._reading is not None:
+            self._reading.cancel()
+        if self._writer is not None:
+            self._writer.close()
+        try:
+            await self._engine.call("DELETE", self._path, query={"force": "1", "v": "1"})
+        except EngineError as error:
+            if error.status not in (404, 409):  # never created, or being removed
+                raise
+
+
+async def uninterrupted(work: Awaitable[Answer]) -> Answer:
+    """Finish a piece of work even when cancelled meanwhile; the cancellation is raised afterwards."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
+
+
+def _is_about_the_command(error: EngineError) -> bool:
+    about = ("executable file not found", "no such file or directory", "permission denied", "exec format error")
+    return "exec" in error.reason and any(phrase in error.reason for phrase in about)
+
+
+def _exit_code(status: int) -> int:
+    """Return -N for 128 + N: the engine reports a command killed by signal N as a shell would."""
+    return 128 - status if 128 < status <= 128 + 64 else status

@@ -1,0 +1,36 @@
+"""The environment variables of the container contract.
+
+They belong to the platform: settings never use these names and a submission's containerEnv may not set them.
+"""
+
+from __future__ import annotations
+
+ASSAY_ID = "KNOCKEM_ASSAY_ID"
+COMPETITION_ID = "KNOCKEM_COMPETITION_ID"
+COMPETITION_ATTEMPT_ID = "KNOCKEM_COMPETITION_ATTEMPT_ID"
+GENOME_ID_ALPHA = "KNOCKEM_GENOME_ID_ALPHA"
+GENOME_ID_BETA = "KNOCKEM_GENOME_ID_BETA"
+NUM_KNOCKOUT_SITES = "KNOCKEM_NUM_KNOCKOUT_SITES"
+SUBMISSION_ID = "KNOCKEM_SUBMISSION_ID"
+USER_EMAIL = "KNOCKEM_USER_EMAIL"
+RUNMODE = "KNOCKEM_RUNMODE"
+SEED = "KNOCKEM_SEED"
+GENOMES = "KNOCKEM_GENOMES"
+RESULT = "KNOCKEM_RESULT"
+
+RESERVED_NAMES = frozenset(
+    {
+        ASSAY_ID,
+        COMPETITION_ID,
+        COMPETITION_ATTEMPT_ID,
+        GENOME_ID_ALPHA,
+        GENOME_ID_BETA,
+        NUM_KNOCKOUT_SITES,
+        SUBMISSION_ID,
+        USER_EMAIL,
+        RUNMODE,
+        SEED,
+        GENOMES,
+        RESULT,
+    }
+)

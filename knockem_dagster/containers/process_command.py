@@ -1,0 +1,169 @@
+"""One command of the process runtime, from its private folder to the last process it left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from knockem_dagster.containers import marked_processes
+from knockem_dagster.containers.child_process import ChildProcess
+from knockem_dagster.containers.commands import Output, not_found
+from knockem_dagster.containers.memory_watch import MemoryWatch, Watched
+from knockem_dagster.containers.organism_folders import find_command
+from knockem_dagster.containers.owners import private_folder
+from knockem_dagster.containers.runtime import ContainerSpec, EndCause, Ended, Mount
+
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+CLOSING_SECONDS = 0.25
+"""How long outputs may stay open after a command ended before daemons it left behind are looked for."""
+
+
+class ProcessCommand:
+    """Implements Command (see commands.py) for an executable of an organism folder."""
+
+    def __init__(
+        self,
+        spec: ContainerSpec,
+        command: Sequence[str],
+        output: Output,
+        *,
+        organism: Path,
+        mark: str,
+        memory_watch: MemoryWatch,
+        cpu_limit_seconds: int | None = None,
+    ) -> None:
+        """`cpu_limit_seconds` is the kernel's last resort, should both we and the warden be killed."""
+        self._spec = spec
+        self._command = command
+        self._output = output
+        self._organism = organism
+        self._mark = mark
+        self._memory_watch = memory_watch
+        self._cpu_limit_seconds = cpu_limit_seconds
+        self._folder = private_folder()
+        self._started = time.perf_counter()
+        self._child: ChildProcess | None = None
+        self._watched: Watched | None = None
+        self._ended: Ended | None = None
+
+    async def start(self) -> None:
+        """Start the process; a missing or unusable executable makes a command that has ended."""
+        executable = find_command(self._organism, self._command[0])
+        if isinstance(executable, str):
+            self._never_started(executable)
+            return
+        try:
+            self._child = child = ChildProcess(
+                [str(executable), *self._command[1:]],
+                environment=self._environment(),
+                folder=Path(self._folder.name),
+                on_stdout=self._take_stdout,
+                on_stderr=self._output.feed_stderr,
+                on_stdout_end=self._output.close,
+            )
+        except OSError as error:
+            self._never_started(f"{executable} cannot be executed ({error.strerror}): check its first line, `#!...`")
+            return
+        if self._cpu_limit_seconds is not None:
+            child.limit_cpu(self._cpu_limit_seconds)
+        limits = self._spec.limits
+        self._watched = self._memory_watch.watch(
+            child.pid, memory_limit=limits.memory_mib << 20, process_limit=limits.processes
+        )
+        loop = asyncio.get_running_loop()
+        child.died.add_done_callback(lambda _: loop.call_later(CLOSING_SECONDS, self._output.close))
+        await child.open_pipes()
+
+    async def write(self, data: bytes) -> bool:
+        """Write to standard input; False when nobody reads it any more."""
+        return self._child is not None and await self._child.write(data)
+
+    async def finish_input(self) -> None:
+        """Close standard input."""
+        if self._child is not None:
+            self._child.finish_input()
+
+    async def finished(self) -> None:
+        """Wait until the process has ended."""
+        if self._child is not None:
+            await asyncio.shield(self._child.died)
+
+    async def end(self) -> Ended:
+        """Kill the process, its group and descendants, and remove its folder."""
+        if self._ended is None:
+            self._ended = await self._clear_away()
+        return self._ended
+
+    async def _clear_away(self) -> Ended:
+        child, watched = self._child, self._watched
+        if child is None or watched is None:
+            self._folder.cleanup()
+            return not_found("it was never started")
+        child.kill()
+        death = await asyncio.shield(child.died)
+        watched.tree.kill()
+        await self._close_outputs(child)
+        self._memory_watch.release(watched)
+        self._folder.cleanup()
+        tail = self._output.tail
+        if watched.too_many_processes:
+            tail = f"{tail}\nkilled: it started more than {watched.process_limit} processes".strip()
+        return Ended(
+            cause=EndCause.OUT_OF_MEMORY if watched.out_of_memory else EndCause.EXITED,
+            exit_code=death.exit_code,
+            stdout=b"",
+            tail=tail,
+            wall_seconds=time.perf_counter() - self._started,
+            cpu_seconds=death.cpu_seconds,
+            peak_memory=watched.peak_memory or None,
+        )
+
+    async def _close_outputs(self, child: ChildProcess) -> None:
+        """Read the outputs to their end; if a daemon keeps them open, kill whatever carries this command's mark."""
+        try:
+            async with asyncio.timeout(CLOSING_SECONDS):
+                await child.outputs_closed()
+        except TimeoutError:
+            await asyncio.to_thread(marked_processes.kill_marked, self._mark)
+        child.close_pipes()
+
+    def _never_started(self, reason: str) -> None:
+        self._folder.cleanup()
+        self._output.close()
+        self._ended = not_found(reason)
+
+    def _take_stdout(self, data: bytes) -> None:
+        if not self._output.feed_stdout(data) and self._child is not None:
+            self._child.kill()
+
+    def _environment(self) -> dict[str, str]:
+        """Return the command's whole environment: what the specification says, and what any program needs."""
+        given = {name: translate(value, self._spec.mounts) for name, value in self._spec.environment.items()}
+        path = given.pop("PATH", f"{SYSTEM_PATH}:{Path(sys.executable).parent}")
+        return {
+            "LANG": "C.UTF-8",
+            "HOME": self._folder.name,
+            "TMPDIR": self._folder.name,
+            **given,
+            "PATH": f"{self._organism}{os.pathsep}{path}",
+            marked_processes.MARK: self._mark,
+        }
+
+
+def translate(value: str, mounts: Sequence[Mount]) -> str:
+    """Replace a mount's target at the start of a value, or of a part of a list of paths, by its source.
+
+    A process sees the host's files where they are, so this is all that mounting means for it.
+    """
+    return os.pathsep.join(_translate_path(part, mounts) for part in value.split(os.pathsep))
+
+
+def _translate_path(path: str, mounts: Sequence[Mount]) -> str:
+    for mount in mounts:
+        if path == mount.target or path.startswith(f"{mount.target}/"):
+            return f"{mount.source}{path.removeprefix(mount.target)}"
+    return path

@@ -1,0 +1,165 @@
+"""What Dagster loads: the composition root, and the only module of this package that imports dagster.
+
+The command line starts runs through `run_submission`; nothing opens a store when this is imported.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+
+from assets import knockout
+from assets.partitions import SUBMISSION_JOB, SUBMISSION_TAG, SUBMISSIONS, USER_TAG, submissions
+from assets.selection import selection_of
+from assets.trial import try_image
+from knockem_dagster.assay_runs.platform import Platform
+from knockem_dagster.errors import KnockemError
+from knockem_dagster.records.submissions import State
+from knockem_dagster.settings import Settings
+from resources.platform import PlatformResource, SubmissionRuns
+from sensors.arrivals import new_submissions, submission_uploads, uploaded_submissions
+from sensors.schedules import retention, retention_schedule, summary_schedule
+from sensors.upkeep import interrupted_submissions, leftovers, settle_dead_runs
+
+ROOT = Path(__file__).parent.parent
+SUBMISSION_ASSETS = [
+    knockout.genome,
+    knockout.null_distribution,
+    knockout.screen,
+    knockout.calibration,
+    knockout.titration,
+    knockout.skeletons,
+    knockout.jackknife,
+    knockout.estimates,
+    knockout.report,
+]
+
+
+def build_definitions(*, resource_overrides: Mapping[str, dg.ConfigurableResource] | None = None) -> dg.Definitions:
+    """Put assets, jobs, sensors and schedules together; tests override resources."""
+    platform = PlatformResource()
+    submission_job = dg.define_asset_job(
+        SUBMISSION_JOB,
+        selection=dg.AssetSelection.assets(*SUBMISSION_ASSETS),
+        partitions_def=submissions,
+        executor_def=dg.in_process_executor,
+        description="One submission, from its genome to its report, in one process.",
+    )
+    return dg.Definitions(
+        assets=[*SUBMISSION_ASSETS, knockout.submission_summary, submission_uploads],
+        jobs=[submission_job, try_image, retention],
+        sensors=[new_submissions, uploaded_submissions, interrupted_submissions, leftovers],
+        schedules=[summary_schedule, retention_schedule],
+        resources={"platform": platform, "runs": SubmissionRuns(platform=platform), **(resource_overrides or {})},
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """What `dagster` commands load."""
+    return build_definitions()
+
+
+def prepare_dagster_home(settings: Settings) -> Path:
+    """Make Dagster's own folder, with the configuration that the repository keeps in deploy/."""
+    home = settings.folder / "dagster"
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    configuration = home / "dagster.yaml"
+    wanted = (ROOT / "deploy" / "dagster.yaml").read_bytes()
+    if not configuration.is_file() or configuration.read_bytes() != wanted:
+        partial = configuration.with_suffix(f".{os.getpid()}")
+        partial.write_bytes(wanted)
+        partial.replace(configuration)
+    return home
+
+
+@contextmanager
+def dagster_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
+    """Open Dagster's own storage."""
+    home = prepare_dagster_home(settings)
+    os.environ["DAGSTER_HOME"] = str(home)
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        yield instance
+
+
+def run_submission(settings: Settings, submission_id: str) -> bool:
+    """Run a submission to its end in this process, recorded in Dagster's storage like any other run.
+
+    Returns whether it is completed. Raises KnockemError with the reason when it failed.
+    """
+    logging.getLogger("dagster").setLevel(logging.WARNING)
+    platform = Platform(settings)
+    try:
+        with dagster_instance(settings) as instance:
+            settle_dead_runs(instance, platform)
+            submission = platform.records.submissions.get(submission_id)
+            instance.add_dynamic_partitions(SUBMISSIONS, [submission_id])
+            job = build_definitions(resource_overrides=_resources(settings)).resolve_job_def(SUBMISSION_JOB)
+            job.execute_in_process(
+                instance=instance,
+                partition_key=submission_id,
+                asset_selection=selection_of(submission.assay_types),
+                tags={SUBMISSION_TAG: submission_id, USER_TAG: submission.user_email},
+                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+                raise_on_error=False,
+            )
+        ended = platform.records.submissions.get(submission_id)
+    finally:
+        platform.close()
+    if ended.state is State.COMPLETED:
+        return True
+    raise KnockemError(
+        f"Submission {submission_id} is {ended.state.value}"
+        + (f": {ended.reason}" if ended.reason else f". `./knockem resume {submission_id[:8]}` goes on with it.")
+    )
+
+
+def _resources(settings: Settings) -> dict[str, dg.ConfigurableResource]:
+    platform = PlatformResource(home=str(settings.home))
+    return {"platform": platform, "runs": SubmissionRuns(platform=platform)}
+
+
+def settle_runs(settings: Settings) -> int:
+    """Fail every run whose process is gone; return how many there were."""
+    platform = Platform(settings)
+    try:
+        with dagster_instance(settings) as instance:
+            return settle_dead_runs(instance, platform)
+    finally:
+        platform.close()
+
+
+def forget_submission(settings: Settings, submission_id: str, *, dry_run: bool) -> list[str]:
+    """Remove a submission from Dagster's storage: its runs with their events, and its partition.
+
+    Returns what was removed, or with `dry_run` what would be, one line each.
+    """
+    with dagster_instance(settings) as instance:
+        runs = instance.get_runs(dg.RunsFilter(tags={SUBMISSION_TAG: submission_id}))
+        lines = [f"Dagster run {run.run_id} ({run.status.value.lower()}) with its events" for run in runs]
+        has_partition = instance.has_dynamic_partition(SUBMISSIONS, submission_id)
+        if has_partition:
+            lines.append(f"Dagster partition {submission_id} with its materializations")
+        if not dry_run:
+            for run in runs:
+                instance.delete_run(run.run_id)
+            if has_partition:
+                for key in instance.all_asset_keys():
+                    instance.wipe_asset_partitions(key, [submission_id])
+                instance.delete_dynamic_partition(SUBMISSIONS, submission_id)
+    return lines
+
+
+def daemon_is_running(settings: Settings) -> bool:
+    """Tell whether a daemon looks after this home: it must have given a sign of life lately."""
+    if not (settings.folder / "dagster").is_dir():
+        return False
+    with dagster_instance(settings) as instance:
+        statuses = instance.get_daemon_statuses()
+        sensors = statuses.get("SENSOR")
+        return bool(sensors and sensors.healthy)

@@ -1,0 +1,1 @@
+"""Reports: tables in, figures and HTML out. No storage, no Dagster; values arrive as `inputs.ReportInputs`."""

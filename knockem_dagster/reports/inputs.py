@@ -1,0 +1,152 @@
+"""What a report is made from: values gathered elsewhere, checked here, drawn and told in this package.
+
+Nothing here reads a store. Whoever builds a `ReportInputs` leaves secrets out: every field is printed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+import pandas as pd
+
+from knockem_dagster.errors import Fault, InvalidInput
+from knockem_dagster.records.tables import TABLES
+
+SUCCEEDED = "succeeded"
+
+
+class Quantity(StrEnum):
+    """The names in the column `quantity` of the estimates, in the order a report tells them."""
+
+    ADDITIVE_SITES = "additive sites"
+    MEAN_EFFECT = "mean effect of additive sites"
+    EPISTATIC_SITES = "epistatic sites"
+    DETECTED_ALONE = "sites detected alone"
+    FUNCTIONAL_SITES = "functional sites"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmissionFacts:
+    """Where a submission came from and what it ran: enough to run it again.
+
+    `organism` is the image or folder as it was named, `digest` what that name meant, `genome_digest`
+    that of the wild type's content. `settings` are printed as they are, in their order.
+    """
+
+    id: str
+    organism: str
+    digest: str
+    runtime: str
+    num_sites: int
+    genome_digest: str
+    assay_types: Sequence[str]
+    seed: int
+    submitted: datetime
+    finished: datetime | None
+    revision: str
+    user_email: str | None = None
+    settings: Mapping[str, object] = field(default_factory=dict[str, object])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NullFacts:
+    """The score without any knockout: scores are per update.
+
+    `threshold` is the lowest score that counts as detected, `unit` the score, above the mean, of an
+    effect of one detection threshold, `symmetry_p` the p value of the mean being zero (NaN at sd 0).
+    """
+
+    mean: float
+    sd: float
+    threshold: float
+    unit: float
+    symmetry_p: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NegativeBinomialFit:
+    """Dose response of the additive estimate: `r` hits are detected, a knocked-out site hits with probability `p`."""
+
+    r: float
+    p: float
+
+
+@dataclass(frozen=True, slots=True)
+class FailedAttempt:
+    """An example of an attempt that brought no result, with the last lines of its output."""
+
+    outcome: str
+    exit_code: int | None
+    tail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossFacts:
+    """What was asked and did not come back.
+
+    `attempts` counts attempts by outcome, "succeeded" among them. Slot seconds are the seconds that
+    attempts occupied a worker; `failed_slot_seconds` those of attempts without a result.
+    """
+
+    asked: int
+    answered: int
+    untestable: int
+    attempts: Mapping[str, int]
+    slot_seconds: float
+    failed_slot_seconds: float
+    examples: Sequence[FailedAttempt] = ()
+    untested_sites: Sequence[int] = ()
+
+    @property
+    def failed_attempts(self) -> int:
+        """Return the number of attempts that brought no result."""
+        return sum(count for outcome, count in self.attempts.items() if outcome != SUCCEEDED)
+
+    @property
+    def unfinished(self) -> int:
+        """Return the number of competitions neither answered nor given up."""
+        return max(self.asked - self.answered - self.untestable, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TruthFacts:
+    """What the organism says about itself: effects by site in detection thresholds, and its redundant sets."""
+
+    effects: Mapping[int, float]
+    sets: Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportInputs:
+    """Everything a report tells. A table that is missing or empty leaves its section out.
+
+    Raises InvalidInput when a table is not one of `TABLES` or lacks declared columns.
+    """
+
+    submission: SubmissionFacts
+    tables: Mapping[str, pd.DataFrame]
+    losses: LossFacts
+    competitions_by_assay: Mapping[str, int]
+    null: NullFacts | None = None
+    truth: TruthFacts | None = None
+    dose_fit: NegativeBinomialFit | None = None
+
+    def __post_init__(self) -> None:
+        faults: list[Fault] = []
+        for name, table in self.tables.items():
+            if name not in TABLES:
+                faults.append(Fault("tables", name, f"the tables of a report are {', '.join(TABLES)}"))
+                continue
+            missing = [column.name for column in TABLES[name].columns if column.name not in table.columns]
+            if missing:
+                faults.append(Fault(f"tables.{name}", "a table without " + ", ".join(missing), "give every column"))
+        if faults:
+            raise InvalidInput("the report cannot be made from these tables", faults)
+
+    def table(self, name: str) -> pd.DataFrame | None:
+        """Return the table of this name, or None when there is none or it is empty."""
+        table = self.tables.get(name)
+        return None if table is None or table.empty else table

@@ -1,0 +1,80 @@
+"""Dagster starts from deploy/dagster.yaml as promised, and the served file differs from it in storage only."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    shutil.copy(DEPLOY / "dagster.yaml", tmp_path / "dagster.yaml")
+    with dg.DagsterInstance.from_config(str(tmp_path)) as made:
+        yield made
+
+
+def test_nothing_is_reported_to_anybody(instance: dg.DagsterInstance):
+    assert not instance.telemetry_enabled
+    assert not instance.nux_enabled
+
+
+def test_users_take_turns(instance: dg.DagsterInstance):
+    queue = instance.get_concurrency_config().run_queue_config
+    assert queue is not None
+    (limit,) = queue.tag_concurrency_limits
+    assert limit["key"] == "knockem/user"
+    assert limit["value"] == {"applyLimitPerUniqueValue": True}
+    assert 0 < limit["limit"] < queue.max_concurrent_runs
+
+
+def test_leases_watch_runs_and_dagster_does_not(instance: dg.DagsterInstance):
+    assert not instance.run_monitoring_enabled
+    assert not instance.run_retries_enabled
+
+
+def test_everything_is_kept_below_the_dagster_home(instance: dg.DagsterInstance, tmp_path: Path):
+    job = dg.define_asset_job("job")
+
+    @dg.asset
+    def number() -> None: ...
+
+    definitions = dg.Definitions(assets=[number], jobs=[job])
+    assert definitions.resolve_job_def("job").execute_in_process(instance=instance).success
+    assert {path.name for path in tmp_path.iterdir()} <= {
+        "dagster.yaml",
+        "history",
+        "schedules",
+        "storage",
+        ".telemetry",
+    }
+    assert instance.get_runs_count() == 1
+
+
+def test_the_served_file_differs_in_storage_only():
+    served = yaml.safe_load((DEPLOY / "dagster-served.yaml").read_text())
+    assert served.pop("storage")["postgres"]["postgres_db"]["scheme"] == "postgresql+psycopg2"
+    assert served.pop("compute_logs")["class"] == "S3ComputeLogManager"
+    assert served == yaml.safe_load((DEPLOY / "dagster.yaml").read_text())
+
+
+def test_the_compose_file_gives_dagster_what_its_file_reads():
+    read = set()
+
+    def collect(node: object) -> None:
+        if isinstance(node, dict):
+            read.update([node["env"]] if "env" in node else [])
+            for value in node.values():
+                collect(value)
+
+    collect(yaml.safe_load((DEPLOY / "dagster-served.yaml").read_text()))
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    assert read
+    for name in ("webserver", "daemon"):
+        assert read <= services[name]["environment"].keys()

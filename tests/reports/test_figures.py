@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
+
+from knockem_dagster.reports import figures
+from knockem_dagster.reports.figure_files import to_svg
+from knockem_dagster.reports.figure_style import BLUE, NEUTRAL, ORANGE, PAPER
+from knockem_dagster.reports.inputs import NullFacts, ReportInputs
+from tests.reports import synthetic
+
+EXACT = NullFacts(mean=0.0, sd=0.0, threshold=0.25, unit=0.25, symmetry_p=float("nan"))
+
+FIGURES: dict[str, Callable[[ReportInputs], Figure]] = {
+    "null distribution": lambda given: figures.null_distribution(given.tables["null_distribution"], given.null),
+    "dose response": lambda given: figures.dose_response(
+        calibration=given.tables["calibration"], titration=given.tables["titration"], fit=given.dose_fit
+    ),
+    "calibration only": lambda given: figures.dose_response(calibration=given.tables["calibration"]),
+    "titration only": lambda given: figures.dose_response(titration=given.tables["titration"]),
+    "skeleton composition": lambda given: figures.skeleton_composition(given.tables["skeletons"]),
+    "site evidence": lambda given: figures.site_evidence(given.tables["sites"], given.truth),
+    "jackknife severity": lambda given: figures.jackknife_severity(
+        skeletons=given.tables["skeletons"], jackknife=given.tables["jackknife"], null=given.null, truth=given.truth
+    ),
+}
+
+
+@functools.cache
+def given(num_sites: int) -> ReportInputs:
+    return synthetic.inputs(num_sites=num_sites)
+
+
+def axis_titles(figure: Figure) -> list[str]:
+    return [title for axes in figure.axes for title in (axes.get_xlabel(), axes.get_ylabel())]
+
+
+@pytest.mark.parametrize("num_sites", [20, 1_000, 10_000])
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_axis_is_titled_with_its_unit(name: str, num_sites: int) -> None:
+    titles = axis_titles(FIGURES[name](given(num_sites)))
+    assert titles
+    assert [title for title in titles if not re.fullmatch(r"\S.* ?\n?\([^()]+\)", title, re.DOTALL)] == []
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_stay_light_at_ten_thousand_sites(name: str) -> None:
+    assert len(to_svg(FIGURES[name](given(10_000)))) < 500_000
+
+
+def test_threshold_is_in_view_when_all_null_scores_are_equal() -> None:
+    table = given(20).tables["null_distribution"].assign(score=0.0)
+    axes = figures.null_distribution(table, EXACT).axes[0]
+    low, high = axes.get_xlim()
+    assert low < 0 < EXACT.threshold < high
+    assert axes.get_ylim()[1] >= len(table)
+
+
+def test_null_scores_that_are_all_missing_give_an_empty_histogram() -> None:
+    table = given(20).tables["null_distribution"].assign(score=np.nan)
+    assert axis_titles(figures.null_distribution(table, None))[0].startswith("Score")
+
+
+def doses(hits: int, tries: int, untestable: int) -> pd.DataFrame:
+    detected = [True] * hits + [False] * (tries - hits + untestable)
+    scores = [0.1] * tries + [np.nan] * untestable
+    return pd.DataFrame(
+        {"dose": 8, "replicate": range(len(scores)), "knockout": "", "score": scores, "detected": detected}
+    )
+
+
+def test_dose_response_shows_the_wilson_interval_of_tested_knockouts() -> None:
+    axes = figures.dose_response(titration=doses(30, 120, untestable=40)).axes[0]
+    (container,) = [each for each in axes.containers if isinstance(each, ErrorbarContainer)]
+    (segment,) = container.lines[2][0].get_segments()
+    z, n, p = 1.959963985, 120, 0.25
+    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    assert container.lines[0].get_ydata() == pytest.approx([p])
+    assert segment[:, 1] == pytest.approx([centre - half, centre + half])
+
+
+@pytest.mark.parametrize(("hits", "tries"), [(0, 10), (10, 10), (1, 1)])
+def test_dose_response_draws_unanimous_doses(hits: int, tries: int) -> None:
+    assert to_svg(figures.dose_response(titration=doses(hits, tries, untestable=0)))
+
+
+def test_skeleton_composition_counts_kept_sites() -> None:
+    table = pd.DataFrame(
+        {
+            "skeleton": [0, 0, 0, 1, 1, 1],
+            "site": [0, 1, 2, 0, 1, 2],
+            "kept": [True, True, False, True, False, False],
+            "order": [0, 1, 2, 2, 1, 0],
+        }
+    )
+    upper, lower = figures.skeleton_composition(table).axes
+    assert [bar.get_height() for bar in upper.patches] == [2, 1]
+    assert [bar.get_height() for bar in lower.patches] == [1, 1]
+
+
+def test_site_evidence_leaves_out_what_was_not_measured() -> None:
+    sites = given(1_000).tables["sites"]
+    assert len(figures.site_evidence(sites).axes) == 2
+    assert len(figures.site_evidence(sites.assign(effect=np.nan)).axes) == 1
+
+
+def test_severity_is_in_thresholds_with_a_null_and_per_update_without() -> None:
+    tables, null = given(1_000).tables, given(1_000).null
+    assert null is not None
+    drawn = [
+        figures.jackknife_severity(skeletons=tables["skeletons"], jackknife=tables["jackknife"], null=each).axes[0]
+        for each in (replace(null, mean=0.0), None)
+    ]
+    thresholds, scores = (np.asarray(axes.lines[0].get_ydata()) for axes in drawn)
+    assert thresholds * null.unit == pytest.approx(scores)
+    assert "(detection thresholds)" in drawn[0].get_ylabel()
+    assert "(1/update)" in drawn[1].get_ylabel()
+
+
+def luminance(colour: str) -> float:
+    channels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in channels]
+    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+
+@pytest.mark.parametrize("colour", [BLUE, ORANGE, NEUTRAL])
+@pytest.mark.parametrize("paper", [PAPER, "#171d24"])
+def test_colours_stand_out_on_light_and_dark_paper(colour: str, paper: str) -> None:
+    darker, lighter = sorted([luminance(colour), luminance(paper)])
+    assert (lighter + 0.05) / (darker + 0.05) >= 3
+
+
+def test_kinds_of_sites_differ_by_more_than_colour() -> None:
+    axes = figures.site_evidence(given(1_000).tables["sites"], given(1_000).truth).axes[0]
+    looks = {str(line.get_label()): (line.get_marker(), line.get_markersize()) for line in axes.lines}
+    kinds = [look for label, look in looks.items() if label.startswith("truly")]
+    assert len(kinds) == len(set(kinds)) == 3

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+
+from knockem_dagster.errors import InvalidInput
+from knockem_dagster.records.tables import TABLES
+from knockem_dagster.reports.headlines import losses
+from knockem_dagster.reports.inputs import LossFacts, NullFacts, ReportInputs
+from knockem_dagster.reports.page import report_page
+from tests.reports import synthetic
+
+
+class Outline(HTMLParser):
+    """Tags, ids and attributes of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+        self.ids += [value for name, value in attrs if name == "id" and value]
+
+
+@functools.cache
+def given() -> ReportInputs:
+    return synthetic.inputs(num_sites=200)
+
+
+@functools.cache
+def page() -> str:
+    return report_page(given())
+
+
+def test_report_at_ten_thousand_sites_stays_under_five_megabytes() -> None:
+    assert len(report_page(synthetic.inputs(num_sites=10_000)).encode()) < 5_000_000
+
+
+def test_report_is_the_same_every_time() -> None:
+    assert report_page(given()) == page()
+
+
+def test_report_refers_to_nothing_outside_itself() -> None:
+    outline = Outline(page())
+    referring = [value for name, value in outline.attributes if name in {"src", "href", "xlink:href", "data", "action"}]
+    assert all(value.startswith(("data:", "#")) for value in referring)
+    assert "@import" not in page()
+    assert not re.search(r"url\((?!#)", page())
+    assert "script" not in outline.tags
+
+
+def test_ids_are_unique() -> None:
+    ids = Outline(page()).ids
+    assert len(ids) == len(set(ids)) > 10
+
+
+def test_hostile_output_is_shown_and_not_run() -> None:
+    assert "<script" not in page()
+    assert "<img" not in page()
+    assert "&lt;script&gt;document.title" in page()
+    assert "\x00" not in page()
+    assert "\x1b" not in page()
+
+
+def test_every_text_of_the_inputs_is_escaped() -> None:
+    evil = "<b onload=x>&"
+    submission = replace(
+        given().submission, organism=evil, id=evil, digest=evil, revision=evil, user_email=evil, settings={evil: evil}
+    )
+    tables = {"estimates": given().tables["estimates"].assign(method=evil)}
+    facts = replace(synthetic.lossy(), attempts={evil: 3})
+    made = report_page(
+        replace(given(), submission=submission, tables=tables, losses=facts, competitions_by_assay={evil: 1})
+    )
+    assert "<b " not in made
+    assert made.count("&lt;b onload=x&gt;&amp;") >= 10
+
+
+def test_output_is_cut_to_its_last_lines() -> None:
+    longest = max(len(run) for run in re.findall("x+", page()))
+    assert 1_900 <= longest <= 2_000
+
+
+@pytest.mark.parametrize("present", [*TABLES, None])
+def test_report_is_made_from_any_one_table_or_none(present: str | None) -> None:
+    tables = {} if present is None else {present: given().tables[present]}
+    made = report_page(replace(given(), tables=tables, dose_fit=None, null=None))
+    assert "What was lost" in made
+    assert 'id="provenance"' in made
+
+
+@pytest.mark.parametrize(
+    "pair", list(itertools.combinations(("null_distribution", "skeletons", "jackknife", "sites"), 2))
+)
+def test_sections_appear_exactly_when_their_tables_are_there(pair: tuple[str, str]) -> None:
+    made = report_page(replace(given(), tables={name: given().tables[name] for name in pair}))
+    assert ('id="section-null"' in made) == ("null_distribution" in pair)
+    assert ('id="section-sites"' in made) == ("sites" in pair)
+    assert ('id="section-skeletons"' in made) == ("skeletons" in pair)
+    assert ('id="section-jackknife"' in made) == (set(pair) == {"skeletons", "jackknife"})
+
+
+def test_report_of_empty_tables_is_that_of_missing_ones() -> None:
+    empty = {name: table.head(0) for name, table in given().tables.items()}
+    assert report_page(replace(given(), tables=empty)) == report_page(replace(given(), tables={}))
+
+
+def test_tables_that_are_not_declared_are_refused_with_every_fault() -> None:
+    with pytest.raises(InvalidInput) as refused:
+        replace(
+            given(), tables={"sitez": pd.DataFrame(), "sites": given().tables["sites"].drop(columns=["low", "set"])}
+        )
+    assert [fault.field for fault in refused.value.faults] == ["tables", "tables.sites"]
+    assert "low, set" in str(refused.value)
+
+
+def rows_of_estimates(made: str) -> list[dict[str, str]]:
+    card = made[made.index('id="estimates"') :]
+    bodies = re.findall(r"<tr role=\"row\">(.*?)</tr>", card[: card.index("</table>")], re.DOTALL)[1:]
+    return [
+        {
+            "quantity": re.findall(r"<th[^>]*>(.*?)</th>", body)[0],
+            **dict(re.findall(r'data-label="(\w+)">(.*?)</td>', body)),
+        }
+        for body in bodies
+    ]
+
+
+def test_truth_stands_beside_each_estimate() -> None:
+    rows = {row["quantity"]: row for row in rows_of_estimates(page())}
+    assert rows["additive sites"]["Truth"] == "10"
+    assert rows["epistatic sites"]["Truth"] == "8"
+    assert rows["additive sites"]["Interval"] == "none"
+    assert rows["functional sites"]["Interval"].endswith("(95%)")
+
+
+def test_without_a_truth_only_its_column_is_empty() -> None:
+    without = replace(given(), truth=None, tables={"estimates": given().tables["estimates"]})
+    told, untold = rows_of_estimates(page()), rows_of_estimates(report_page(without))
+    assert [{**row, "Truth": ""} for row in told] == [{**row, "Truth": ""} for row in untold]
+    assert {row["Truth"] for row in untold} == {"–"}
+
+
+def test_an_estimate_that_was_not_possible_says_so() -> None:
+    estimates = given().tables["estimates"].assign(value=float("nan"), low=float("nan"), high=float("nan"))
+    made = report_page(replace(given(), tables={"estimates": estimates}))
+    assert "No estimate of additive sites was possible." in made
+    assert "not possible" in made
+
+
+def test_headlines_say_when_there_is_no_interval() -> None:
+    found = page()[page().index('id="found"') : page().index('id="estimates"')]
+    assert found.count("no interval: the method gives none") == 4
+    assert found.count("95% interval") == 1
+
+
+def test_exact_organism_is_reported() -> None:
+    tables = {"null_distribution": given().tables["null_distribution"].assign(score=0.0)}
+    null = NullFacts(mean=0.0, sd=0.0, threshold=0.25, unit=0.25, symmetry_p=float("nan"))
+    assert "this organism answers exactly" in report_page(replace(given(), tables=tables, null=null))
+
+
+def test_losses_are_told_with_their_cost() -> None:
+    told = losses(synthetic.lossy())
+    assert told.verdict == "37 of 28,350 competitions (0.1%) gave no answer."
+    assert any("1,702 of 30,015 attempts" in detail and "14%" in detail for detail in told.details)
+    assert any("3 untested sites (3, 217, 641)" in detail and "up to 3" in detail for detail in told.details)
+
+
+def test_nothing_lost_is_told_as_nothing() -> None:
+    told = losses(synthetic.lossless())
+    assert not told.any
+    assert told.verdict.startswith("Nothing: 28,350 competitions")
+    assert told.details == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"answered": 28_300}, "50 of 28,350 competitions"),
+        ({"untested_sites": [4]}, "1 site could not be tested"),
+        ({"attempts": {"succeeded": 28_350, "lost": 2}}, "some only at a later try"),
+        ({"asked": 0, "answered": 0, "attempts": {}, "slot_seconds": 0.0}, "Nothing: 0 competitions"),
+    ],
+)
+def test_each_kind_of_loss_has_its_verdict(change: dict[str, object], words: str) -> None:
+    told = losses(replace(synthetic.lossless(), **change))
+    assert words in told.verdict
+
+
+def test_many_untested_sites_are_not_all_named() -> None:
+    facts: LossFacts = replace(synthetic.lossy(), untested_sites=range(500))
+    assert any("and 488 more" in detail for detail in losses(facts).details)

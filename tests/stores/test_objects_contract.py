@@ -1,0 +1,287 @@
+"""What every objects store promises, on each of them: a directory, and S3 over HTTP."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.request import urlopen
+from uuid import uuid4
+
+import boto3
+import pytest
+
+from knockem_dagster.errors import NotFound, StoreError
+from knockem_dagster.stores.objects import Objects, local_objects, s3_objects
+from tests.services.s3 import CREDENTIALS, make_bucket, s3_server
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    with s3_server() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def s3_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(params=["directory", "s3", "s3 below a prefix"])
+def objects(request: pytest.FixtureRequest, tmp_path: Path) -> Objects:
+    if request.param == "directory":
+        return local_objects(tmp_path / "home" / "objects")
+    request.getfixturevalue("s3_credentials")
+    endpoint = request.getfixturevalue("s3")
+    bucket = f"bucket-{uuid4().hex[:12]}"
+    make_bucket(endpoint, bucket)
+    return s3_objects(bucket, prefix="" if request.param == "s3" else "/deep/er/", endpoint=endpoint)
+
+
+@pytest.mark.parametrize("data", [b"", b"text", bytes(range(256)) * 30_000], ids=["empty", "small", "7 MB"])
+def test_an_object_comes_back_as_it_was(objects: Objects, data: bytes) -> None:
+    assert objects.put("a/b", data)
+    assert objects.get("a/b") == data
+    found = objects.head("a/b")
+    assert found is not None
+    assert (found.key, found.size) == ("a/b", len(data))
+    assert abs(found.modified - datetime.now(UTC)) < timedelta(minutes=5)
+
+
+def test_a_file_can_be_stored_without_reading_it(objects: Objects, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"from disk")
+    objects.put("f", file)
+    assert objects.get("f") == b"from disk"
+    with pytest.raises(StoreError, match="make it first"):
+        objects.put("g", tmp_path / "missing")
+
+
+def test_putting_again_replaces(objects: Objects) -> None:
+    objects.put("a", b"first, and longer")
+    before = objects.head("a")
+    assert objects.put("a", b"second", content_type="text/plain")
+    assert objects.get("a") == b"second"
+    after = objects.head("a")
+    assert before is not None
+    assert after is not None
+    assert before.etag != after.etag
+
+
+def test_create_only_keeps_what_is_there(objects: Objects) -> None:
+    assert objects.put("a", b"first", create_only=True)
+    assert not objects.put("a", b"second", create_only=True)
+    assert objects.get("a") == b"first"
+
+
+def test_what_is_missing_is_not_found(objects: Objects) -> None:
+    objects.put("folder/object", b"x")
+    for key in ("nobody", "folder", "folder/object2"):
+        assert objects.head(key) is None
+        assert not objects.exists(key)
+        with pytest.raises(NotFound, match=f"no object {key}"):
+            objects.get(key)
+        with pytest.raises(NotFound, match=f"no object {key}"):
+            objects.get_range(key, start=0, length=1)
+        objects.delete(key)
+    assert objects.exists("folder/object")
+
+
+@pytest.mark.parametrize(
+    ("start", "length", "expected"), [(0, 3, b"012"), (8, 2, b"89"), (8, 9, b"89"), (10, 1, b""), (99, 9, b"")]
+)
+def test_ranges_end_where_the_object_ends(objects: Objects, start: int, length: int, expected: bytes) -> None:
+    objects.put("digits", b"0123456789")
+    assert objects.get_range("digits", start=start, length=length) == expected
+
+
+@pytest.mark.parametrize(("start", "length"), [(-1, 1), (0, 0), (0, -1)])
+def test_a_range_that_is_none_is_refused(objects: Objects, start: int, length: int) -> None:
+    objects.put("digits", b"0123456789")
+    with pytest.raises(StoreError, match="start from 0, a length from 1"):
+        objects.get_range("digits", start=start, length=length)
+
+
+def test_listing_and_deleting_know_folders(objects: Objects) -> None:
+    keys = {"a/1", "a/2", "a/b/3", "ab/4", "5"}
+    for key in keys:
+        objects.put(key, key.encode())
+    assert {found.key for found in objects.list()} == keys
+    assert {found.key for found in objects.list("a")} == {"a/1", "a/2", "a/b/3"}
+    assert {found.key: found.size for found in objects.list("a/b/")} == {"a/b/3": 5}
+    assert list(objects.list("nothing")) == []
+    assert objects.delete_prefix("a") == 3
+    assert {found.key for found in objects.list()} == {"ab/4", "5"}
+    assert objects.delete_prefix("a") == 0
+    objects.delete("5")
+    assert {found.key for found in objects.list()} == {"ab/4"}
+
+
+def test_a_listing_longer_than_a_page_is_whole(objects: Objects) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: objects.put(f"many/{n:04}", b""), range(1005)))
+    assert sorted(found.key for found in objects.list("many")) == [f"many/{n:04}" for n in range(1005)]
+
+
+@pytest.mark.parametrize("key", ["a b/ü é.yaml", "100%20.txt", "x#y", "x*y?z", "a:b+c=d&e", "...", "back\\slash", "~x"])
+def test_names_that_people_give_files_work(objects: Objects, key: str) -> None:
+    assert objects.put(key, b"x", create_only=True)
+    assert objects.get(key) == b"x"
+    assert [found.key for found in objects.list()] == [key]
+    objects.delete(key)
+    assert list(objects.list()) == []
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["", "/absolute", "a//b", "a/", "../a", "a/../../b", "./a", "a/.", "a\nb", "a\0b", "a#1", "a#1/b", "x" * 300,
+     "/".join(["x" * 200] * 5)],
+)  # fmt: skip
+def test_what_is_no_key_is_refused_everywhere(objects: Objects, key: str) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: objects.put(key, b"x"),
+        lambda: objects.get(key),
+        lambda: objects.get_range(key, start=0, length=1),
+        lambda: objects.head(key),
+        lambda: objects.delete(key),
+        lambda: objects.url(key),
+    ]
+    for call in calls:
+        with pytest.raises(StoreError, match="key"):
+            call()
+    if key not in {"", "a/"}:
+        with pytest.raises(StoreError, match="key"):
+            objects.list(key)
+        with pytest.raises(StoreError, match="key"):
+            objects.delete_prefix(key)
+    assert list(objects.list()) == []
+
+
+def test_deleting_everything_needs_a_folders_name(objects: Objects) -> None:
+    objects.put("a", b"x")
+    with pytest.raises(StoreError, match="key"):
+        objects.delete_prefix("")
+    assert objects.exists("a")
+
+
+def test_of_several_creators_one_succeeds(tmp_path: Path) -> None:
+    objects = local_objects(tmp_path)
+    start = threading.Barrier(8)
+
+    def create(n: int) -> bool:
+        start.wait()
+        return objects.put("contested", str(n).encode() * 100_000, create_only=True)
+
+    with ThreadPoolExecutor(8) as pool:
+        created = list(pool.map(create, range(8)))
+    assert created.count(True) == 1
+    assert objects.get("contested") == str(created.index(True)).encode() * 100_000
+
+
+def test_readers_see_whole_objects_while_writers_replace_them(tmp_path: Path) -> None:
+    objects = local_objects(tmp_path)
+    versions = {letter * 300_000 for letter in (b"a", b"b")}
+    objects.put("page", next(iter(versions)))
+
+    def write(content: bytes) -> None:
+        for _ in range(40):
+            objects.put("page", content)
+
+    with ThreadPoolExecutor(2) as pool:
+        writers = [pool.submit(write, content) for content in versions]
+        seen = set()
+        while not all(writer.done() for writer in writers):
+            seen.add(objects.get("page"))
+    assert seen <= versions
+
+
+def test_a_directory_is_its_owners_alone(tmp_path: Path) -> None:
+    local_objects(tmp_path / "home" / "objects").put("a/b", b"x")
+    assert stat.S_IMODE((tmp_path / "home" / "objects").stat().st_mode) == 0o700
+
+
+def test_a_url_of_a_file_opens(tmp_path: Path) -> None:
+    objects = local_objects(tmp_path / "ä folder")
+    objects.put("a b/100%.txt", b"x")
+    with urlopen(objects.url("a b/100%.txt")) as opened:
+        assert opened.read() == b"x"
+
+
+@pytest.mark.parametrize("size", [200_000, 20_000_000])
+def test_a_full_disk_leaves_the_former_object(tmp_path: Path, size: int) -> None:
+    objects = local_objects(tmp_path)
+    objects.put("a/kept", b"before")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        for key in ("a/kept", "a/new"):
+            with pytest.raises(StoreError, match="nothing was changed"):
+                objects.put(key, b"x" * size)
+        with pytest.raises(StoreError, match="nothing was changed"):
+            objects.put("a/new", b"x" * size, create_only=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert objects.get("a/kept") == b"before"
+    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["kept"]
+
+
+def test_a_writer_killed_in_the_middle_leaves_whole_objects(tmp_path: Path) -> None:
+    objects = local_objects(tmp_path)
+    script = """
+import sys, pathlib
+from knockem_dagster.stores.objects import local_objects
+objects = local_objects(pathlib.Path(sys.argv[1]))
+for n in range(10_000):
+    objects.put(f"a/{n}", bytes([n % 256]) * 4_000_000)
+    print(n, flush=True)
+"""
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", script, tmp_path]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        for _ in range(3):
+            writer.stdout.readline()
+        writer.kill()
+    found = list(objects.list())
+    assert len(found) >= 3
+    for each in found:
+        assert objects.get(each.key) == bytes([int(each.key.removeprefix("a/"))]) * 4_000_000
+
+
+def test_a_directory_that_cannot_be_made_is_reported() -> None:
+    with pytest.raises(StoreError, match="KNOCKEM_HOME"):
+        local_objects(Path("/proc/nothing/objects"))
+
+
+def test_a_file_whose_name_is_not_text_is_reported(tmp_path: Path) -> None:
+    objects = local_objects(tmp_path / "objects")
+    Path(os.fsdecode(os.fsencode(tmp_path / "objects") + b"/bad\xff")).touch()
+    with pytest.raises(StoreError, match="rename it"):
+        list(objects.list())
+    shutil.rmtree(tmp_path / "objects")
+
+
+@pytest.mark.usefixtures("s3_credentials")
+class TestS3:
+    def test_a_missing_bucket_is_reported_on_opening(self, s3: str) -> None:
+        with pytest.raises(StoreError, match="s3://nobodys-bucket"):
+            s3_objects("nobodys-bucket", endpoint=s3)
+
+    def test_content_type_and_url_are_kept(self, s3: str) -> None:
+        make_bucket(s3, "typed")
+        objects = s3_objects("typed", prefix="deep", endpoint=s3)
+        objects.put("a/report.html", b"<p>", content_type="text/html")
+        assert objects.url("a/report.html") == "s3://typed/deep/a/report.html"
+        client = boto3.client("s3", endpoint_url=s3)
+        found = client.get_object(Bucket="typed", Key="deep/a/report.html")
+        assert (found["ContentType"], found["Body"].read()) == ("text/html", b"<p>")
+        client.close()
