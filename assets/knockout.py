@@ -4,8 +4,6 @@ What belongs here: partitions, dependencies, metadata and checks. What does not:
 and storage, which are in knockem_dagster; an asset here is one call of them.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,9 +45,16 @@ def submission_run(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> I
     except SubmissionCanceled as canceled:
         raise dg.DagsterExecutionInterruptedError(str(canceled)) from canceled
     except KnockemError as error:
-        records = runs.platform.open().records
-        records.submissions.move(id, State.FAILED, reason=str(error), sources=(State.ACCEPTED, State.RUNNING))
+        _fail(runs, id, str(error))
         raise dg.Failure(str(error), allow_retries=False) from error
+    except Exception as error:
+        _fail(runs, id, f"an error of the platform itself: {error!r}")
+        raise
+
+
+def _fail(runs: SubmissionRuns, id: str, reason: str) -> None:
+    submissions = runs.platform.open().records.submissions
+    submissions.move(id, State.FAILED, reason=reason, sources=(State.ACCEPTED, State.RUNNING))
 
 
 def find(context: dg.AssetExecutionContext, run: SubmissionRun, assay_type: AssayType) -> Finding:
@@ -88,7 +93,7 @@ def result_of(
     return metadata
 
 
-def column_schema(name: str) -> dg.TableColumnSchema | dg.TableSchema:
+def column_schema(name: str) -> dg.TableSchema:
     """Return a table's columns with their units, as the UI shows them."""
     return dg.TableSchema(
         columns=[

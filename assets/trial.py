@@ -1,15 +1,13 @@
 """A job for trying an image from the launchpad: each contract command in a container, once."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Literal
 
 import dagster as dg
-from knockem_dagster.containers.contract import Organism
 from pydantic import Field
 
 from knockem_dagster.containers.attempts import Attempt, GenomeVariant
+from knockem_dagster.containers.contract import Organism
 from knockem_dagster.containers.runtime import ContainerSpec, Limits
 from knockem_dagster.errors import KnockemError
 from knockem_dagster.knockout.knockouts import KnockoutSet

@@ -52,7 +52,8 @@ class Settings(BaseSettings):
     documents_url: str | None = Field(
         default=None,
         repr=False,  # it may hold a password
-        description="a MongoDB server, mongodb://user:password@host:port/name; unset: SQLite below home",
+        description="a MongoDB server, mongodb://user:password@host:port/name with special characters of the "
+        "password percent-encoded; unset: SQLite below home",
     )
     objects_url: str | None = Field(
         default=None,
@@ -110,6 +111,9 @@ class Settings(BaseSettings):
     @field_validator("documents_url", mode="after")
     @classmethod
     def _check_documents_url(cls, url: str | None) -> str | None:
+        # An @ this late means a password with an unescaped slash, a part of which would pass for the host.
+        if url is not None and "@" in urlsplit(url).path:
+            raise ValueError
         return _check_url(url, schemes={"mongodb", "mongodb+srv"})
 
     @field_validator("objects_url", mode="after")

@@ -4,7 +4,7 @@ What belongs here: opening and closing with Dagster's execution. What does not: 
 command line needs too, which is in knockem_dagster.
 """
 
-from __future__ import annotations
+from pathlib import Path
 
 import dagster as dg
 from pydantic import Field, PrivateAttr
@@ -26,7 +26,7 @@ class PlatformResource(dg.ConfigurableResource):
     def settings(self) -> Settings:
         """The settings in force."""
         settings = load_settings()
-        return settings if self.home is None else settings.model_copy(update={"home": self.home})
+        return settings if self.home is None else settings.model_copy(update={"home": Path(self.home)})
 
     def open(self) -> Platform:
         """Return the platform, opened at the first call."""

@@ -1,7 +1,5 @@
 """What arrives: submissions in the documents store, and submission files in the object store."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 

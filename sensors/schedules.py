@@ -1,7 +1,5 @@
 """What happens by the clock: the summary over all submissions, and the removal of old runs from Dagster's storage."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg

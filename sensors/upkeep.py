@@ -5,8 +5,6 @@ its process would stay "started" for ever; here the lapsed lease of its submissi
 process, tells that it is dead.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 

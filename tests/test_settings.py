@@ -95,8 +95,9 @@ def test_a_bad_value_is_named_with_its_variable_and_what_is_allowed(
     assert allowed in faults[0]
 
 
-def test_all_bad_values_are_named_at_once_and_no_password_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KNOCKEM_DOCUMENTS_URL", "mysql://user:secret@host")
+@pytest.mark.parametrize("url", ["mysql://user:secret@host", "secret", "mongodb://user:pass/secret@host"])
+def test_all_bad_values_are_named_at_once_and_no_password_is_shown(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("KNOCKEM_DOCUMENTS_URL", url)
     monkeypatch.setenv("KNOCKEM_PORT", "http")
     monkeypatch.setenv("KNOCKEM_ENVIRONMENT", "prod")
     monkeypatch.setenv("KNOCKEM_SANDBOX", "mine")

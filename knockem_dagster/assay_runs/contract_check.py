@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from knockem_dagster.containers.attempts import Attempt, AttemptOutcome, GenomeVariant, Outcome
-from knockem_dagster.containers.contract import (
+from knockem_dagster.containers.contract import Organism
+from knockem_dagster.containers.contract_commands import (
     APPLY_KNOCKOUT,
     COMPETE_TWO,
     COUNT_SITES,
     DESCRIBE_TRUTH,
     SERVE,
-    Organism,
 )
-from knockem_dagster.containers.serving import Serving, open_serving
+from knockem_dagster.containers.serving import Serving
 from knockem_dagster.errors import ContractError
 from knockem_dagster.knockout.competitions import Counts, score
 from knockem_dagster.knockout.knockouts import KnockoutSet
@@ -53,7 +53,10 @@ class Check:
 
 @dataclass(slots=True)
 class ContractCheck:
-    """The checks of one image with one genome, in the order of `run`. `num_sites` is None until counted."""
+    """The checks of one image with one genome, in the order of `run`. `num_sites` is None until counted.
+
+    `organism` has the same `content` as its wild type.
+    """
 
     organism: Organism
     content: str
@@ -115,7 +118,7 @@ class ContractCheck:
 
     async def _describe_truth(self) -> str | None:
         assert self.num_sites is not None
-        truth = await self.organism.describe_truth(self.content, num_sites=self.num_sites)
+        truth = await self.organism.describe_truth(self.content, self.num_sites)
         return (
             None
             if truth is None
@@ -127,14 +130,14 @@ class ContractCheck:
 
         async def compete() -> str:
             nonlocal ended
-            ended = await self.organism.compete(self._attempt(knockout), wild_type=self.content)
+            ended = await self.organism.compete(self._attempt(knockout))
             return _told(ended)
 
         return await self._timed(COMPETE_TWO, case, compete)
 
     async def _serve(self) -> AsyncIterator[Check]:
         began = time.monotonic()
-        serving = await open_serving(self.organism.runtime, self.organism.specification, wild_type=self.content)
+        serving = await self.organism.serve()
         seconds = time.monotonic() - began
         if serving is None:
             said = "not there, or no answer to hello within 5 s: every competition starts containers of its own"
@@ -145,7 +148,7 @@ class ContractCheck:
             for case, knockout in self._opponents:
                 yield await self._ask(serving, case, knockout)
         finally:
-            await serving.close()
+            await serving.end()
 
     async def _ask(self, serving: Serving, case: str, knockout: KnockoutSet) -> Check:
         async def ask() -> str:

@@ -21,6 +21,8 @@ _GUIDE = """\
 # Submission {id}
 
 Tables of a knockout study, each as Parquet and as CSV (UTF-8, a header line, missing values empty).
+The purpose of some competitions is the word "null", which pandas takes for a missing value: read the CSV
+with `keep_default_na=False, na_values=[""]`, or the Parquet.
 
 - `submission.json`: what was asked, of which organism, with which seed
 - `genome`: the wild type's content

@@ -13,7 +13,8 @@ from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.assay_runs.submission_file import SubmissionFile
 from knockem_dagster.assay_runs.submission_run import organism_of
 from knockem_dagster.containers.attempts import Attempt, AttemptOutcome, GenomeVariant
-from knockem_dagster.errors import ContainerError, Fault, InvalidInput
+from knockem_dagster.containers.runtime import EndCause
+from knockem_dagster.errors import ContainerError, ContractError, Fault, InvalidInput
 from knockem_dagster.knockout.knockouts import KnockoutSet
 from knockem_dagster.records.assays import AssayRecord, AssayType, assay_id, with_needs
 from knockem_dagster.records.genomes import GenomeRecord, variant_id, wild_type, wild_type_id
@@ -59,23 +60,24 @@ async def examine(platform: Platform, file: SubmissionFile) -> Accepted:
             "The same submission is there already.",
             [Fault("seed", str(file.seed), f"submission {id} has this file and seed; another seed repeats the study")],
         )
-    genome = wild_type(id, file.genome, num_sites=0, user_email=file.user_email)
-    runtime = file.container_runtime
+    runtime = platform.runtime_for(file.container_image) if file.container_runtime == "auto" else file.container_runtime
     try:
-        name = platform.runtime_for(file.container_image) if runtime == "auto" else runtime
-        image = await platform.runtime(name).resolve(file.container_image)
-        draft = _submission(file, id, runtime=name, digest=image.digest)
-        organism = organism_of(platform, draft, genome)
-        num_sites = await organism.count_sites(file.genome)
-        unit = await organism.stated_unit()
+        image = await platform.runtime(runtime).resolve(file.container_image)
     except ContainerError as error:
-        field = "containerImage" if "genome" not in str(error) else "genome"
-        shown = file.container_image if field == "containerImage" else file.genome[:60]
-        raise InvalidInput("The submission cannot run.", [Fault(field, shown, str(error))]) from error
+        raise _cannot_run("containerImage", file.container_image, str(error)) from error
+    draft = _submission(file, id, runtime=runtime, digest=image.digest)
+    genome = wild_type(id, file.genome, num_sites=0, user_email=file.user_email)
+    organism = organism_of(platform, draft, genome)
+    try:
+        num_sites = await organism.count_sites(file.genome)
+    except ContractError as error:
+        field = "containerImage" if EndCause.NOT_FOUND in str(error) else "genome"
+        value = file.container_image if field == "containerImage" else file.genome[:60]
+        raise _cannot_run(field, value, str(error)) from error
     submission = draft.model_copy(
         update={
             "num_sites": num_sites,
-            "stated_unit": unit,
+            "stated_unit": await organism.stated_unit(),
             "expected_competitions": expected_competitions(file, num_sites),
         }
     )
@@ -92,6 +94,10 @@ async def examine(platform: Platform, file: SubmissionFile) -> Accepted:
         if assay_type in with_needs(frozenset(file.assay_types))
     )
     return Accepted(submission, genome.model_copy(update={"num_sites": num_sites}), assays)
+
+
+def _cannot_run(field: str, value: str, why: str) -> InvalidInput:
+    return InvalidInput("The submission cannot run.", [Fault(field, value, why)])
 
 
 def store(platform: Platform, accepted: Accepted) -> SubmissionRecord:
@@ -130,12 +136,8 @@ async def time_competitions(platform: Platform, accepted: Accepted) -> Timing:
             await serving.end()
     if not any(ended.counts for ended in outcomes):
         last = outcomes[-1]
-        fault = Fault(
-            "containerImage",
-            submission.container_image,
-            f"no trial competition gave a result; the last {last.outcome.value}: {last.tail.strip()[-300:]}",
-        )
-        raise InvalidInput("The submission cannot run.", [fault])
+        why = f"no trial competition gave a result; the last {last.outcome.value}: {last.tail.strip()[-300:]}"
+        raise _cannot_run("containerImage", submission.container_image, why)
     slots = max(1, min(submission.max_active, platform.settings.cpus))
     number = submission.expected_competitions or 0
     return Timing(tuple(seconds), number, number * float(np.median(seconds)) / slots)

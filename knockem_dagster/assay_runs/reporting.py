@@ -72,14 +72,14 @@ def gather(run: SubmissionRun) -> ReportInputs:
         },
         null=null_facts(evidence.null if screen is None else evidence.null.with_unit_from(screen.scores)),
         truth=ask_truth(run),
-        dose_fit=None if fit is None else NegativeBinomialFit(r=fit.r, p=fit.p),
+        dose_fit=None if fit is None else NegativeBinomialFit(r=fit.needed, p=fit.prevalence),
     )
 
 
 def ask_truth(run: SubmissionRun) -> TruthFacts | None:
     """Ask the organism for its truth and store it beside the report; None where it does not tell."""
     try:
-        told = run.call(run.organism.describe_truth(run.genome.content or "", run.genome.num_sites))
+        told = run.call(run.organism.describe_truth(run.genome.content or "", num_sites=run.genome.num_sites))
     except ContainerError:
         return None  # a truth that cannot be read must not cost the user the report
     if told is None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from itertools import islice
 
 from knockem_dagster.containers.attempts import Outcome
+from knockem_dagster.records.assays import with_needs
 from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.competitions import CompetitionAttemptResultRecord
 from knockem_dagster.records.submissions import State, SubmissionRecord
@@ -20,7 +21,7 @@ _PAGE = 200
 class SubmissionStatus:
     """A submission at one moment. Competitions are counted; `rate` is per second, times are seconds.
 
-    `total` is an expectation until the submission is completed; `rate` and `seconds_left` are None
+    Assays count with all that the requested ones need. `total` is an expectation until the submission is completed; `rate` and `seconds_left` are None
     while nothing can be said about them. `attempts` counts ended attempts by outcome.
     """
 
@@ -94,6 +95,7 @@ def submission_status(records: Records, submission: SubmissionRecord) -> Submiss
     """Return where a submission stands. Counts its attempts, so it is not for a hot path."""
     counters = submission.counters
     done, total = counters.submission_num_completed_competitions, expected_total(submission)
+    assays = len(with_needs(frozenset(submission.assay_types)))
     rate = _mean_rate(submission, done)
     return SubmissionStatus(
         id=submission.id,
@@ -103,14 +105,8 @@ def submission_status(records: Records, submission: SubmissionRecord) -> Submiss
         runtime=submission.container_runtime,
         sites=submission.num_sites,
         assay_types=tuple(assay_type.value for assay_type in submission.assay_types),
-        assays_done=counters.submission_num_completed_assays,
-        assays_total=sum(
-            (
-                counters.submission_num_completed_assays,
-                counters.submission_num_active_assays,
-                counters.submission_num_pending_assays,
-            )
-        ),
+        assays_done=assays if submission.state is State.COMPLETED else counters.submission_num_completed_assays,
+        assays_total=assays,
         done=done,
         active=counters.submission_num_active_competitions,
         total=total,

@@ -217,7 +217,6 @@ def organism_of(platform: Platform, submission: SubmissionRecord, genome: Genome
         image=Image(submission.container_runtime, submission.container_image, submission.image_digest),
         environment={
             **submission.container_env,
-            "KNOCKEM_SUBMISSION_ID": submission.id,
             "KNOCKEM_USER_EMAIL": submission.user_email,
             "KNOCKEM_RUNMODE": platform.settings.environment,
         },

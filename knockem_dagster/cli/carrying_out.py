@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import signal
+import socket
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from types import FrameType
-from typing import NoReturn
 
 import typer
 
@@ -16,7 +15,7 @@ from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.assay_runs.status import is_leased
 from knockem_dagster.cli.progress import ProgressView
 from knockem_dagster.cli.terminal import INTERRUPTED, aside, short
-from knockem_dagster.errors import SubmissionBusy
+from knockem_dagster.errors import KnockemError
 from knockem_dagster.records.submissions import State, SubmissionRecord
 
 LOOK_SECONDS = 0.5
@@ -36,7 +35,7 @@ def carry_through(platform: Platform, submission_id: str, *, again: str) -> Subm
 
     `again` is the command that goes on with it, told when the user interrupts, which exits 130.
     """
-    with _interruptible(platform, submission_id, again), ProgressView(platform, submission_id):
+    with _interruptible(again), ProgressView(platform, submission_id):
         while not (submission := platform.records.submissions.get(submission_id)).state.is_final:
             if is_leased(submission) or daemon_is_running(platform):
                 _wait(platform, submission_id)
@@ -65,8 +64,11 @@ def _run_here(platform: Platform, submission_id: str) -> None:
     logging.getLogger("dagster").setLevel(logging.WARNING)
     try:
         definitions.run_submission(platform.settings, submission_id)
-    except SubmissionBusy:
-        _wait(platform, submission_id)  # another run was quicker; carry_through looks what comes of it
+    except KnockemError:
+        # How it ended is recorded, and the caller reads it there; or another run was quicker and goes on.
+        submission = platform.records.submissions.get(submission_id)
+        if not submission.state.is_final and not is_leased(submission):
+            raise
 
 
 def _wait(platform: Platform, submission_id: str) -> None:
@@ -79,27 +81,40 @@ def _wait(platform: Platform, submission_id: str) -> None:
 
 
 @contextmanager
-def _interruptible(platform: Platform, submission_id: str, again: str) -> Generator[None]:
-    """Turn Ctrl-C and SIGTERM into an orderly end: whatever the run makes of it, the user hears how to go on."""
-    signalled: list[int] = []
-
-    def note(number: int, _frame: FrameType | None) -> NoReturn:
-        signalled.append(number)
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except BaseException as error:
-        interrupted = signalled or isinstance(error, KeyboardInterrupt) or _by_dagster(error)
-        if not interrupted:
-            raise
-        aside().print(f"\nInterrupted. What is recorded is kept; `{again}` goes on with it.", soft_wrap=True)
-        raise typer.Exit(INTERRUPTED) from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _interruptible(again: str) -> Generator[None]:
+    """Turn Ctrl-C and SIGTERM into an orderly end with exit code 130, and tell the user how to go on."""
+    with _noticed_signals() as noticed:
+        try:
+            yield
+        except BaseException as error:
+            if not noticed() and not isinstance(error, KeyboardInterrupt):
+                raise
+            aside().print(f"\nInterrupted. What is recorded is kept; `{again}` goes on with it.", soft_wrap=True)
+            raise typer.Exit(INTERRUPTED) from None
 
 
-def _by_dagster(error: BaseException) -> bool:
-    return type(error).__name__ == "DagsterExecutionInterruptedError"
+@contextmanager
+def _noticed_signals() -> Generator[Callable[[], bool]]:
+    """Give a function that tells whether SIGINT or SIGTERM came while the block lasted.
+
+    Dagster handles both itself while a run executes and turns them into errors of its own, so handlers of ours
+    would not hear of them; the wake-up descriptor is told of every signal, whoever handles it.
+    """
+    here, there = socket.socketpair()
+    with here, there:
+        here.setblocking(False)
+        there.setblocking(False)
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        descriptor = signal.set_wakeup_fd(there.fileno(), warn_on_full_buffer=False)
+
+        def noticed() -> bool:
+            try:
+                return bool({signal.SIGINT, signal.SIGTERM} & set(here.recv(1024)))
+            except BlockingIOError:
+                return False
+
+        try:
+            yield noticed
+        finally:
+            signal.set_wakeup_fd(descriptor)
+            signal.signal(signal.SIGTERM, before)

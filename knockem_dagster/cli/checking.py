@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
+import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
+import yaml
 from rich.console import Console
 from rich.markup import escape
 
 from knockem_dagster.assay_runs.contract_check import Check, ContractCheck, Verdict, is_usable
 from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.cli.terminal import FAILED, USAGE, aside, for_people
-from knockem_dagster.containers.contract import COMPETE_TWO, SERVE, Organism
-from knockem_dagster.containers.contract_environment import RESERVED_PREFIX
+from knockem_dagster.containers.contract import Organism
+from knockem_dagster.containers.contract_commands import COMPETE_TWO, SERVE
+from knockem_dagster.containers.names import RESERVED_NAMES
 from knockem_dagster.containers.runtime import ContainerSpec, Limits, Runtime
 from knockem_dagster.errors import KnockemError
 from knockem_dagster.settings import Settings, load_settings
@@ -47,7 +51,7 @@ def check(
     if not is_usable(checks):
         console.print("Correct what FAILed and check again; the contract is described in deploy/organisms/README.md.")
         raise typer.Exit(FAILED)
-    _tell_next(console, checks, image=image, genome=genome, settings=load_settings())
+    _tell_next(console, checks, image=image, genome=genome, environment=environment)
 
 
 async def _check(
@@ -56,12 +60,12 @@ async def _check(
     console = for_people()
     image = await runtime.resolve(reference)
     console.print(f"{reference} ({runtime.name}, {image.digest[:19]})", markup=False)
-    specification = ContainerSpec(image=image, environment=environment, limits=limits, submission_id="check")
+    variables = {"KNOCKEM_USER_EMAIL": "nobody@example.org", "KNOCKEM_RUNMODE": "testing", **environment}
+    specification = ContainerSpec(image=image, environment=variables, limits=limits, submission_id="check")
     checks: list[Check] = []
-    with Organism(runtime, specification, run_mode="testing") as organism:
-        async for done in ContractCheck(organism, content).run():
-            checks.append(done)
-            _show(console, done)
+    async for done in ContractCheck(Organism(runtime, specification, wild_type=content), content).run():
+        checks.append(done)
+        _show(console, done)
     return checks
 
 
@@ -79,11 +83,14 @@ def _show(console: Console, done: Check) -> None:
             console.print(f"    | {line}", markup=False, soft_wrap=True)
 
 
-def _tell_next(console: Console, checks: list[Check], *, image: str, genome: Path, settings: Settings) -> None:
+def _tell_next(
+    console: Console, checks: list[Check], *, image: str, genome: Path, environment: Mapping[str, str]
+) -> None:
     """Say how fast a competition is, and how to submit a study of this organism."""
     command = SERVE if any(c.command == SERVE and c.verdict is Verdict.PASS for c in checks) else COMPETE_TWO
     fastest = min(c.seconds for c in checks if c.command == command and c.case != "hello")
     console.print(f"\nA competition takes about {1000 * fastest:,.1f} ms by {command}.", soft_wrap=True)
+    settings = load_settings()
     folder = Path(image)
     name = image
     if folder.is_dir():
@@ -96,12 +103,10 @@ def _tell_next(console: Console, checks: list[Check], *, image: str, genome: Pat
                 markup=False,
                 soft_wrap=True,
             )
-    console.print(
-        "Next: write this to a file, say study.yaml, and run `./knockem submit study.yaml --wait`\n"
-        f"  genome: {genome.absolute()}\n  containerImage: {name}\n  userEmail: you@example.org",
-        markup=False,
-        soft_wrap=True,
-    )
+    study = {"genome": str(genome.absolute()), "containerImage": name, "containerEnv": dict(environment)}
+    study = {key: value for key, value in study.items() if value} | {"userEmail": "you@example.org"}
+    console.print("Next: write this to a file, say study.yaml, and run `./knockem submit study.yaml --wait`")
+    console.print(textwrap.indent(yaml.safe_dump(study, sort_keys=False), "  "), markup=False, soft_wrap=True)
 
 
 def _settings_for(image: str) -> tuple[Settings, str]:
@@ -118,9 +123,9 @@ def _environment(entries: list[str]) -> dict[str, str]:
     environment: dict[str, str] = {}
     for entry in entries:
         name, found, value = entry.partition("=")
-        if not found or not name or name.startswith(RESERVED_PREFIX):
+        if not found or not name or name in RESERVED_NAMES:
             aside().print(
-                f"--env {entry}: give NAME=VALUE; names that begin with {RESERVED_PREFIX} are the contract's own.",
+                f"--env {entry}: give NAME=VALUE; names that the container contract sets itself cannot be used.",
                 markup=False,
             )
             raise typer.Exit(USAGE)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from knockem_dagster.assay_runs import control, removal
+from knockem_dagster.assay_runs import control
 from knockem_dagster.cli.submitting import finish
 from knockem_dagster.cli.terminal import FAILED, AsJson, SubmissionId, aside, for_people, open_platform, short
 from knockem_dagster.cli.wording import counted
+
+if TYPE_CHECKING:
+    from knockem_dagster.assay_runs.removal import RemovalPlan
 
 
 def cancel(submission: SubmissionId) -> None:
@@ -42,7 +45,9 @@ def purge(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Remove a submission and everything that names it, from every store and from Dagster."""
-    from knockem_dagster import definitions  # here, because importing Dagster takes more than a second
+    # Here, because importing Dagster and pandas takes seconds.
+    from knockem_dagster import definitions
+    from knockem_dagster.assay_runs import removal
 
     with open_platform() as platform:
         record = platform.records.submissions.resolve(submission)
@@ -59,7 +64,7 @@ def purge(
     for_people().print(f"Submission {record.id} is removed.")
 
 
-def _tell(plan: removal.RemovalPlan, dagster: list[str]) -> None:
+def _tell(plan: RemovalPlan, dagster: list[str]) -> None:
     console = for_people()
     console.print(f"Submission {plan.submission_id} has:")
     console.print("  documents")

@@ -19,7 +19,6 @@ from knockem_dagster.assay_runs.intake import examine, store, submission_id
 from knockem_dagster.assay_runs.places import place_of
 from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.assay_runs.submission_file import SubmissionFile
-from knockem_dagster.assay_runs.tables import read_table, report_key
 from knockem_dagster.cli.carrying_out import carry_through, tell_end
 from knockem_dagster.cli.terminal import FAILED, aside, for_people, open_platform, short
 from knockem_dagster.errors import ContainerError
@@ -123,6 +122,7 @@ def _attempt(*command: str) -> str | None:
 def _show(platform: Platform, submission: SubmissionRecord) -> None:
     # Here, because these draw in pandas and matplotlib, which commands that show no results need not wait for.
     from knockem_dagster.assay_runs.reporting import read_truth
+    from knockem_dagster.assay_runs.tables import read_table, report_key
     from knockem_dagster.reports.truth import with_truth
     from knockem_dagster.reports.wording import number
 

@@ -10,6 +10,7 @@ was installed and is made last: without it, or with another one, the environment
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib.util
 import os
@@ -24,10 +25,20 @@ from typing import IO, NoReturn
 
 MARK = "knockem"
 INSTALLED = "requirements.lock"
+LOG = "install.log"
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class InstallationError(Exception):
     """The environment cannot be made; the message says what to do."""
+
+
+class Interrupted(BaseException):
+    """A signal asked us to end; not an Exception, so that nothing mistakes it for a failure."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(number)
 
 
 def is_installed(folder: Path, wanted: bytes) -> bool:
@@ -87,58 +98,33 @@ def _empty(folder: Path) -> None:
 
 
 def _install_packages(folder: Path, lock: Path, mark: IO[str]) -> None:
-    """Install by uv or pip; the installer inherits the lock on `mark`, so that it is held as long as it writes."""
-    name, command = _installer(folder, lock)
-    log = folder / "install.log"
-    what = f"installing the packages of {lock.name} into {folder} with {name} (first run only)"
-    _tell(what if sys.stderr.isatty() else f"{what}\n")
-    started = time.monotonic()
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            cwd=lock.parent,  # uv reads the configuration of the current project, and the caller's is not ours
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            pass_fds=(mark.fileno(),),
-            process_group=0,
-        )
-        try:
-            while True:
-                try:
-                    code = process.wait(timeout=1)
-                    break
-                except subprocess.TimeoutExpired:
-                    if sys.stderr.isatty():
-                        _tell(f"\r{what}: {time.monotonic() - started:.0f} s")
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGTERM)
-                process.wait()
-            if sys.stderr.isatty():
-                _tell("\n")
+    name, command = _installer(folder, lock, mark)
+    code = _run(
+        command,
+        folder=folder,
+        mark=mark,
+        what=f"installing the packages of {lock.name} into {folder} with {name} (first run only)",
+    )
     if code != 0:
-        last = "\n".join(f"  {line}" for line in log.read_text(errors="replace").splitlines()[-12:])
         raise InstallationError(
-            f"{name} could not install the packages (exit {code}):\n{last}\n"
+            f"{name} could not install the packages (exit {code}):\n{_last_lines(folder)}\n"
             "This needs a network, or an index of packages named in the configuration of uv or pip; behind a proxy set "
-            f"HTTPS_PROXY. Then run the same command again. Everything {name} said is in {log}"
+            f"HTTPS_PROXY. Then run the same command again. Everything {name} said is in {folder / LOG}"
         )
 
 
-def _installer(folder: Path, lock: Path) -> tuple[str, list[str]]:
+def _installer(folder: Path, lock: Path, mark: IO[str]) -> tuple[str, list[str]]:
     """Whichever of uv, the pip that comes with Python, and an installed pip is there, and its command."""
     python = str(folder / "bin/python")
     # Everything needed is listed with its hash: nothing is resolved, built or looked for beyond the list.
     wanted = ["--no-deps", "--require-hashes", "--only-binary", ":all:", "-r", str(lock)]
     uv = shutil.which("uv")
-    if uv is not None and subprocess.run([uv, "--version"], capture_output=True, check=False).returncode == 0:
+    if uv is not None and _run([uv, "--version"], folder=folder, mark=mark) == 0:
         return "uv", [uv, "pip", "install", "--python", python, *wanted]
     options = ["--quiet", "--disable-pip-version-check", "--no-input", "--no-warn-script-location", "--no-compile"]
     if importlib.util.find_spec("ensurepip") is not None:
-        made = subprocess.run([python, "-m", "ensurepip"], capture_output=True, check=False)
-        if made.returncode != 0:
-            raise InstallationError(f"{sys.executable} -m ensurepip failed:\n{made.stderr.decode(errors='replace')}")
+        if _run([python, "-m", "ensurepip"], folder=folder, mark=mark) != 0:
+            raise InstallationError(f"{sys.executable} -m ensurepip failed:\n{_last_lines(folder)}")
         return "pip", [python, "-m", "pip", "install", *options, *wanted]
     if importlib.util.find_spec("pip") is not None:
         return "pip", [sys.executable, "-m", "pip", "--python", python, "install", *options, *wanted]
@@ -149,33 +135,83 @@ def _installer(folder: Path, lock: Path) -> tuple[str, list[str]]:
     )
 
 
+def _run(command: list[str], *, folder: Path, mark: IO[str], what: str = "") -> int:
+    """Run `command` with its output in the log, telling people `what` goes on, and return its exit code.
+
+    The command inherits the lock on `mark`: should we be killed, it is held as long as the command still writes.
+    """
+    received: list[int] = []
+    # An exception out of a signal handler can leave subprocess with a lock held: here signals are only noted.
+    before = {
+        number: signal.signal(number, lambda number, _frame: received.append(number)) for number in _listened_to()
+    }
+    at_terminal = bool(what) and sys.stderr.isatty()
+    if what:
+        _tell(what if at_terminal else f"{what}\n")
+    started = time.monotonic()
+    try:
+        with (folder / LOG).open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                cwd=folder.parent,  # not the caller's, whose project may configure uv
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(mark.fileno(),),
+                process_group=0,
+            )
+        while process.poll() is None:
+            if received:
+                os.killpg(process.pid, signal.SIGTERM)
+            elif at_terminal:
+                _tell(f"\r{what}: {time.monotonic() - started:.0f} s")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=0.25)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if at_terminal:
+            sys.stderr.write("\n")
+    if received:
+        raise Interrupted(received[0])
+    return process.returncode
+
+
+def _listened_to() -> list[signal.Signals]:
+    """The signals that may end us: not those our caller ignores, as nohup does."""
+    return [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+def _last_lines(folder: Path) -> str:
+    lines = (folder / LOG).read_text(errors="replace").splitlines()
+    return "\n".join(f"  {line}" for line in lines[-12:])
+
+
 def _tell(text: str) -> None:
-    prefix = "\rknockem: " if text.startswith("\r") else "" if text == "\n" else "knockem: "
-    sys.stderr.write(prefix + text.removeprefix("\r"))
+    start = "\r" if text.startswith("\r") else ""
+    sys.stderr.write(f"{start}knockem: {text.removeprefix(start)}")
     sys.stderr.flush()
 
 
-def _end(number: int, _frame: object) -> NoReturn:
-    raise SystemExit(128 + number)
+def _interrupt(number: int, _frame: object) -> NoReturn:
+    raise Interrupted(number)
 
 
 def main(folder: Path, lock: Path, command: list[str]) -> NoReturn:
     """Install, then become `command`."""
-    signal.signal(signal.SIGTERM, _end)
-    signal.signal(signal.SIGHUP, _end)
+    for number in _listened_to():
+        signal.signal(number, _interrupt)
     try:
         install(folder, lock)
     except InstallationError as error:
         _tell(f"{error}\n")
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
+    except Interrupted as interrupted:
         _tell("interrupted; the next run starts the installation again\n")
-        raise SystemExit(130) from None
+        raise SystemExit(128 + interrupted.number) from None
     except OSError as error:
         _tell(f"cannot install into {folder}: {error}; free or permit the place, then run the same command again\n")
         raise SystemExit(1) from None
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.execv(command[0], command)
 
 

@@ -114,7 +114,7 @@ def _show(found: SubmissionStatus) -> None:
     lines.add_row("submission", found.id)
     lines.add_row("state", _coloured(found.state) + ("" if found.reason is None else f": {escape(found.reason)}"))
     lines.add_row("organism", f"{escape(found.organism)} ({found.runtime}), {counted(found.sites, 'site')}")
-    lines.add_row("assays", f"{found.assays_done} of {max(found.assays_total, len(found.assay_types))} done")
+    lines.add_row("assays", f"{found.assays_done} of {found.assays_total} done")
     expected = "" if found.state is State.COMPLETED else f" of about {found.total:,}"
     lines.add_row("competitions", f"{found.done:,}{expected} done, {found.active:,} in work")
     if found.rate is not None:

@@ -130,11 +130,7 @@ def _what(submission: SubmissionRecord) -> str:
     if submission.state.is_final:
         return submission.state.value
     if not is_leased(submission):
-        return (
-            "waiting to be started"
-            if submission.state is State.ACCEPTED
-            else "waiting for the interrupted run to lapse"
-        )
+        return "starting" if submission.state is State.ACCEPTED else "waiting for the interrupted run to lapse"
     counters = submission.counters
     done = counters.submission_num_completed_assays
     total = done + counters.submission_num_active_assays + counters.submission_num_pending_assays

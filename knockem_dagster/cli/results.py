@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from knockem_dagster.assay_runs.places import place_of
-from knockem_dagster.assay_runs.tables import report_key
 from knockem_dagster.cli.terminal import SubmissionId, for_people, open_platform, short
 from knockem_dagster.errors import NotFound
 from knockem_dagster.records.submissions import State
@@ -19,6 +18,8 @@ def report(
     open_it: Annotated[bool, typer.Option("--open", help="Show it in a browser.")] = False,
 ) -> None:
     """Print where a submission's report is: a path, or a URL where objects are served."""
+    from knockem_dagster.assay_runs.tables import report_key  # here: pandas takes half a second
+
     with open_platform() as platform:
         record = platform.records.submissions.resolve(submission)
         try:

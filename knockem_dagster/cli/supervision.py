@@ -150,4 +150,3 @@ def _ask_to_end(pid: int) -> None:
         os.kill(pid, signal.SIGTERM)
     except ProcessLookupError:
         return
-

@@ -54,7 +54,7 @@ class Organism:
     def __init__(self, runtime: Runtime, specification: ContainerSpec, *, wild_type: str = "") -> None:
         self.runtime = runtime
         self.specification = specification
-        self._wild_type = wild_type.encode()
+        self._wild_type = wild_type
         self._kept = KnockedOutContents()
         self._being_made: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
 
@@ -63,12 +63,12 @@ class Organism:
         """The image as its user named it."""
         return self.specification.image.reference
 
-    async def run(self, command: Sequence[str], content: str | bytes = "") -> Ended:
+    async def run(self, command: Sequence[str], content: str = "") -> Ended:
         """Run one command with a genome's content on its standard input, and tell how it ended.
 
         A knocked-out genome may be some times larger than the wild type, whatever the limit on output is.
         """
-        stdin = content.encode() if isinstance(content, str) else content
+        stdin = content.encode()
         limits = self.specification.limits
         limits = replace(limits, output_bytes=limits.output_bytes + MOST_GROWTH * len(stdin))
         specification = replace(with_knockem_package(self.specification), limits=limits)
@@ -113,7 +113,7 @@ class Organism:
 
     async def serve(self) -> Serving | None:
         """Start a serving container (`end` it); None when the image has none, and `compete` must do."""
-        return await open_serving(self.runtime, self.specification, wild_type=self._wild_type.decode())
+        return await open_serving(self.runtime, self.specification, wild_type=self._wild_type)
 
     async def compete(self, attempt: Attempt) -> AttemptOutcome:
         """Carry out one attempt in containers of its own, from the wild type's content to the counts.
@@ -141,7 +141,7 @@ class Organism:
     async def _content_of(self, variant: GenomeVariant) -> bytes | Ended:
         """Return the content of one side, made by one command at a time; or how making it failed."""
         if variant.knockout.is_wild_type:
-            return self._wild_type
+            return self._wild_type.encode()
         mask = variant.knockout.mask
         async with self._being_made.setdefault(mask, asyncio.Lock()):
             kept = self._kept.get(mask)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import time
 import uuid
@@ -16,6 +17,12 @@ from knockem_dagster.containers.exits import ExitWatch
 from knockem_dagster.containers.frames import STDOUT, FrameReader
 from knockem_dagster.containers.runtime import ContainerSpec, EndCause, Ended
 from knockem_dagster.errors import ContainerError
+
+NEVER_EXECUTED = re.compile(
+    r"(?:standard_init_linux\.go:\d+: )?exec (?:user process caused|\S+): "
+    r"(?:no such file or directory|exec format error|permission denied)"
+)
+"""What runc writes, in the container's name, when the kernel refuses to execute the command."""
 
 NAME_PREFIX = "knockem-"
 LAST_OUTPUT_SECONDS = 5.0
@@ -44,6 +51,8 @@ class DockerCommand:
         self._cgroup: CgroupCounters | None = None
         self._exit_watch: ExitWatch | None = None
         self._counters: Counters | None = None
+        self._counters_are_final = False
+        self._created = time.time()
         self._ended: Ended | None = None
 
     async def start(self) -> None:
@@ -60,10 +69,7 @@ class DockerCommand:
                 raise ContainerError(f"image {self._spec.image.reference} cannot be run: {error.reason}") from error
             await self._remove()
             self._output.close()
-            self._ended = not_found(
-                f"{self._command[0]} cannot be run in image {self._spec.image.reference}: put an executable of that "
-                f"name on its PATH. The engine said: {error.reason}"
-            )
+            self._ended = self._cannot_be_run(error.reason)
             return
         self._started = time.perf_counter()
         state = await self._inspect()
@@ -74,9 +80,9 @@ class DockerCommand:
         self._cgroup = CgroupCounters.of_container(container, pid) if pid else None
         if self._cgroup is not None:
             try:
-                self._exit_watch = ExitWatch(pid, self._read_counters)
+                self._exit_watch = ExitWatch(pid, self._read_final_counters)
             except ProcessLookupError:
-                return  # it has ended and been reaped: the engine's own word on memory must do
+                return  # it has ended already: the engine's memory of events must do
 
     async def write(self, data: bytes) -> bool:
         """Write to standard input; False when nobody reads it any more."""
@@ -114,15 +120,17 @@ class DockerCommand:
             self._read_counters()
             await self._kill()
             state = await self._last_state()
+            out_of_memory = bool(state.get("OOMKilled")) or await self._had_memory_kills()
         finally:
             await self._remove()
-        counters = self._counters
-        out_of_memory = bool(state.get("OOMKilled")) or (counters is not None and counters.memory_kills > 0)
+        tail, counters = self._output.tail, self._counters
+        if NEVER_EXECUTED.fullmatch(tail):
+            return self._cannot_be_run(tail)
         return Ended(
             cause=EndCause.OUT_OF_MEMORY if out_of_memory else EndCause.EXITED,
             exit_code=_exit_code(int(state.get("ExitCode", 0))),
             stdout=b"",
-            tail=self._output.tail,
+            tail=tail,
             wall_seconds=time.perf_counter() - self._started,
             cpu_seconds=counters.cpu_seconds if counters else None,
             peak_memory=counters.peak_memory if counters else None,
@@ -143,6 +151,12 @@ class DockerCommand:
         finally:
             self._output.close()
 
+    def _cannot_be_run(self, reason: str) -> Ended:
+        return not_found(
+            f"{self._command[0]} cannot be run in image {self._spec.image.reference}: put an executable of that name "
+            f"on its PATH, and the interpreter its first line names. The engine said: {reason}"
+        )
+
     async def _last_state(self) -> Mapping[str, Any]:
         """Wait until the container has stopped and its output is read, and return how it ended."""
         try:
@@ -156,9 +170,21 @@ class DockerCommand:
             await asyncio.wait([self._reading], timeout=LAST_OUTPUT_SECONDS)
         return state
 
+    async def _had_memory_kills(self) -> bool:
+        """Tell whether the kernel killed anything for memory; the engine is asked where the counters were missed."""
+        if self._counters is not None and self._counters_are_final:
+            return self._counters.memory_kills > 0
+        return bool(await self._engine.past_events("oom", container=self._name, since=self._created))
+
     def _read_counters(self) -> None:
         if self._cgroup is not None:
             self._counters = self._cgroup.read() or self._counters
+
+    def _read_final_counters(self) -> None:
+        """The first process has ended: these are the last numbers, if we are in time to see them."""
+        counters = self._cgroup.read() if self._cgroup is not None else None
+        if counters is not None:
+            self._counters, self._counters_are_final = counters, True
 
     async def _inspect(self) -> Mapping[str, Any]:
         return (await self._engine.call("GET", f"{self._path}/json"))["State"]
@@ -195,8 +221,8 @@ async def uninterrupted(work: Awaitable[Answer]) -> Answer:
 
 
 def _is_about_the_command(error: EngineError) -> bool:
-    about = ("executable file not found", "no such file or directory", "permission denied", "exec format error")
-    return "exec" in error.reason and any(phrase in error.reason for phrase in about)
+    """Tell whether the engine could make the container but not execute its command (runc's words, and crun's)."""
+    return 'exec: "' in error.reason or "executable file" in error.reason
 
 
 def _exit_code(status: int) -> int:

@@ -11,6 +11,7 @@ import asyncio
 import os
 import socket
 import stat
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -79,11 +80,20 @@ class Engine:
         query: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Make one call and return its JSON answer (None for an empty one). Raises EngineError.
-
-        HTTP/1.0 keeps it plain: the answer ends where the connection does.
-        """
+        """Make one call and return its JSON answer (None for an empty one). Raises EngineError."""
         content = b"" if body is None else orjson.dumps(body)
+        payload = await self._exchange(method, path, query or {}, content)
+        return orjson.loads(payload) if payload.strip() else None
+
+    async def past_events(self, kind: str, *, container: str, since: float) -> list[Any]:
+        """Return what the engine remembers of one kind of event of a container, since a moment of Unix time."""
+        filters = orjson.dumps({"event": [kind], "container": [container]}).decode()
+        query = {"since": f"{since:.6f}", "until": f"{time.time():.6f}", "filters": filters}
+        payload = await self._exchange("GET", "/events", query, b"")
+        return [orjson.loads(line) for line in payload.splitlines() if line]
+
+    async def _exchange(self, method: str, path: str, query: Mapping[str, str], content: bytes) -> bytes:
+        """Send a request and return the answer's body. HTTP/1.0 keeps it plain: it ends where the connection does."""
         target = f"{path}?{urlencode(query)}" if query else path
         reader, writer = await self._send(f"{method} {target} HTTP/1.0", {"Connection": "close"}, content)
         try:
@@ -96,7 +106,7 @@ class Engine:
         status = _status(head)
         if status >= 400:
             raise EngineError(status, _reason(payload))
-        return orjson.loads(payload) if payload.strip() else None
+        return payload
 
     async def attach(self, container: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect to a container's standard streams; see frames.py for what the reader gives."""

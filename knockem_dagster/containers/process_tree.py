@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 from dataclasses import dataclass
 
+from knockem_dagster.containers.marked_processes import kill
 from knockem_dagster.containers.owners import process_start
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -54,10 +54,7 @@ class ProcessTree:
         """Kill every process of the tree that was seen and still is the same."""
         for pid, started in self._known.items():
             if started is not None and process_start(pid) == started:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
+                kill(pid)
 
 
 def _facts(pid: int) -> tuple[int, int] | None:
@@ -89,5 +86,8 @@ def _proportional_memory(pid: int) -> int:
                 if line.startswith(b"Pss:"):
                     return int(line.split()[1]) * 1024
     except (FileNotFoundError, ProcessLookupError):
-        pass  # it ended while we looked
+        return 0  # it ended while we looked
+    except PermissionError:  # it runs as somebody else
+        facts = _facts(pid)
+        return facts[1] if facts else 0
     return 0

@@ -15,8 +15,8 @@ from knockem_dagster.reports.figure_style import BLUE, GRID, INK, NEUTRAL, ORANG
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
 _RASTER_DOTS_PER_INCH = 220
-_PREVIEW_WIDTHS = (480, 400, 320, 240, 160)
-_PREVIEW_COLOURS = (64, 32, 16, 8)
+_PREVIEW_WIDTHS = (480, 400, 360, 320, 280, 240, 160)
+_PREVIEW_COLOURS = (64, 32, 16)
 
 # The page's style sheet gives each colour a value on light and on dark paper.
 _PAGE_COLOURS = {
@@ -41,7 +41,7 @@ def to_svg(figure: Figure) -> str:
 def to_png(figure: Figure, *, max_bytes: int = 20_000) -> bytes:
     """Return the figure as a PNG about 480 pixels wide, with fewer colours and pixels until it fits.
 
-    Raises ValueError when it does not fit at 160 pixels and 8 colours.
+    Raises ValueError when it does not fit at 160 pixels and 16 colours.
     """
     _settle(figure)
     for width in _PREVIEW_WIDTHS:

@@ -35,8 +35,8 @@ from knockem_dagster.reports.inputs import NegativeBinomialFit, NullFacts, Truth
 from knockem_dagster.reports.truth import SiteKind, site_kinds
 
 _MOST_BINS = 40
-# Intervals of single sites are drawn only while they can be told apart.
-_MOST_INTERVALS = 200
+# Up to this many sites can be told apart: they get intervals and large markers.
+_MOST_DISTINCT_SITES = 200
 
 
 def null_distribution(table: pd.DataFrame, null: NullFacts | None = None) -> Figure:
@@ -109,7 +109,7 @@ def dose_response(
         )
     every = np.concatenate(doses) if doses else np.array([], dtype=np.int64)
     lowest, highest = (max(int(every.min()), 1), int(every.max())) if every.size else (1, 10)
-    if fit is not None:
+    if fit is not None and fit.has_curve:
         grid = np.unique(np.round(np.geomspace(lowest, highest, 300)))
         expected = np.asarray(stats.nbinom.cdf(grid - fit.r, fit.r, fit.p), dtype=np.float64)
         axes.plot(grid, expected, color=ORANGE, linewidth=1.6, linestyle=(0, (5, 2)), label="fit")
@@ -175,7 +175,7 @@ def site_evidence(sites: pd.DataFrame, truth: TruthFacts | None = None) -> Figur
     for axes, column in zip(drawn, panels, strict=True):
         values = floats(sites, column)
         if column == "effect":
-            if len(sites) <= _MOST_INTERVALS and has_values(floats(sites, "low")):
+            if len(sites) <= _MOST_DISTINCT_SITES and has_values(floats(sites, "low")):
                 axes.vlines(position, floats(sites, "low"), floats(sites, "high"), color=NEUTRAL, linewidth=1)
             axes.axhline(1.0, color=ORANGE, linewidth=1.2, linestyle=(0, (5, 2)))
             dress(axes, x_title="Position in the genome (site)", y_title="Effect alone\n(detection thresholds)")
@@ -231,7 +231,8 @@ def _scatter(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], kinds: 
     rasterized = x.size > MOST_VECTOR_POINTS
     scale = 0.7 if rasterized else 1.0
     if kinds is None:
-        axes.plot(x, y, "o", color=BLUE, markersize=2.4 * scale, markeredgewidth=0, alpha=0.8, rasterized=rasterized)
+        size = 4.0 if x.size <= _MOST_DISTINCT_SITES else 2.4
+        axes.plot(x, y, "o", color=BLUE, markersize=size * scale, markeredgewidth=0, alpha=0.8, rasterized=rasterized)
         return
     kind = np.array([each.value for each in kinds], dtype=object)
     for of_kind, marker, size, fill, edge in (

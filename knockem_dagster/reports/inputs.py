@@ -5,6 +5,7 @@ Nothing here reads a store. Whoever builds a `ReportInputs` leaves secrets out: 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -68,10 +69,18 @@ class NullFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NegativeBinomialFit:
-    """Dose response of the additive estimate: `r` hits are detected, a knocked-out site hits with probability `p`."""
+    """Dose response of the additive estimate: `r` hits are detected, a knocked-out site hits with probability `p`.
+
+    `r` is NaN where no dose was ever detected: then there is no curve.
+    """
 
     r: float
     p: float
+
+    @property
+    def has_curve(self) -> bool:
+        """Tell whether there is a curve to draw."""
+        return math.isfinite(self.r) and math.isfinite(self.p)
 
 
 @dataclass(frozen=True, slots=True)

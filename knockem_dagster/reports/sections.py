@@ -73,7 +73,7 @@ def dose_section(inputs: ReportInputs) -> Section | None:
             f"Titration: {counted(len(titration), 'knockout')} at {counted(levels, 'dose')}; "
             "circles are the detected fraction with its 95% Wilson interval."
         )
-    if inputs.dose_fit is not None:
+    if inputs.dose_fit is not None and inputs.dose_fit.has_curve:
         sentences.append(
             "The dashed curve is the negative binomial fit: a knocked-out site is additive with probability "
             f"{number(inputs.dose_fit.p)}, and {number(inputs.dose_fit.r)} of those together are detected."
@@ -157,12 +157,13 @@ def null_section(inputs: ReportInputs) -> Section | None:
 
 
 def _null_sentences(null: NullFacts) -> list[str]:
-    sentences = [
-        f"A knockout counts as detected from a score of {number(null.threshold)} per update (solid line). "
-        f"Effects are given in units of {number(null.unit)} per update above the mean: one detection threshold."
-    ]
+    sentences = [f"A knockout counts as detected from a score of {number(null.threshold)} per update (solid line)."]
+    if null.unit > 0:
+        sentences.append(
+            f"Effects are given in units of {number(null.unit)} per update above the mean: one detection threshold."
+        )
     if null.sd == 0:
-        return [*sentences, "All scores are equal: this organism answers exactly, and its own unit is the threshold."]
+        return [*sentences, "All scores are equal: this organism answers exactly, so there is no noise to measure."]
     sentences.append(
         f"Mean {number(null.mean)}, standard deviation {number(null.sd)} per update; "
         "the dashed curve is the normal law with both."

@@ -60,7 +60,8 @@ def summary_page(summaries: Sequence[SubmissionSummary]) -> str:
     """Return the summary as a self-contained HTML page."""
     table = summary_table(summaries)
     rows = [{str(name): _shown(value) for name, value in record.items()} for record in table.to_dict("records")]
-    return render("summary.html", columns=[str(name) for name in table.columns], rows=rows)
+    numeric = {str(name) for name in table.select_dtypes("number").columns}
+    return render("summary.html", columns=[str(name) for name in table.columns], numeric=numeric, rows=rows)
 
 
 def _shown(value: object) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, cast
 
 import orjson
@@ -118,6 +119,9 @@ class Declarations:
                 raise StoreError(f"the _id of a document of {collection} cannot change; store a new document")
         if len(paths) > 1:
             _check_apart(collection, paths)
+        self._check_indexed_fields(collection, patch, paths)
+
+    def _check_indexed_fields(self, collection: str, patch: Patch, paths: Sequence[str]) -> None:
         for field in self._unique_fields[collection]:
             emptied = field in patch.unset or (field in patch.set and patch.set[field] is None)
             if emptied or any(field.startswith(f"{path}.") for path in paths):
@@ -127,9 +131,14 @@ class Declarations:
                 raise StoreError(f"{field} of {collection} is indexed and cannot hold a list or object")
 
     def _check_path(self, collection: str, path: str) -> None:
-        if not _FIELD_PATH.fullmatch(path):
+        if not _is_field_path(path):
             raise StoreError(f"{path!r} does not name a field of {collection}: use letters, digits, _ and -, "
                              "with dots between levels")  # fmt: skip
+
+
+@lru_cache(maxsize=4096)
+def _is_field_path(path: str) -> bool:
+    return _FIELD_PATH.fullmatch(path) is not None
 
 
 def encode_json(value: object, *, what: str) -> bytes:
@@ -146,6 +155,8 @@ def encode_json(value: object, *, what: str) -> bytes:
 
 def value_at(document: Mapping[str, Any], path: str) -> Any:
     """Return the value at a dotted path through objects, or None if there is none."""
+    if "." not in path:
+        return document.get(path)
     value: Any = document
     for name in path.split("."):
         if not isinstance(value, Mapping):

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import orjson
 from bson.errors import BSONError
-from pymongo import MongoClient, ReturnDocument, UpdateOne
+from pymongo import ASCENDING, MongoClient, ReturnDocument, UpdateOne
 from pymongo.collection import Collection as MongoCollection
 from pymongo.errors import (
     BulkWriteError,
@@ -46,7 +46,7 @@ _Request: TypeAlias = "UpdateOne | dict[str, str]"
 _PAGE = 256
 _IDS_AT_ONCE = 10_000
 _DUPLICATE_KEY = 11000
-_SECONDS_TO_FIND_A_SERVER = 10
+_TIME_TO_FIND_A_SERVER = 10_000  # ms
 
 
 class MongoDocuments:
@@ -58,12 +58,12 @@ class MongoDocuments:
         self._database = database
         self._declarations = Declarations(collections)
         self._clients: dict[int, MongoClient[Document]] = {}
-        with self._explained():
-            for collection in collections:
-                for index in collection.indexes:
-                    self._collection(collection.name).create_index(
-                        [(field, 1) for field in index.fields], unique=index.unique
-                    )
+        try:
+            with self._explained():
+                self._make_indexes()
+        except StoreError:
+            self.close()
+            raise
 
     def get(self, collection: str, id: str) -> Document | None:
         """Return the document with this `_id`, or None."""
@@ -142,6 +142,12 @@ class MongoDocuments:
         if client is not None:
             client.close()
 
+    def _make_indexes(self) -> None:
+        for collection in self._declarations:
+            for index in collection.indexes:
+                fields = [(field, ASCENDING) for field in index.fields]
+                self._collection(collection.name).create_index(fields, unique=index.unique)
+
     def _collection(self, name: str) -> MongoCollection[Document]:
         self._declarations.check_collection(name)
         process = os.getpid()
@@ -189,14 +195,12 @@ class MongoDocuments:
 
 
 def _connect(url: str) -> MongoClient[Document]:
+    # Arguments win over the URL, where an operator may ask for another time.
+    patience: dict[str, Any] = (
+        {} if "serverselectiontimeoutms" in url.lower() else {"serverSelectionTimeoutMS": _TIME_TO_FIND_A_SERVER}
+    )
     try:
-        return MongoClient(
-            url,
-            serverSelectionTimeoutMS=_SECONDS_TO_FIND_A_SERVER * 1000,
-            w="majority",
-            appname="knockem",
-            connect=False,
-        )
+        return MongoClient(url, w="majority", appname="knockem", connect=False, **patience)
     except (ConfigurationError, ValueError):
         # The cause may quote a part of the URL, and with it the password.
         raise StoreError(

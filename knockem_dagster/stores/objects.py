@@ -121,7 +121,11 @@ class Objects:
         """Remove an object; nothing happens if there is none."""
         _check_key(key)
         with self._explained(f"remove {key}"), suppress(FileNotFoundError):
-            obstore.delete(self._store, key)
+            try:
+                obstore.delete(self._store, key)
+            except GenericError:
+                if self.exists(key):
+                    raise  # otherwise it is a folder of objects, and not one itself
 
     def delete_prefix(self, prefix: str) -> int:
         """Remove every object below a folder and return their number."""

@@ -66,7 +66,7 @@ class SqliteDocuments:
         self._declarations.check_patch(collection, patch)
         with self._connections.writing() as connection:
             document = _read(connection, collection, id)
-            return document and self._change(connection, collection, document, patch)
+            return document and orjson.loads(self._change(connection, collection, document, patch))
 
     def claim(self, collection: str, where: Where, patch: Patch, *, sort: Sort = ()) -> Document | None:
         """Change the first document that matches, atomically, and return it as it is now."""
@@ -80,7 +80,7 @@ class SqliteDocuments:
                 return None
         with self._connections.writing() as connection:
             row = connection.execute(select, parameters).fetchone()
-            return row and self._change(connection, collection, orjson.loads(row[0]), patch)
+            return row and orjson.loads(self._change(connection, collection, orjson.loads(row[0]), patch))
 
     def find(self, collection: str, where: Where, *, sort: Sort = (), limit: int | None = None) -> Iterator[Document]:
         """Iterate over matching documents as they were when the iteration began."""
@@ -148,15 +148,18 @@ class SqliteDocuments:
                 return _insert(connection, collection, document["_id"], encoded)
             case PatchOne(collection, id, patch):
                 document = _read(connection, collection, id)
-                return document is not None and bool(self._change(connection, collection, document, patch))
+                if document is None:
+                    return False
+                self._change(connection, collection, document, patch)
+                return True
             case DeleteOne(collection, id):
                 return connection.execute(f'DELETE FROM "{collection}" WHERE _id = ?', (id,)).rowcount == 1
 
-    def _change(self, connection: sqlite3.Connection, collection: str, document: Document, patch: Patch) -> Document:
+    def _change(self, connection: sqlite3.Connection, collection: str, document: Document, patch: Patch) -> str:
         apply_patch(document, patch)
         body = self._declarations.encode(collection, document).decode()
         connection.execute(f'UPDATE "{collection}" SET body = ? WHERE _id = ?', (body, document["_id"]))
-        return orjson.loads(body)
+        return body
 
 
 def _schema(collection: Collection) -> Iterator[str]:

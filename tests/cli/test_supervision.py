@@ -100,7 +100,8 @@ def test_a_service_that_dies_is_started_again_and_said_so(service: Service, tmp_
 
 def test_a_service_that_ignores_the_request_to_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("knockem_dagster.cli.supervision.PATIENCE_SECONDS", 0.3)
-    stubborn = "import pathlib, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); pathlib.Path('up').touch(); time.sleep(600)"
+    ignore = "import pathlib, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+    stubborn = f"{ignore}; pathlib.Path('up').touch(); time.sleep(600)"
     service = Service("stubborn", lambda: [sys.executable, "-c", stubborn], tmp_path / "log")
 
     def end_when_started(over: threading.Event) -> None:
@@ -121,7 +122,8 @@ def test_services_die_with_a_supervisor_that_is_killed(tmp_path: Path, service: 
         from pathlib import Path
         from knockem_dagster.cli.supervision import Service, Supervisor
         service = Service("service", lambda: {list(service.command())!r}, Path({str(tmp_path / "log")!r}))
-        Supervisor([service], os.environ, Path({str(tmp_path)!r}), lambda line: None).run(threading.Event(), lambda: None)
+        supervisor = Supervisor([service], os.environ, Path({str(tmp_path)!r}), lambda line: None)
+        supervisor.run(threading.Event(), lambda: None)
         """)
     )
     supervisor = subprocess.Popen([sys.executable, script], env=environment_of(tmp_path), start_new_session=True)

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from knockem_dagster.reports import figures
 from knockem_dagster.reports.figure_files import to_svg
 from knockem_dagster.reports.figure_style import BLUE, NEUTRAL, ORANGE, PAPER
-from knockem_dagster.reports.inputs import NullFacts, ReportInputs
+from knockem_dagster.reports.inputs import NegativeBinomialFit, NullFacts, ReportInputs
 from tests.reports import synthetic
 
 EXACT = NullFacts(mean=0.0, sd=0.0, threshold=0.25, unit=0.25, symmetry_p=float("nan"))
@@ -91,6 +91,21 @@ def test_dose_response_shows_the_wilson_interval_of_tested_knockouts() -> None:
 @pytest.mark.parametrize(("hits", "tries"), [(0, 10), (10, 10), (1, 1)])
 def test_dose_response_draws_unanimous_doses(hits: int, tries: int) -> None:
     assert to_svg(figures.dose_response(titration=doses(hits, tries, untestable=0)))
+
+
+def test_dose_response_of_nothing_testable_is_empty() -> None:
+    untested = doses(0, 0, untestable=12)
+    nothing = NegativeBinomialFit(r=float("nan"), p=0.0)
+    axes = figures.dose_response(calibration=untested, titration=untested, fit=nothing).axes[0]
+    assert "fit" not in axes.get_legend_handles_labels()[1]
+
+
+def test_skeletons_that_kept_nothing_are_drawn_as_such() -> None:
+    skeletons = given(20).tables["skeletons"].assign(kept=False)
+    upper, lower = figures.skeleton_composition(skeletons).axes
+    assert {bar.get_height() for bar in [*upper.patches, *lower.patches]} == {0}
+    jackknife = given(20).tables["jackknife"].head(0)
+    assert to_svg(figures.jackknife_severity(skeletons=skeletons, jackknife=jackknife, truth=given(20).truth))
 
 
 def test_skeleton_composition_counts_kept_sites() -> None:

@@ -12,7 +12,7 @@ import pytest
 from knockem_dagster.errors import InvalidInput
 from knockem_dagster.records.tables import TABLES
 from knockem_dagster.reports.headlines import losses
-from knockem_dagster.reports.inputs import LossFacts, NullFacts, ReportInputs
+from knockem_dagster.reports.inputs import LossFacts, NegativeBinomialFit, NullFacts, ReportInputs
 from knockem_dagster.reports.page import report_page
 from tests.reports import synthetic
 
@@ -169,6 +169,23 @@ def test_exact_organism_is_reported() -> None:
     tables = {"null_distribution": given().tables["null_distribution"].assign(score=0.0)}
     null = NullFacts(mean=0.0, sd=0.0, threshold=0.25, unit=0.25, symmetry_p=float("nan"))
     assert "this organism answers exactly" in report_page(replace(given(), tables=tables, null=null))
+
+
+def test_organism_without_any_effect_is_reported() -> None:
+    tables = {
+        **given().tables,
+        "skeletons": given().tables["skeletons"].assign(kept=False),
+        "titration": given().tables["titration"].assign(detected=False),
+        "sites": given()
+        .tables["sites"]
+        .assign(effect=float("nan"), low=float("nan"), high=float("nan"), probability=0.0),
+    }
+    null = NullFacts(mean=0.0, sd=0.0, threshold=0.0, unit=float("nan"), symmetry_p=float("nan"))
+    fit = NegativeBinomialFit(r=float("nan"), p=0.0)
+    made = report_page(replace(given(), tables=tables, null=null, dose_fit=fit, truth=None))
+    assert "200 sites (100%) stayed in none" in made
+    assert not re.search(r"\bnan\b", re.sub(r"<svg.*?</svg>", "", made, flags=re.DOTALL), re.IGNORECASE)
+    assert "negative binomial fit:" not in made
 
 
 def test_losses_are_told_with_their_cost() -> None:

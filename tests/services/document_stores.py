@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Barrier
 
+from knockem_dagster.errors import StoreError
 from knockem_dagster.stores.documents import Collection, Documents, Index, Operation, Patch, PatchOne, PutNew
 from knockem_dagster.stores.mongo_documents import MongoDocuments
 from knockem_dagster.stores.sqlite_documents import SqliteDocuments
@@ -60,6 +61,19 @@ class Processes:
     def close(self) -> None:
         self._pool.shutdown()
         self._manager.shutdown()
+
+
+def open_new_files(address: DocumentsAddress, number: int, start: Barrier) -> list[str]:
+    """Open 20 files that nobody has made yet, each at the same moment as everybody else; return the complaints."""
+    assert address.path is not None
+    complaints: list[str] = []
+    for n in range(20):
+        start.wait()
+        try:
+            DocumentsAddress(path=address.path / str(n)).open().close()
+        except StoreError as error:
+            complaints.append(str(error))
+    return complaints
 
 
 def claim_all(address: DocumentsAddress, number: int, start: Barrier) -> list[str]:

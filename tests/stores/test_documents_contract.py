@@ -371,9 +371,7 @@ class TestClaim:
 class TestTogether:
     """Several processes on one store."""
 
-    def test_each_thing_is_claimed_by_exactly_one_process(
-        self, address: DocumentsAddress, processes: Processes
-    ) -> None:
+    def test_each_thing_is_claimed_once(self, address: DocumentsAddress, processes: Processes) -> None:
         documents = address.open()
         put_all(documents, "things", things(120, state="free"))
         claimed = processes.run(claim_all, address)
@@ -381,13 +379,11 @@ class TestTogether:
         assert {thing["times"] for thing in documents.find("things", {"state": "taken"})} == {1}
         documents.close()
 
-    def test_each_id_is_new_to_exactly_one_process(self, address: DocumentsAddress, processes: Processes) -> None:
+    def test_each_id_is_new_once(self, address: DocumentsAddress, processes: Processes) -> None:
         new = processes.run(put_same, address)
         assert sorted(new) == [f"{n:03}" for n in range(60)]
 
-    def test_each_unique_value_is_won_by_exactly_one_process(
-        self, address: DocumentsAddress, processes: Processes
-    ) -> None:
+    def test_each_unique_value_is_won_once(self, address: DocumentsAddress, processes: Processes) -> None:
         won = processes.run(put_same_names, address)
         assert sorted(won) == [f"{n:03}" for n in range(60)]
 

@@ -17,7 +17,7 @@ import pytest
 from knockem_dagster.errors import StoreError
 from knockem_dagster.stores.documents import Collection, Documents, Index, Patch, PutNew
 from knockem_dagster.stores.sqlite_documents import SqliteDocuments
-from tests.services.document_stores import COLLECTIONS
+from tests.services.document_stores import COLLECTIONS, DocumentsAddress, Processes, open_new_files
 
 
 @pytest.fixture
@@ -81,13 +81,23 @@ def test_collections_and_indexes_may_be_added_to_a_file(documents: SqliteDocumen
     more.close()
 
 
+def test_processes_may_open_a_new_file_together(tmp_path: Path, processes: Processes) -> None:
+    assert processes.run(open_new_files, DocumentsAddress(path=tmp_path)) == []
+
+
 def test_what_is_deleted_is_gone_from_the_file(documents: SqliteDocuments, path: Path) -> None:
+    documents.bulk(batch(0, 3))
     documents.put_new("things", {"_id": "1", "text": "unforgettable"})
-    documents.bulk(batch(0, 1500))
     assert documents.delete("things", {"_id": "1"}) == 1
-    assert documents.delete("things", {"group": "g"}) == 1500
     documents.close()
     assert b"unforgettable" not in path.read_bytes()
+    assert b"xxxxxxxx" in path.read_bytes()
+
+
+def test_deleting_much_deletes_all(documents: SqliteDocuments) -> None:
+    documents.bulk([*batch(0, 2500), PutNew("things", {"_id": "other", "group": "h"})])
+    assert documents.delete("things", {"group": "g"}) == 2500
+    assert [found["_id"] for found in documents.find("things", {})] == ["other"]
 
 
 @contextmanager

@@ -1,0 +1,41 @@
+"""Every runtime this machine has, so that one suite runs on all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from knockem_dagster.containers.runtimes import has_engine
+from tests.containers.laboratory import Laboratory, build_base_image, docker_laboratory, process_laboratory
+
+
+@pytest.fixture(scope="session")
+def engine() -> None:
+    """A container engine with the base image; skips where there is none."""
+    if not has_engine():
+        pytest.skip("no container engine answers here")
+    reason = build_base_image()
+    if reason is not None:
+        pytest.skip(reason)
+
+
+@pytest.fixture(params=["process", pytest.param("docker", marks=pytest.mark.docker)])
+def laboratory(request: pytest.FixtureRequest, tmp_path: Path) -> Laboratory:
+    """A laboratory of each runtime. Tests marked isolation run only where the runtime isolates."""
+    if request.param == "process":
+        if request.node.get_closest_marker("isolation") is not None:
+            pytest.skip("the process runtime does not isolate")
+        return process_laboratory(tmp_path)
+    request.getfixturevalue("engine")
+    return docker_laboratory(tmp_path)
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Laboratory:
+    return process_laboratory(tmp_path)
+
+
+@pytest.fixture
+def containers(engine: None, tmp_path: Path) -> Laboratory:
+    return docker_laboratory(tmp_path)

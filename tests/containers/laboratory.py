@@ -1,0 +1,93 @@
+"""Organisms made of a few lines of script, for every runtime this machine has."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import textwrap
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from knockem_dagster.containers.attempts import Attempt, GenomeVariant
+from knockem_dagster.containers.docker_engine import DockerRuntime
+from knockem_dagster.containers.processes import ProcessRuntime
+from knockem_dagster.containers.runtime import ContainerSpec, Limits, Mount, Runtime
+from knockem_dagster.knockout.knockouts import KnockoutSet
+
+BASE_IMAGE = "knockem/base"
+BUILD_BASE_IMAGE = Path(__file__).parents[2] / "deploy" / "organisms" / "base" / "build.sh"
+
+EAT_MEMORY = "held = []\nwhile True: held.append(b'x' * 10**6)"
+SITES = 8
+
+
+@dataclass(frozen=True)
+class Laboratory:
+    """A runtime, and a folder to put organisms in."""
+
+    runtime: Runtime
+    organisms: Path
+
+    def organism(self, *, limits: Limits | None = None, submission_id: str = "", **scripts: str) -> ContainerSpec:
+        """Return how to start an organism with these commands: /bin/sh, unless they begin with #!."""
+        folder = self.organisms / "trial"
+        folder.mkdir()
+        for name, script in scripts.items():
+            path = folder / name
+            text = textwrap.dedent(script).lstrip("\n")
+            path.write_text(text if text.startswith("#!") else f"#!/bin/sh\n{text}")
+            path.chmod(0o755)
+        limits = limits or Limits(timeout_seconds=30)
+        if self.runtime.name == "process":
+            image = asyncio.run(self.runtime.resolve("trial"))
+            return ContainerSpec(image, limits=limits, submission_id=submission_id)
+        image = asyncio.run(self.runtime.resolve(BASE_IMAGE))
+        environment = {"PATH": "/organism:/usr/local/bin:/usr/bin:/bin"}
+        mounts = [Mount(folder, "/organism")]
+        return ContainerSpec(image, environment, limits, mounts, submission_id)
+
+
+def process_laboratory(folder: Path) -> Laboratory:
+    """Return a laboratory without isolation."""
+    organisms = folder / "organisms"
+    organisms.mkdir()
+    return Laboratory(ProcessRuntime([organisms]), organisms)
+
+
+def docker_laboratory(folder: Path) -> Laboratory:
+    """Return a laboratory of containers; `build_base_image` must have been called."""
+    organisms = folder / "organisms"
+    organisms.mkdir()
+    return Laboratory(DockerRuntime(), organisms)
+
+
+def build_base_image() -> str | None:
+    """Make the image the trials run in, from Debian packages; return why that is not possible here."""
+    present = subprocess.run(["docker", "image", "inspect", BASE_IMAGE], capture_output=True, check=False)
+    if present.returncode == 0:
+        return None
+    built = subprocess.run([BUILD_BASE_IMAGE, BASE_IMAGE], capture_output=True, text=True, check=False)
+    return None if built.returncode == 0 else f"no base image: {built.stderr[-500:]}"
+
+
+def attempt(id: str = "attempt-1", *, alpha: tuple[int, ...] = (), beta: tuple[int, ...] = (1,)) -> Attempt:
+    """Return an attempt between two variants of a genome with SITES sites."""
+    return Attempt(
+        id=id,
+        competition_id=f"competition-of-{id}",
+        assay_id="assay-1",
+        submission_id="submission-1",
+        alpha=variant(alpha),
+        beta=variant(beta),
+        seed=2**62 + 1,
+    )
+
+
+def variant(sites: tuple[int, ...]) -> GenomeVariant:
+    """Return a variant named after its sites."""
+    return GenomeVariant("genome" + "".join(f"-{site}" for site in sites), KnockoutSet.of(sites, SITES))
+
+
+def with_limits(specification: ContainerSpec, **limits: float) -> ContainerSpec:
+    """Return the specification with some limits changed."""
+    return replace(specification, limits=replace(specification.limits, **limits))
