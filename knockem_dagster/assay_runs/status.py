@@ -21,8 +21,9 @@ _PAGE = 200
 class SubmissionStatus:
     """A submission at one moment. Competitions are counted; `rate` is per second, times are seconds.
 
-    Assays count with all that the requested ones need. `total` is an expectation until the submission is completed; `rate` and `seconds_left` are None
-    while nothing can be said about them. `attempts` counts ended attempts by outcome.
+    Assays count with all that the requested ones need. `total` is an expectation until the
+    submission is completed; `rate` and `seconds_left` are None while nothing can be said about
+    them. `attempts` counts ended attempts by outcome.
     """
 
     id: str

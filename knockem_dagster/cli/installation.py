@@ -147,7 +147,7 @@ def _run(command: list[str], *, folder: Path, mark: IO[str], what: str = "") -> 
     }
     at_terminal = bool(what) and sys.stderr.isatty()
     if what:
-        _tell(what if at_terminal else f"{what}\n")
+        _tell(f"{what}\n")
     started = time.monotonic()
     try:
         with (folder / LOG).open("ab") as log:
@@ -164,7 +164,7 @@ def _run(command: list[str], *, folder: Path, mark: IO[str], what: str = "") -> 
             if received:
                 os.killpg(process.pid, signal.SIGTERM)
             elif at_terminal:
-                _tell(f"\r{what}: {time.monotonic() - started:.0f} s")
+                _tell(f"{time.monotonic() - started:.0f} s\r")
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=0.25)
     finally:
@@ -188,8 +188,7 @@ def _last_lines(folder: Path) -> str:
 
 
 def _tell(text: str) -> None:
-    start = "\r" if text.startswith("\r") else ""
-    sys.stderr.write(f"{start}knockem: {text.removeprefix(start)}")
+    sys.stderr.write(f"knockem: {text}")
     sys.stderr.flush()
 
 

@@ -16,7 +16,7 @@ from knockem_dagster.assay_runs.status import expected_total, is_leased
 from knockem_dagster.cli.terminal import aside
 from knockem_dagster.cli.wording import clock
 from knockem_dagster.errors import StoreError
-from knockem_dagster.records.submissions import State, SubmissionRecord
+from knockem_dagster.records.submissions import SubmissionRecord
 
 LOOK_SECONDS = 0.5
 """How often the record is read."""
@@ -130,7 +130,7 @@ def _what(submission: SubmissionRecord) -> str:
     if submission.state.is_final:
         return submission.state.value
     if not is_leased(submission):
-        return "starting" if submission.state is State.ACCEPTED else "waiting for the interrupted run to lapse"
+        return "starting"
     counters = submission.counters
     done = counters.submission_num_completed_assays
     total = done + counters.submission_num_active_assays + counters.submission_num_pending_assays

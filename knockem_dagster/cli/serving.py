@@ -43,7 +43,7 @@ def up(
         asyncio.run(ProcessRuntime(()).remove_leftovers())
         page = _Page(port or settings.port)
         page.find_port()
-        logs = home / "logs"
+        logs = settings.folder / "logs"
         services = [
             Service("webserver", page.command, logs / "webserver.log"),
             Service("daemon", lambda: _dagster("dagster._daemon", "run"), logs / "daemon.log"),
@@ -102,13 +102,13 @@ class _Page:
 @contextmanager
 def _only_one(settings: Settings) -> Generator[IO[str]]:
     """Hold the lock of this home, which dies with its holder. Raises KnockemError when another `up` has it."""
-    with (settings.home / "up.lock").open("a+", encoding="utf-8") as note:
+    with (settings.folder / "up.lock").open("a+", encoding="utf-8") as note:
         try:
             fcntl.flock(note, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             note.seek(0)
             where = note.read().strip() or "starting"
-            raise KnockemError(f"`./knockem up` runs already for {settings.home}: {where}") from error
+            raise KnockemError(f"`./knockem up` runs already for {settings.folder}: {where}") from error
         note.truncate(0)
         yield note
         note.truncate(0)

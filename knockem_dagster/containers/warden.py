@@ -16,7 +16,10 @@ _wardens: dict[int, subprocess.Popen[bytes]] = {}
 
 
 def ensure_warden() -> None:
-    """Start the warden of this process unless it has one. Costs a few milliseconds, once."""
+    """Start the warden of this process unless it has one. Costs a few milliseconds, once.
+
+    It never carries a mark: the warden of an outer owner would kill it before it has done its work.
+    """
     if os.getpid() in _wardens:
         return
     with _lock:
@@ -28,6 +31,7 @@ def ensure_warden() -> None:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd="/",
+            env={name: value for name, value in os.environ.items() if name != marked_processes.MARK},
             start_new_session=True,  # a signal to our whole group must not take the warden with it
         )
         atexit.register(_dismiss)

@@ -144,9 +144,12 @@ def describe_sites(evidence: Evidence) -> pd.DataFrame:
 
 
 def _interval_reach(null: NullDistribution) -> float:
-    """Return half the width of the interval of one score, in detection thresholds, from the null's spread."""
+    """Return half the width of the interval of one score, in detection thresholds, from the null's spread.
+
+    Missing (NaN) without noise: such an organism hides what lies below the threshold, so its zero is no measurement.
+    """
     if null.sd == 0:
-        return 0.0
+        return math.nan
     return float(stats.t.isf((1 - _LEVEL) / 2, null.n - 1)) * null.sd * math.sqrt(1 + 1 / null.n) / null.unit
 
 

@@ -45,6 +45,8 @@ def site_section(inputs: ReportInputs) -> Section | None:
         "What the competitions say about each site: the effect of knocking it out alone "
         "(the dashed line is one detection threshold) and the share of skeletons that kept it."
     ]
+    if inputs.null is not None and inputs.null.sd == 0:
+        sentences.append("This organism answers without noise and hides what is below one threshold: 0 means below 1.")
     if inputs.truth is not None:
         sentences.append("This organism tells its truth, and the markers show it. The estimates never see it.")
     return Section(

@@ -29,6 +29,21 @@ PARENT_AND_CHILD = """
 """
 
 
+OWNER_OF_ANOTHER = """
+    import os, subprocess, sys, time
+    from knockem_dagster.containers.marked_processes import MARK, mark_of
+    from knockem_dagster.containers.owners import current_owner
+    from knockem_dagster.containers.warden import ensure_warden
+    ensure_warden()
+    environment = {**os.environ, MARK: mark_of(str(current_owner()), 1, "a submission")}
+    child = subprocess.Popen(["sleep", "600"], env=environment, start_new_session=True)
+    with open(sys.argv[1] + ".writing", "w") as file:
+        file.write(f"{os.getpid()} {child.pid}")
+    os.replace(sys.argv[1] + ".writing", sys.argv[1])
+    time.sleep(600)
+"""
+
+
 @pytest.fixture
 def service(tmp_path: Path) -> Service:
     """A service with a child in a session of its own; both write their process numbers to tmp_path/pids."""
@@ -114,7 +129,11 @@ def test_a_service_that_ignores_the_request_to_end_is_killed(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("whole_group", [False, True])
-def test_services_die_with_a_supervisor_that_is_killed(tmp_path: Path, service: Service, whole_group: bool) -> None:
+@pytest.mark.parametrize("program", [PARENT_AND_CHILD, OWNER_OF_ANOTHER])
+def test_services_die_with_a_supervisor_that_is_killed(
+    tmp_path: Path, service: Service, program: str, whole_group: bool
+) -> None:
+    (tmp_path / "service.py").write_text(textwrap.dedent(program))
     script = tmp_path / "supervise.py"
     script.write_text(
         textwrap.dedent(f"""
