@@ -27,6 +27,22 @@ def spec(asset: str, check: Check, *, blocking: bool = True) -> dg.AssetCheckSpe
     return dg.AssetCheckSpec(check.name, asset=asset, description=check.description, blocking=blocking)
 
 
+def judged(run: SubmissionRun, *results: dg.AssetCheckResult) -> list[dg.AssetCheckResult]:
+    """Return the results of an asset's checks; the first failed one that blocks is why the submission failed.
+
+    A blocking check stops the Dagster run without an error in the asset, so nothing else would tell the submission.
+    """
+    for result in results:
+        if not result.passed and result.severity is dg.AssetCheckSeverity.ERROR:
+            found = ", ".join(f"{name}: {value.value}" for name, value in result.metadata.items())
+            run.fail(
+                f"the check {result.check_name} failed ({found}), so nothing was built on this result. "
+                "What is recorded is incomplete or was changed: purge the submission and submit its file again."
+            )
+            break
+    return list(results)
+
+
 class _AccountedFor(Check):
     def result(self, run: SubmissionRun, finding: Finding) -> dg.AssetCheckResult:
         """Compare what the assay counted with what the record holds."""

@@ -14,7 +14,7 @@ import dagster as dg
 import pandas as pd
 from matplotlib.figure import Figure
 
-from assets.checks import accounted_for, interval_contains_estimate, null_is_symmetric, sites_decided, spec
+from assets.checks import accounted_for, interval_contains_estimate, judged, null_is_symmetric, sites_decided, spec
 from assets.partitions import submissions
 from knockem_dagster.assay_runs.reporting import null_facts, write_report
 from knockem_dagster.assay_runs.study import TABLE_OF, Finding, Study
@@ -154,7 +154,7 @@ def null_distribution(context: dg.AssetExecutionContext, runs: SubmissionRuns) -
         plot = figures.null_distribution(finding.table, null)
         return dg.MaterializeResult(
             metadata=result_of(context, run, finding, figure=plot),
-            check_results=[accounted_for.result(run, finding), null_is_symmetric.result(null)],
+            check_results=judged(run, accounted_for.result(run, finding), null_is_symmetric.result(null)),
         )
 
 
@@ -172,7 +172,7 @@ def screen(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> dg.Materi
     with submission_run(context, runs) as run:
         finding = find(context, run, AssayType.SCREEN_CRITICAL)
         return dg.MaterializeResult(
-            metadata=result_of(context, run, finding), check_results=[accounted_for.result(run, finding)]
+            metadata=result_of(context, run, finding), check_results=judged(run, accounted_for.result(run, finding))
         )
 
 
@@ -191,7 +191,8 @@ def calibration(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> dg.M
         finding = find(context, run, AssayType.DOSE_CALIBRATION)
         plot = figures.dose_response(calibration=finding.table)
         return dg.MaterializeResult(
-            metadata=result_of(context, run, finding, figure=plot), check_results=[accounted_for.result(run, finding)]
+            metadata=result_of(context, run, finding, figure=plot),
+            check_results=judged(run, accounted_for.result(run, finding)),
         )
 
 
@@ -210,7 +211,8 @@ def titration(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> dg.Mat
         finding = find(context, run, AssayType.DOSE_TITRATION)
         plot = figures.dose_response(titration=finding.table)
         return dg.MaterializeResult(
-            metadata=result_of(context, run, finding, figure=plot), check_results=[accounted_for.result(run, finding)]
+            metadata=result_of(context, run, finding, figure=plot),
+            check_results=judged(run, accounted_for.result(run, finding)),
         )
 
 
@@ -230,7 +232,7 @@ def skeletons(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> dg.Mat
         plot = figures.skeleton_composition(finding.table)
         return dg.MaterializeResult(
             metadata=result_of(context, run, finding, figure=plot),
-            check_results=[accounted_for.result(run, finding), sites_decided.result(run, finding.table)],
+            check_results=judged(run, accounted_for.result(run, finding), sites_decided.result(run, finding.table)),
         )
 
 
@@ -248,7 +250,7 @@ def jackknife(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> dg.Mat
     with submission_run(context, runs) as run:
         finding = find(context, run, AssayType.JACKKNIFE_KNOCKOUT)
         return dg.MaterializeResult(
-            metadata=result_of(context, run, finding), check_results=[accounted_for.result(run, finding)]
+            metadata=result_of(context, run, finding), check_results=judged(run, accounted_for.result(run, finding))
         )
 
 

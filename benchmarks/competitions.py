@@ -77,7 +77,9 @@ def run(scale: float, seed: int) -> list[Measurement]:
         number = max(500, round(SERVED * scale))
         _, cpu = asyncio.run(wide.served(number))
         measured.append(
-            Measurement("process: platform CPU per served competition, 10,000 sites", 1e3 * cpu, "ms", number, "limit", 1.0)
+            Measurement(
+                "process: platform CPU per served competition, 10,000 sites", 1e3 * cpu, "ms", number, "limit", 1.0
+            )
         )
     return measured
 
@@ -89,9 +91,7 @@ class _Study:
         self.platform = Platform(load_settings().model_copy(update={"home": home}))
         self._rng = rng
         self._num_sites = num_sites
-        genome = ReferenceGenome.draw(
-            rng, num_sites=num_sites, num_additive=num_sites // 20, num_sets=num_sites // 100, set_size=4, overlapping=False
-        )
+        genome = ReferenceGenome.draw(rng, num_sites=num_sites, num_additive=num_sites // 20, num_sets=num_sites // 100)
         file = SubmissionFile(
             genome=genome.to_json(),
             container_image=IMAGES[runtime],
@@ -132,7 +132,7 @@ class _Study:
         return statistics.median(seconds)
 
     async def one_shot_rate(self, number: int) -> float:
-        """Return one-shot competitions per second, one after the other: apply the knockout, compete, read the result."""
+        """Return one-shot competitions per second, one after the other: knock out, compete, read the result."""
         ledger, assay = self._assay()
         organism = self._organism()
         attempts = [ledger.question(each).next_attempt(assay) for each in self._competitions(number, "one-shot")]

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -21,6 +22,7 @@ from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.errors import KnockemError
 from knockem_dagster.records.submissions import State
 from knockem_dagster.settings import Settings
+from resources.dagster_storage import forget, runs_of
 from resources.platform import PlatformResource, SubmissionRuns
 from sensors.arrivals import new_submissions, submission_uploads, uploaded_submissions
 from sensors.schedules import retention, retention_schedule, summary_schedule
@@ -40,7 +42,9 @@ SUBMISSION_ASSETS = [
 ]
 
 
-def build_definitions(*, resource_overrides: Mapping[str, dg.ConfigurableResource] | None = None) -> dg.Definitions:
+def build_definitions(
+    *, resource_overrides: Mapping[str, dg.ConfigurableResource[Any]] | None = None
+) -> dg.Definitions:
     """Put assets, jobs, sensors and schedules together; tests override resources."""
     platform = PlatformResource()
     submission_job = dg.define_asset_job(
@@ -79,7 +83,7 @@ def prepare_dagster_home(settings: Settings) -> Path:
 
 
 @contextmanager
-def dagster_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
+def dagster_instance(settings: Settings) -> Generator[dg.DagsterInstance]:
     """Open Dagster's own storage."""
     home = prepare_dagster_home(settings)
     os.environ["DAGSTER_HOME"] = str(home)
@@ -119,7 +123,7 @@ def run_submission(settings: Settings, submission_id: str) -> bool:
     )
 
 
-def _resources(settings: Settings) -> dict[str, dg.ConfigurableResource]:
+def _resources(settings: Settings) -> dict[str, dg.ConfigurableResource[Any]]:
     platform = PlatformResource(home=str(settings.home))
     return {"platform": platform, "runs": SubmissionRuns(platform=platform)}
 
@@ -135,23 +139,17 @@ def settle_runs(settings: Settings) -> int:
 
 
 def forget_submission(settings: Settings, submission_id: str, *, dry_run: bool) -> list[str]:
-    """Remove a submission from Dagster's storage: its runs with their events, and its partition.
+    """Remove a submission from Dagster's storage: its runs with their events, its partition, and all that names it.
 
     Returns what was removed, or with `dry_run` what would be, one line each.
     """
     with dagster_instance(settings) as instance:
-        runs = instance.get_runs(dg.RunsFilter(tags={SUBMISSION_TAG: submission_id}))
+        runs = runs_of(instance, submission_id)
         lines = [f"Dagster run {run.run_id} ({run.status.value.lower()}) with its events" for run in runs]
-        has_partition = instance.has_dynamic_partition(SUBMISSIONS, submission_id)
-        if has_partition:
+        if instance.has_dynamic_partition(SUBMISSIONS, submission_id):
             lines.append(f"Dagster partition {submission_id} with its materializations")
         if not dry_run:
-            for run in runs:
-                instance.delete_run(run.run_id)
-            if has_partition:
-                for key in instance.all_asset_keys():
-                    instance.wipe_asset_partitions(key, [submission_id])
-                instance.delete_dynamic_partition(SUBMISSIONS, submission_id)
+            forget(instance, submission_id)
     return lines
 
 

@@ -2,15 +2,18 @@
 
 import asyncio
 import json
+import time
+from contextlib import suppress
 
 import dagster as dg
 
 from assets.partitions import SUBMISSION_JOB, SUBMISSION_TAG, USER_TAG, submissions
 from assets.selection import selection_of
 from knockem_dagster.assay_runs.intake import Accepted, content_digest, examine, store, time_competitions
+from knockem_dagster.assay_runs.mapping_file import MOST_BYTES, shown
 from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.assay_runs.submission_file import read_submission_file
-from knockem_dagster.errors import Fault, InvalidInput, KnockemError
+from knockem_dagster.errors import Fault, InvalidInput, KnockemError, NotFound, StoreError
 from knockem_dagster.records.record import derived_id
 from knockem_dagster.records.submissions import State, SubmissionRecord
 from knockem_dagster.records.uploads import FaultValue, UploadRecord
@@ -23,7 +26,10 @@ submission_uploads = dg.AssetSpec(
     kinds={"yaml"},
     description=f"Submission files put under `{UPLOADS}` in the object store, and what became of each.",
 )
-MOST_A_TICK = 20
+EXAMINING_SECONDS = 20.0
+"""How long an upload's image may take to count its sites, and then how long trial competitions may run."""
+TICK_SECONDS = 15.0
+"""No further upload is begun after this long: with the two limits above a tick stays below Dagster's 60 s."""
 
 
 def run_request(submission: SubmissionRecord) -> dg.RunRequest:
@@ -65,36 +71,44 @@ def new_submissions(context: dg.SensorEvaluationContext, platform: PlatformResou
 def uploaded_submissions(context: dg.SensorEvaluationContext, platform: PlatformResource) -> dg.SensorResult:
     """Take in each upload that has not changed since the last tick: a file still being written is left alone."""
     opened = platform.open()
+    began = time.monotonic()
     seen: dict[str, str] = json.loads(context.cursor or "{}")
     now: dict[str, str] = {}
     events: list[dg.AssetMaterialization] = []
     for entry in opened.objects.list(UPLOADS):
-        version = f"{entry.size}:{entry.last_modified}"
+        version = f"{entry.size}:{entry.modified.isoformat()}"
+        now[entry.key] = version
         if seen.get(entry.key) == f"done {version}":
             now[entry.key] = f"done {version}"
-        elif seen.get(entry.key) == version and len(events) < MOST_A_TICK:
-            events.append(_upload_event(take_in(opened, entry.key)))
-            now[entry.key] = f"done {version}"
-        else:
-            now[entry.key] = version
+        elif seen.get(entry.key) == version and time.monotonic() - began < TICK_SECONDS:
+            try:
+                events.append(_upload_event(take_in(opened, entry.key, version=version)))
+            except (NotFound, StoreError) as error:
+                context.log.warning(f"{entry.key} is tried again at the next tick: {error}")
+            else:
+                now[entry.key] = f"done {version}"
     waiting = sum(1 for version in now.values() if not version.startswith("done"))
     skip = f"{len(now)} uploads known, {waiting} waiting until they stop changing" if not events else None
     return dg.SensorResult(asset_events=events, cursor=json.dumps(now), skip_reason=skip)
 
 
-def take_in(platform: Platform, key: str) -> UploadRecord:
-    """Read one upload and either store its submission or record why not."""
-    data = platform.objects.get(key)
+def take_in(platform: Platform, key: str, *, version: str) -> UploadRecord:
+    """Read one upload, at `version` of its object, and either store its submission or record why not.
+
+    The upload is recorded before its submission: taken in again after a crash between the two, it is no duplicate of
+    itself. Raises StoreError or NotFound when the object cannot be read.
+    """
+    records = platform.records
+    data = platform.objects.get_range(key, start=0, length=MOST_BYTES + 1)
     digest = content_digest(data)
-    id = derived_id("upload", key, digest)
-    known = platform.records.uploads.find_one(id)
-    if known is not None:
+    id = derived_id("upload", key, version, digest)
+    known = records.uploads.find_one(id)
+    if known is not None and (known.submission_id is None or records.submissions.find_one(known.submission_id)):
         return known
-    submission_id: str | None = None
+    accepted: Accepted | None = None
     faults: tuple[Fault, ...] = ()
     try:
         accepted = asyncio.run(_examined(platform, data))
-        submission_id = store(platform, accepted).id
     except InvalidInput as refusal:
         faults = refusal.faults
     except KnockemError as refusal:
@@ -103,16 +117,27 @@ def take_in(platform: Platform, key: str) -> UploadRecord:
         id=id,
         key=key,
         content_digest=digest,
-        submission_id=submission_id,
+        submission_id=None if accepted is None else accepted.submission.id,
         faults=tuple(FaultValue.of(fault) for fault in faults),
     )
-    platform.records.uploads.add(upload)
+    records.uploads.add(upload)
+    if accepted is not None:
+        store(platform, accepted)
     return upload
 
 
 async def _examined(platform: Platform, data: bytes) -> Accepted:
-    accepted = await examine(platform, read_submission_file(data, folder=None))
-    await time_competitions(platform, accepted)
+    """Examine what was uploaded, within the time of a tick. Slow competitions are no fault: the run judges them."""
+    file = read_submission_file(data, folder=None)
+    try:
+        async with asyncio.timeout(EXAMINING_SECONDS):
+            accepted = await examine(platform, file)
+    except TimeoutError:
+        allowed = f"an upload's sites must be counted within {EXAMINING_SECONDS:g} s; `./knockem submit` waits longer"
+        raise InvalidInput("The upload was not examined.", [Fault("genome", shown(file.genome), allowed)]) from None
+    with suppress(TimeoutError):
+        async with asyncio.timeout(EXAMINING_SECONDS):
+            await time_competitions(platform, accepted)
     return accepted
 
 

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
+from resources.dagster_storage import delete_run
 from resources.platform import PlatformResource
 
 FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
@@ -24,7 +25,7 @@ def delete_old_runs(context: dg.OpExecutionContext, platform: PlatformResource) 
     before = datetime.now(UTC) - timedelta(days=platform.settings.keep_runs_days)
     old = context.instance.get_runs(dg.RunsFilter(statuses=FINISHED, created_before=before), limit=MOST_AT_ONCE)
     for run in old:
-        context.instance.delete_run(run.run_id)
+        delete_run(context.instance, run.run_id)
     context.log.info(f"{len(old)} runs from before {before:%Y-%m-%d} deleted")
 
 

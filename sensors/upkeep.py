@@ -9,6 +9,7 @@ import asyncio
 import time
 
 import dagster as dg
+from dagster._core.storage.tags import RUN_KEY_TAG
 
 from assets.partitions import SUBMISSION_JOB, SUBMISSION_TAG, submissions
 from knockem_dagster.assay_runs.platform import Platform
@@ -19,9 +20,16 @@ from resources.platform import PlatformResource
 from resources.run_processes import Life, life_of
 from sensors.arrivals import run_request
 
-UNFINISHED = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+UNFINISHED = [
+    dg.DagsterRunStatus.NOT_STARTED,  # for good, if the daemon died between making a run and queueing it
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+WAITING = dg.DagsterRunStatus.QUEUED
 SECONDS_TO_START = 60.0
-WAITING = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED]
+MOST_VAIN_STARTS = 10
+"""Runs of a submission that may end before they took it up; then the fault is not with what killed them."""
 
 
 @dg.sensor(
@@ -32,14 +40,16 @@ WAITING = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED]
     description="Settles runs whose process died, and requests a new run for their submissions.",
 )
 def interrupted_submissions(context: dg.SensorEvaluationContext, platform: PlatformResource) -> dg.SensorResult:
-    """Fail every dead run, and go on with each running submission that nobody works on."""
+    """Fail every dead run, and go on with each submission that had a run but has none now."""
     opened = platform.open()
     settled = settle_dead_runs(context.instance, opened)
     requests: list[dg.RunRequest] = []
     new: list[str] = []
     known = set(context.instance.get_dynamic_partitions(submissions.name or ""))
-    for submission in opened.records.submissions.find({"state": State.RUNNING.value}):
+    for submission in opened.records.submissions.find({"state": {"$in": [State.ACCEPTED.value, State.RUNNING.value]}}):
         if _is_worked_on(context.instance, submission):
+            continue
+        if submission.state is State.ACCEPTED and not _came_to_nothing(context.instance, opened, submission):
             continue
         again = opened.records.submissions.patch(submission.id, Patch(increment={"interruptions": 1}))
         if again is not None:
@@ -60,8 +70,16 @@ def settle_dead_runs(instance: dg.DagsterInstance, platform: Platform) -> int:
             instance.report_run_failed(
                 run, "The process of this run ended without a word: it was killed, or the machine went down."
             )
+            _release_lease_of(run, platform)
             settled += 1
     return settled
+
+
+def _release_lease_of(run: dg.DagsterRun, platform: Platform) -> None:
+    """Free the submission that a dead run held, so that nobody waits for the lease to lapse."""
+    submission = platform.records.submissions.find_one(run.tags.get(SUBMISSION_TAG, ""))
+    if submission is not None and submission.lease.owner.endswith(f":{run.run_id}"):
+        platform.records.submissions.release_lease(submission.id, submission.lease.owner)
 
 
 def is_dead(instance: dg.DagsterInstance, platform: Platform, run: dg.DagsterRun) -> bool:
@@ -92,8 +110,25 @@ def _is_worked_on(instance: dg.DagsterInstance, submission: SubmissionRecord) ->
     """Tell whether somebody holds the lease, or a run for it is waiting or under way."""
     if _lease_is_live(submission):
         return True
-    active = dg.RunsFilter(tags={SUBMISSION_TAG: submission.id}, statuses=[*UNFINISHED, *WAITING])
+    active = dg.RunsFilter(tags={SUBMISSION_TAG: submission.id}, statuses=[*UNFINISHED, WAITING])
     return bool(instance.get_runs(active, limit=1))
+
+
+def _came_to_nothing(instance: dg.DagsterInstance, platform: Platform, submission: SubmissionRecord) -> bool:
+    """Tell whether the run that was requested for an accepted submission ended before it took it up.
+
+    Where one run after the other does, the submission fails.
+    """
+    if not instance.get_runs(dg.RunsFilter(tags={RUN_KEY_TAG: str(run_request(submission).run_key)}), limit=1):
+        return False
+    if submission.interruptions < MOST_VAIN_STARTS:
+        return True
+    reason = (
+        f"{MOST_VAIN_STARTS} runs ended before they began to work; the Dagster UI shows why. "
+        f"`./knockem resume {submission.id[:8]}` tries again."
+    )
+    platform.records.submissions.move(submission.id, State.FAILED, reason=reason, sources=(State.ACCEPTED,))
+    return False
 
 
 @dg.sensor(

@@ -44,6 +44,17 @@ class Submission:
             platform.close()
             raise
 
+    @classmethod
+    def latest(cls, settings: Settings | None = None) -> Submission:
+        """Open the newest submission that is completed. Raises NotFound when there is none."""
+        platform = Platform(settings or load_settings())
+        newest_first = platform.records.submissions.find({}, sort=[("datetime", -1)])
+        completed = next((each.id for each in newest_first if each.state is State.COMPLETED), None)
+        if completed is None:
+            platform.close()
+            raise NotFound(f"No submission in {platform.settings.folder} is completed; `./knockem demo` makes one.")
+        return cls(platform, completed)
+
     def __enter__(self) -> Submission:
         return self
 

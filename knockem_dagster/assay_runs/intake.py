@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from knockem_dagster.assay_runs.mapping_file import shown
 from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.assay_runs.submission_file import SubmissionFile
 from knockem_dagster.assay_runs.submission_run import organism_of
-from knockem_dagster.containers.attempts import Attempt, AttemptOutcome, GenomeVariant
+from knockem_dagster.containers.attempts import Attempt, AttemptOutcome, GenomeVariant, Outcome
 from knockem_dagster.containers.runtime import EndCause
 from knockem_dagster.errors import ContainerError, ContractError, Fault, InvalidInput
 from knockem_dagster.knockout.knockouts import KnockoutSet
@@ -23,6 +24,8 @@ from knockem_dagster.records.submissions import SubmissionRecord
 from knockem_dagster.stores.documents import PutNew
 
 TIMING_COMPETITIONS = 3
+MOST_SITES = 10_000_000
+"""Sites of a genome: what a knockout's bitset may weigh in a document, many times over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +75,11 @@ async def examine(platform: Platform, file: SubmissionFile) -> Accepted:
         num_sites = await organism.count_sites(file.genome)
     except ContractError as error:
         field = "containerImage" if EndCause.NOT_FOUND in str(error) else "genome"
-        value = file.container_image if field == "containerImage" else file.genome[:60]
+        value = file.container_image if field == "containerImage" else shown(file.genome)
         raise _cannot_run(field, value, str(error)) from error
+    if num_sites > MOST_SITES:
+        why = f"knockem_count_sites counts {num_sites} sites; from 1 to {MOST_SITES} are"
+        raise _cannot_run("genome", shown(file.genome), why)
     submission = draft.model_copy(
         update={
             "num_sites": num_sites,
@@ -135,8 +141,11 @@ async def time_competitions(platform: Platform, accepted: Accepted) -> Timing:
         if serving is not None:
             await serving.end()
     if not any(ended.counts for ended in outcomes):
-        last = outcomes[-1]
-        why = f"no trial competition gave a result; the last {last.outcome.value}: {last.tail.strip()[-300:]}"
+        told = next((ended for ended in outcomes if ended.outcome is not Outcome.LOST), outcomes[0])
+        why = (
+            f"none of {TIMING_COMPETITIONS} trial competitions gave a result; one ended with {told.outcome.value} of "
+            f"{told.command}: {told.tail.strip()[-300:] or 'it said nothing'}. `./knockem check` tries each command."
+        )
         raise _cannot_run("containerImage", submission.container_image, why)
     slots = max(1, min(submission.max_active, platform.settings.cpus))
     number = submission.expected_competitions or 0

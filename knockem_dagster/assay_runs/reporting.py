@@ -144,7 +144,7 @@ def losses_of(
 ) -> LossFacts:
     """Count what was asked, what failed, and what that cost in slot time."""
     attempts: Counter[str] = Counter()
-    seconds: Counter[bool] = Counter()
+    seconds = {True: 0.0, False: 0.0}
     examples: dict[str, FailedAttempt] = {}
     for ended in records.attempt_results.find({"submissionId": submission_id}):
         succeeded = ended.outcome is Outcome.SUCCEEDED

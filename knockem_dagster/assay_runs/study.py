@@ -151,7 +151,7 @@ class Study:
                         id=assay_id(self.submission.id, assay_type),
                         submission_id=self.submission.id,
                         assay_type=assay_type,
-                        result={str(row.quantity): _plain(row.value) for row in estimates.itertuples()},
+                        result={row["quantity"]: _plain(row["value"]) for row in estimates.to_dict("records")},
                         num_competitions=0,
                         num_untestable=0,
                     )

@@ -1,27 +1,26 @@
-"""Submission files: reading YAML or JSON, and finding every fault in them at once."""
+"""Submission files: what may stand in them, and finding every fault at once. Reading them is in mapping_file.py."""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
 import json
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from email_validator import EmailNotValidError, validate_email
 from pydantic import Field
 
+from knockem_dagster.assay_runs.mapping_file import MOST_BYTES, one_line, read_mapping, shown
 from knockem_dagster.containers.names import RESERVED_NAMES
 from knockem_dagster.errors import Fault, InvalidInput
 from knockem_dagster.records.assays import AssayType
 from knockem_dagster.records.record import Value
 from knockem_dagster.records.submissions import LimitsValue
 
-MOST_BYTES = 16 << 20
-"""Largest submission file and genome, bytes: what a document store takes in one document."""
+MOST_FAULTS = 100
+"""Faults reported at once; what has more of them is no submission file."""
 _ASSAY_NAMES = [assay_type.value for assay_type in AssayType]
 
 
@@ -49,50 +48,13 @@ class SubmissionFile(Value):
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-class _PlainLoader(yaml.SafeLoader):
-    """YAML without aliases, so that a small file cannot unfold into a large one."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
-            raise yaml.constructor.ConstructorError(None, None, "aliases (*name) are not allowed", event.start_mark)
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
 def read_submission_file(data: bytes, *, folder: Path | None) -> SubmissionFile:
     """Read and validate a submission file, YAML or JSON.
 
     `folder` is where a genome's path is looked up; None (an upload) means that the genome must be
     the content itself. Raises InvalidInput with every fault: field, value, and what is allowed.
     """
-    return _Checker(_parse(data), folder).checked()
-
-
-def _parse(data: bytes) -> Mapping[str, Any]:
-    what = "The submission file cannot be read."
-    if len(data) > MOST_BYTES:
-        raise InvalidInput(what, [Fault("(file)", f"{len(data)} bytes", f"at most {MOST_BYTES} bytes are")])
-    try:
-        content = yaml.load(data.decode("utf-8"), Loader=_PlainLoader)  # a SafeLoader; JSON is YAML
-    except UnicodeDecodeError as error:
-        raise InvalidInput(what, [Fault("(file)", f"byte {error.start} is not UTF-8", "UTF-8 text is")]) from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        where = getattr(error, "problem_mark", None)
-        line = f"line {where.line + 1}: " if where is not None else ""
-        problem = getattr(error, "problem", None) or str(error) or type(error).__name__
-        fault = Fault("(file)", f"{line}{problem}", "a whole YAML or JSON mapping without aliases is")
-        raise InvalidInput(what, [fault]) from error
-    if not isinstance(content, Mapping):
-        shown = "an empty file" if content is None else type(content).__name__
-        raise InvalidInput(what, [Fault("(file)", shown, "a mapping of keys such as genome and containerImage is")])
-    return content
+    return _Checker(read_mapping(data), folder).checked()
 
 
 class _Checker:
@@ -108,7 +70,7 @@ class _Checker:
         """Return the submission, or raise InvalidInput with all faults."""
         self._check_keys()
         values: dict[str, Any] = {}
-        checks = {
+        checks: dict[str, Callable[[Any], Any]] = {
             "genome": self._genome,
             "containerImage": self._image,
             "containerEnv": self._environment,
@@ -132,8 +94,9 @@ class _Checker:
         return SubmissionFile.model_validate(values)
 
     def _fault(self, field: str, value: Any, allowed: str) -> None:
-        shown = value if isinstance(value, str) and field == "(key)" else json.dumps(value, default=str)
-        self._faults.append(Fault(field, shown if len(shown) <= 80 else shown[:77] + "...", allowed))
+        self._faults.append(Fault(one_line(field), shown(value), allowed))
+        if len(self._faults) == MOST_FAULTS:
+            raise InvalidInput(f"The submission has at least {MOST_FAULTS} faults; these are the first:", self._faults)
 
     def _check_keys(self) -> None:
         for key in self._content:
@@ -151,37 +114,34 @@ class _Checker:
         return value
 
     def _number(self, field: str, value: Any, low: float, high: float, unit: str) -> float:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not is_number or not low <= value <= high:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
             self._fault(field, value, f"a number from {low:g} to {high:g} ({unit}) is")
             return low
         return float(value)
 
     def _genome(self, value: Any) -> str:
-        allowed = (
-            "the genome's content" + ("" if self._folder is None else ", or the path of a file that holds it,") + " is"
-        )
+        allowed = "the genome's content (on the command line also the path of a file that holds it) is"
         if not isinstance(value, str) or not value.strip():
             self._fault("genome", value, allowed)
             return ""
         if self._folder is None or "\n" in value or len(value) > 4096:
             return value
-        path = self._folder / Path(value).expanduser()
         try:
+            path = self._folder / Path(value).expanduser()
             if path.is_file():
                 if path.stat().st_size > MOST_BYTES:
                     self._fault("genome", value, f"a file of at most {MOST_BYTES} bytes is")
                     return ""
                 return path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            self._fault("genome", value, f"the file must be readable UTF-8 text ({error})")
+        except (OSError, RuntimeError, UnicodeDecodeError) as error:  # RuntimeError: ~ of an unknown user
+            self._fault("genome", value, f"a file of UTF-8 text that can be read is ({error})")
             return ""
         if "/" in value or (path.suffix and " " not in value.strip() and not value.lstrip().startswith(("{", "["))):
             self._fault("genome", value, f"there is no file {path}; {allowed}")
         return value
 
     def _image(self, value: Any) -> str:
-        if not isinstance(value, str) or not value.strip() or any(c.isspace() for c in value):
+        if not isinstance(value, str) or not value.isprintable() or " " in value or not value:
             self._fault("containerImage", value, "an image name or an organism folder is")
             return ""
         return value
@@ -219,7 +179,7 @@ class _Checker:
 
     def _email(self, value: Any) -> str:
         try:
-            return validate_email(str(value), check_deliverability=False).normalized
+            return validate_email(value if isinstance(value, str) else "", check_deliverability=False).normalized
         except EmailNotValidError:
             self._fault("userEmail", value, "an e-mail address such as name@example.org is")
             return ""
@@ -235,10 +195,10 @@ class _Checker:
         default = LimitsValue()
         cpus = self._number("limits.cpus", value.get("cpus", default.cpus), 0.01, 1024, "CPUs")
         memory = self._integer("limits.memoryMiB", value.get("memoryMiB", default.memory_mib), 8, 1 << 22)
-        return LimitsValue(cpus=cpus, memory_mib=memory)
+        return LimitsValue.model_validate({"cpus": cpus, "memory_mib": memory})
 
     def _runtime(self, value: Any) -> str:
-        if value not in {"auto", "process", "docker"}:
+        if value not in ("auto", "process", "docker"):  # a tuple, as the value may be a list, which no set can look up
             self._fault("containerRuntime", value, "auto, process or docker is")
             return "auto"
         return value

@@ -105,6 +105,10 @@ class SubmissionRun:
         """Tell that every requested assay has its result and the report exists."""
         self.records.submissions.move(self._id, State.COMPLETED, sources=(State.RUNNING,))
 
+    def fail(self, reason: str) -> None:
+        """Tell that the submission cannot be completed, and why."""
+        self.records.submissions.move(self._id, State.FAILED, reason=reason, sources=(State.RUNNING,))
+
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         """Wait for work in the loop, telling `on_progress` at doubling intervals how far it is."""
         future = asyncio.run_coroutine_threadsafe(self._guarded(work), self._loop)

@@ -87,8 +87,8 @@ class ChildProcess:
 
     async def outputs_closed(self) -> None:
         """Wait until nobody holds the other end of standard output and error."""
-        await self._stdout.closed
-        await self._stderr.closed
+        await asyncio.shield(self._stdout.closed)
+        await asyncio.shield(self._stderr.closed)
 
     def kill(self) -> None:
         """Kill the process and its group. Safe after its end: the group's number is ours until we reap."""

@@ -137,25 +137,26 @@ class DockerCommand:
         )
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
-        """Take the container's output until it ends."""
+        """Take the container's output until it ends.
+
+        Reading goes on while a container is killed for what it wrote: an engine that cannot hand over
+        output does not come round to ending its container.
+        """
         frames = FrameReader()
+        killing: asyncio.Task[None] | None = None
         try:
             while data := await reader.read(READ_BYTES):
                 for stream, payload in frames.feed(data):
                     if stream != STDOUT:
                         self._output.feed_stderr(payload)
-                    elif not self._output.feed_stdout(payload):
-                        await self._kill()
+                    elif not self._output.feed_stdout(payload) and killing is None:
+                        killing = asyncio.create_task(self._kill())
         except ConnectionError:
             pass  # the engine closed it: the container has ended
         finally:
             self._output.close()
-
-    def _cannot_be_run(self, reason: str) -> Ended:
-        return not_found(
-            f"{self._command[0]} cannot be run in image {self._spec.image.reference}: put an executable of that name "
-            f"on its PATH, and the interpreter its first line names. The engine said: {reason}"
-        )
+        if killing is not None:
+            await killing
 
     async def _last_state(self) -> Mapping[str, Any]:
         """Wait until the container has stopped and its output is read, and return how it ended."""
@@ -185,6 +186,12 @@ class DockerCommand:
         counters = self._cgroup.read() if self._cgroup is not None else None
         if counters is not None:
             self._counters, self._counters_are_final = counters, True
+
+    def _cannot_be_run(self, reason: str) -> Ended:
+        return not_found(
+            f"{self._command[0]} cannot be run in image {self._spec.image.reference}: put an executable of that name "
+            f"on its PATH, and the interpreter its first line names. The engine said: {reason}"
+        )
 
     async def _inspect(self) -> Mapping[str, Any]:
         return (await self._engine.call("GET", f"{self._path}/json"))["State"]

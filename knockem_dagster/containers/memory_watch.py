@@ -71,7 +71,7 @@ class MemoryWatch:
         watched = Watched(ProcessTree(root), memory_limit, process_limit)
         with self._changed:
             self._watched.add(watched)
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():  # a forked process has no threads of its parent
                 self._thread = threading.Thread(target=self._look_for_ever, name="memory watch", daemon=True)
                 self._thread.start()
             elif self._wakes_at > time.monotonic() + FIRST_LOOK_SECONDS:
@@ -93,3 +93,7 @@ class MemoryWatch:
                 pause = min((watched.due_in(now) for watched in self._watched), default=None)
                 self._wakes_at = math.inf if pause is None else now + pause
                 self._changed.wait(pause if pause is None else max(pause, 0.001))
+
+
+MEMORY_WATCH = MemoryWatch()
+"""The watch of this process; its runtimes share it."""

@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 
 from knockem_dagster.containers import marked_processes
@@ -124,11 +124,9 @@ class ProcessCommand:
 
     async def _close_outputs(self, child: ChildProcess) -> None:
         """Read the outputs to their end; if a daemon keeps them open, kill whatever carries this command's mark."""
-        try:
-            async with asyncio.timeout(CLOSING_SECONDS):
-                await child.outputs_closed()
-        except TimeoutError:
+        if not await _within(CLOSING_SECONDS, child.outputs_closed()):
             await asyncio.to_thread(marked_processes.kill_marked, self._mark)
+            await _within(CLOSING_SECONDS, child.outputs_closed())
         child.close_pipes()
 
     def _never_started(self, reason: str) -> None:
@@ -152,6 +150,15 @@ class ProcessCommand:
             "PATH": f"{self._organism}{os.pathsep}{path}",
             marked_processes.MARK: self._mark,
         }
+
+
+async def _within(seconds: float, event: Awaitable[None]) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            await event
+    except TimeoutError:
+        return False
+    return True
 
 
 def translate(value: str, mounts: Sequence[Mount]) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from knockem_dagster.containers import marked_processes
 from knockem_dagster.containers.commands import Output, converse_with, run_to_end
-from knockem_dagster.containers.memory_watch import MemoryWatch
+from knockem_dagster.containers.memory_watch import MEMORY_WATCH
 from knockem_dagster.containers.organism_folders import digest_folder, find_organism
 from knockem_dagster.containers.output import Capture, Inbox
 from knockem_dagster.containers.owners import Owner, current_owner, remove_abandoned_folders
@@ -36,7 +36,6 @@ class ProcessRuntime:
         if not sys.platform.startswith("linux"):
             raise ContainerError("the process runtime needs Linux: install a container engine and use --runtime docker")
         self._organisms = tuple(organisms)
-        self._memory_watch = MemoryWatch()
         self._numbers = itertools.count(1)
 
     async def resolve(self, reference: str) -> Image:
@@ -79,6 +78,6 @@ class ProcessRuntime:
             output,
             organism=find_organism(spec.image.reference, self._organisms),
             mark=marked_processes.mark_of(str(current_owner()), next(self._numbers), spec.submission_id),
-            memory_watch=self._memory_watch,
+            memory_watch=MEMORY_WATCH,
             cpu_limit_seconds=cpu_limit_seconds,
         )

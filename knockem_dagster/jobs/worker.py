@@ -92,22 +92,28 @@ class _Slot:
                 await self._source.finish([await self._organism.compete(attempt)])
 
     async def _keep_serving(self, serving: Serving | None) -> None:
-        barren = 0
-        while serving is not None:
-            try:
-                is_open, answered = await self._serve(serving)
-            finally:
-                await serving.end()
-            if not is_open:
-                return
+        """Serve until the source is closed, in a new container whenever one ends.
+
+        A container may be killed even while it is greeted: that it served once is enough to try again.
+        """
+        barren, tail = 0, ""
+        while True:
+            answered = False
+            if serving is not None:
+                try:
+                    is_open, answered = await self._serve(serving)
+                finally:
+                    await serving.end()
+                if not is_open:
+                    return
+                tail = serving.tail
             barren = 0 if answered else barren + 1
             if barren == BARREN_CONTAINERS:
                 raise ContainerError(
                     f"knockem_serve of {self._organism.reference} ended {barren} times in a row without one answer. "
-                    f"Last words:\n{serving.tail}"
+                    f"Last words:\n{tail}"
                 )
             serving = await self._organism.serve()
-        raise ContainerError(f"knockem_serve of {self._organism.reference} answered at first, but not when restarted.")
 
     async def _serve(self, serving: Serving) -> tuple[bool, bool]:
         """Feed a serving container until it or the source ends: (is the source open, was anything answered)."""

@@ -91,9 +91,7 @@ def test_removal_leaves_the_id_nowhere_and_others_alone(platform: Platform, tmp_
         platform.objects.put(f"submissions/{submission.id}/report.html", b"report")
     platform.objects.put("uploads/submissions/first.yaml", b"accepted")
     platform.objects.put("uploads/submissions/again.yaml", b"refused")
-    accepted = UploadRecord(
-        id="1", key="uploads/submissions/first.yaml", content_digest="0", submission_id=gone.id
-    )
+    accepted = UploadRecord(id="1", key="uploads/submissions/first.yaml", content_digest="0", submission_id=gone.id)
     refused = UploadRecord(
         id="2",
         key="uploads/submissions/again.yaml",

@@ -157,11 +157,16 @@ def test_any_bytes_give_a_submission_or_faults(data: bytes) -> None:
         assert refused.faults
 
 
-@given(st.dictionaries(st.sampled_from(sorted(VALID) + ["maxActive", "limits", "assayTypes", "x"]), st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
-    max_leaves=6,
-)))
+@given(
+    st.dictionaries(
+        st.sampled_from([*sorted(VALID), "maxActive", "limits", "assayTypes", "x"]),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+            max_leaves=6,
+        ),
+    )
+)
 def test_any_mapping_gives_a_submission_or_faults(content: dict[str, Any]) -> None:
     try:
         read_submission_file(json.dumps(content).encode(), folder=None)

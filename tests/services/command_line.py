@@ -30,7 +30,12 @@ def command_line(*arguments: str | Path) -> list[str]:
 def knockem(*arguments: str | Path, home: Path, **more: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     return subprocess.run(
-        command_line(*arguments), env=environment_of(home, **more), capture_output=True, text=True, check=False, timeout=120
+        command_line(*arguments),
+        env=environment_of(home, **more),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
 
 

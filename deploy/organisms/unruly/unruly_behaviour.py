@@ -34,7 +34,7 @@ NONSENSES: tuple[dict[str, object], ...] = (
 )
 
 
-class AttemptFailed(RuntimeError):  # noqa: N818 (it happens to an attempt; it is no error of this program)
+class AttemptFailed(RuntimeError):
     """This attempt fails, for no reason that the competition could be blamed for."""
 
 

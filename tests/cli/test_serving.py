@@ -1,0 +1,99 @@
+"""`up`: the UI answers, unfinished submissions are finished, what dies is started again, and nothing is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from knockem_dagster.containers.marked_processes import marked_processes
+from tests.services.command_line import command_line, environment_of, knockem, tiny_submission
+
+pytestmark = pytest.mark.slow
+PATIENCE_SECONDS = 180.0
+
+
+def until(condition: Callable[[], bool], up: subprocess.Popen[str]) -> None:
+    """Wait for something that `up` brings about."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        assert up.poll() is None, "`up` has ended"
+        time.sleep(0.1)
+
+
+def processes_of(up: subprocess.Popen[str]) -> dict[int, str]:
+    """Return the command of every process that `up` has started, by its number."""
+    found: dict[int, str] = {}
+    for pid, owner, _ in marked_processes():
+        if owner.split("~")[3] == str(up.pid):
+            try:
+                found[pid] = " ".join(psutil.Process(pid).cmdline())
+            except psutil.NoSuchProcess:
+                continue
+    return found
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        yield other.getsockname()[1]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "a home"
+
+
+@pytest.fixture
+def up(home: Path, tmp_path: Path, taken_port: int) -> Iterator[subprocess.Popen[str]]:
+    with (tmp_path / "out").open("w") as out:
+        process = subprocess.Popen(
+            command_line("up", "--port", str(taken_port)), env=environment_of(home), stdout=out, stderr=out, text=True
+        )
+        yield process
+        process.kill()
+        process.wait()
+
+
+def test_up_finishes_submissions_restarts_what_dies_and_leaves_nothing(
+    home: Path, up: subprocess.Popen[str], tmp_path: Path, taken_port: int
+) -> None:
+    def said() -> str:
+        return (tmp_path / "out").read_text()
+
+    submitted = knockem("submit", tiny_submission(tmp_path / "study"), home=home)
+    id = submitted.stdout.strip()
+    until(lambda: "The Dagster UI is at" in said(), up)
+    assert f"Port {taken_port} is taken" in said()
+    url = said().split("The Dagster UI is at ")[1].split()[0]
+    with urllib.request.urlopen(f"{url}/server_info") as answer:
+        assert "dagster_version" in json.load(answer)
+
+    second = knockem("up", home=home)
+    assert second.returncode == 1
+    assert f"runs already for {home}" in second.stderr
+    assert url in second.stderr
+
+    until(lambda: knockem("status", id, home=home).returncode == 0, up)
+
+    (webserver,) = [pid for pid, command in processes_of(up).items() if "dagster_webserver" in command]
+    os.kill(webserver, signal.SIGKILL)
+    until(lambda: said().count("The Dagster UI is at") == 2, up)
+    assert "The webserver was killed by SIGKILL; it is started again" in said()
+
+    up.terminate()
+    assert up.wait(timeout=60) == 0
+    assert processes_of(up) == {}
+    assert "Everything has ended" in said()
