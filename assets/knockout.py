@@ -67,6 +67,7 @@ def find(context: dg.AssetExecutionContext, run: SubmissionRun, assay_type: Assa
         active=1,
         pending=max(0, len(wanted) - len(results) - 1),
         competitions=sum(result.num_competitions for result in results),
+        untestable=sum(result.num_untestable for result in results),
     )
     run.on_progress = lambda text: context.log_event(
         dg.AssetObservation(context.asset_key, partition=context.partition_key, metadata={"progress": text})
@@ -278,7 +279,9 @@ def estimates(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> dg.Mat
             "dagster/column_schema": column_schema("estimates"),
             "stored at": run.objects.url(table_key(run.submission.id, "estimates")),
         }
-        return dg.MaterializeResult(metadata=metadata, check_results=[interval_contains_estimate.result(table)])
+        return dg.MaterializeResult(
+            metadata=metadata, check_results=judged(run, interval_contains_estimate.result(table))
+        )
 
 
 @dg.asset(

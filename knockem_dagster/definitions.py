@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from sqlalchemy.exc import DBAPIError
 
 from assets import knockout
 from assets.partitions import SUBMISSION_JOB, SUBMISSION_TAG, SUBMISSIONS, USER_TAG, submissions
 from assets.selection import selection_of
 from assets.trial import try_image
 from knockem_dagster.assay_runs.platform import Platform
-from knockem_dagster.errors import KnockemError
+from knockem_dagster.errors import KnockemError, StoreError
 from knockem_dagster.records.submissions import State
 from knockem_dagster.settings import Settings
 from resources.dagster_storage import forget, runs_of
@@ -29,6 +31,8 @@ from sensors.schedules import retention, retention_schedule, summary_schedule
 from sensors.upkeep import interrupted_submissions, leftovers, settle_dead_runs
 
 ROOT = Path(__file__).parent.parent
+LEAST_FREE_BYTES = 1 << 20
+"""With less than this SQLite cannot even read: it needs room for its log."""
 SUBMISSION_ASSETS = [
     knockout.genome,
     knockout.null_distribution,
@@ -84,11 +88,22 @@ def prepare_dagster_home(settings: Settings) -> Path:
 
 @contextmanager
 def dagster_instance(settings: Settings) -> Generator[dg.DagsterInstance]:
-    """Open Dagster's own storage."""
-    home = prepare_dagster_home(settings)
-    os.environ["DAGSTER_HOME"] = str(home)
-    with dg.DagsterInstance.from_config(str(home)) as instance:
-        yield instance
+    """Open Dagster's own storage. Raises StoreError where it cannot be used."""
+    try:
+        home = prepare_dagster_home(settings)
+        os.environ["DAGSTER_HOME"] = str(home)
+        with dg.DagsterInstance.from_config(str(home)) as instance:
+            yield instance
+    except (DBAPIError, OSError) as error:
+        raise StoreError(_why_unusable(settings.folder, error)) from error
+
+
+def _why_unusable(folder: Path, error: DBAPIError | OSError) -> str:
+    """Say what is wrong with Dagster's storage. SQLite tells of a full disk in several ways, not all of them plain."""
+    is_full = shutil.disk_usage(folder).free < LEAST_FREE_BYTES
+    advice = "the disk is full: free some space and repeat" if is_full else "see the cause, and repeat"
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return f"Dagster's storage below {folder} cannot be used: {advice} ({cause})"
 
 
 def run_submission(settings: Settings, submission_id: str) -> bool:
@@ -104,7 +119,7 @@ def run_submission(settings: Settings, submission_id: str) -> bool:
             submission = platform.records.submissions.get(submission_id)
             instance.add_dynamic_partitions(SUBMISSIONS, [submission_id])
             job = build_definitions(resource_overrides=_resources(settings)).resolve_job_def(SUBMISSION_JOB)
-            job.execute_in_process(
+            result = job.execute_in_process(
                 instance=instance,
                 partition_key=submission_id,
                 asset_selection=selection_of(submission.assay_types),
@@ -117,10 +132,21 @@ def run_submission(settings: Settings, submission_id: str) -> bool:
         platform.close()
     if ended.state is State.COMPLETED:
         return True
+    reason = ended.reason or _failure_in(result)
     raise KnockemError(
         f"Submission {submission_id} is {ended.state.value}"
-        + (f": {ended.reason}" if ended.reason else f". `./knockem resume {submission_id[:8]}` goes on with it.")
+        + (f": {reason.rstrip('.')}" if reason else "")
+        + f". `./knockem resume {submission_id[:8]}` goes on with it."
     )
+
+
+def _failure_in(result: dg.ExecuteInProcessResult) -> str | None:
+    """Return what the first failed step told: all there is when the failure could not be recorded."""
+    for event in result.all_events:
+        if event.is_step_failure:
+            error = event.step_failure_data.error
+            return error and error.message.strip()
+    return None
 
 
 def _resources(settings: Settings) -> dict[str, dg.ConfigurableResource[Any]]:

@@ -84,7 +84,7 @@ def _set_where_mentioned(
     connection: db.Connection, column: db.Column[Any], submission_id: str, value: db.ColumnElement[Any]
 ) -> None:
     table = column.table
-    if isinstance(table, db.Table) and db.inspect(connection).has_table(table.name):
+    if db.inspect(connection).has_table(table.name):
         connection.execute(table.update().values({column.name: value}).where(column.contains(submission_id)))
 
 

@@ -24,6 +24,8 @@ from knockem_dagster.records.submissions import SubmissionRecord
 from knockem_dagster.stores.documents import PutNew
 
 TIMING_COMPETITIONS = 3
+MOST_WORDS = 800
+"""Characters of an explanation; what an organism wrote in its last lines may be long."""
 MOST_SITES = 10_000_000
 """Sites of a genome: what a knockout's bitset may weigh in a document, many times over."""
 
@@ -103,7 +105,8 @@ async def examine(platform: Platform, file: SubmissionFile) -> Accepted:
 
 
 def _cannot_run(field: str, value: str, why: str) -> InvalidInput:
-    return InvalidInput("The submission cannot run.", [Fault(field, value, why)])
+    shortened = why if len(why) <= MOST_WORDS else f"{why[: MOST_WORDS // 2]} ... {why[-MOST_WORDS // 2 :]}"
+    return InvalidInput("The submission cannot run.", [Fault(field, value, shortened)])
 
 
 def store(platform: Platform, accepted: Accepted) -> SubmissionRecord:
@@ -143,7 +146,7 @@ async def time_competitions(platform: Platform, accepted: Accepted) -> Timing:
     if not any(ended.counts for ended in outcomes):
         told = next((ended for ended in outcomes if ended.outcome is not Outcome.LOST), outcomes[0])
         why = (
-            f"none of {TIMING_COMPETITIONS} trial competitions gave a result; one ended with {told.outcome.value} of "
+            f"none of {TIMING_COMPETITIONS} trial competitions gave a result. The first: {told.outcome.value}, in "
             f"{told.command}: {told.tail.strip()[-300:] or 'it said nothing'}. `./knockem check` tries each command."
         )
         raise _cannot_run("containerImage", submission.container_image, why)

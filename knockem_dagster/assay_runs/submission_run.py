@@ -58,6 +58,7 @@ class SubmissionRun:
         self._heart: asyncio.Task[None] | None = None
         self.progress: Progress = Progress()
         self._done_before = 0
+        self._untestable_before = 0
         self.on_progress: Callable[[str], object] = lambda text: None
 
     def __enter__(self) -> SubmissionRun:
@@ -95,7 +96,10 @@ class SubmissionRun:
 
     def perform(self, assay_type: AssayType, assay: Callable[[Compete], Awaitable[T]]) -> T:
         """Run an assay to its end on the durable `compete`. Blocks; raises what the assay raises."""
-        return self._wait(self._perform(assay_type, assay))
+        try:
+            return self._wait(self._perform(assay_type, assay))
+        finally:
+            self.report_progress()
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the run's event loop and wait for it."""
@@ -189,12 +193,14 @@ class SubmissionRun:
             "counters.submissionNumCompletedCompetitions": self._done_before + progress.answered,
             "counters.submissionNumActiveCompetitions": active,
             "counters.submissionNumPendingCompetitions": progress.asked - progress.answered - active,
+            "untestableCompetitions": self._untestable_before + progress.untestable,
         }
         self.records.submissions.patch(self._id, Patch(set=counters))
 
-    def note_assays(self, *, completed: int, active: int, pending: int, competitions: int) -> None:
-        """Set the counters of assays, and the number of competitions that the completed ones made."""
+    def note_assays(self, *, completed: int, active: int, pending: int, competitions: int, untestable: int) -> None:
+        """Set the counters of assays, and the numbers of competitions that the completed ones made and gave up."""
         self._done_before = competitions
+        self._untestable_before = untestable
         self.progress = Progress()
         counters = {
             "counters.submissionNumCompletedAssays": completed,

@@ -61,7 +61,12 @@ class ChildProcess:
         self._stdout = _Reader(on_stdout, on_stdout_end)
         self._stderr = _Reader(on_stderr, lambda: None)
         self._stdin = _Writer()
-        ExitWatch(self.pid, self._reap)
+        try:
+            ExitWatch(self.pid, self._reap)
+        except OSError:  # no file descriptor left
+            self._kill_group()
+            self._process.wait()
+            raise
         self._limit(resource.RLIMIT_CORE, CORE_BYTES)
         self._limit(resource.RLIMIT_FSIZE, FILE_BYTES)
 
@@ -191,5 +196,8 @@ class _Writer(asyncio.BaseProtocol):
             self._transport.close()
 
     def abandon(self) -> None:
-        if self._transport is not None and not self._over:
+        if self._transport is None or self._over:
+            return
+        # A transport that is closing with nothing left to write is about to say so; aborted now, it would say it twice.
+        if not self._transport.is_closing() or self._transport.get_write_buffer_size():
             self._transport.abort()

@@ -192,7 +192,9 @@ def _outcome(attempt: Attempt, ended: Ended, result: Path) -> AttemptOutcome:
 
 
 def _failure(attempt: Attempt, command: str, ended: Ended) -> AttemptOutcome:
-    return _describe(attempt, command, ended, OUTCOMES.get(ended.cause, Outcome.FAILED), tail=ended.tail)
+    cut = f"it wrote more than {len(ended.stdout)} bytes" if ended.stdout_cut else ""
+    tail = "\n".join(filter(None, [ended.tail, cut]))
+    return _describe(attempt, command, ended, OUTCOMES.get(ended.cause, Outcome.FAILED), tail=tail)
 
 
 def _describe(attempt: Attempt, command: str, ended: Ended, outcome: Outcome, *, tail: str) -> AttemptOutcome:

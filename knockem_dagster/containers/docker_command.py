@@ -124,6 +124,9 @@ class DockerCommand:
         finally:
             await self._remove()
         tail, counters = self._output.tail, self._counters
+        peak_memory = counters.peak_memory if counters else None
+        if peak_memory is None and out_of_memory:
+            peak_memory = self._spec.limits.memory_mib << 20  # what it was killed at
         if NEVER_EXECUTED.fullmatch(tail):
             return self._cannot_be_run(tail)
         return Ended(
@@ -133,7 +136,7 @@ class DockerCommand:
             tail=tail,
             wall_seconds=time.perf_counter() - self._started,
             cpu_seconds=counters.cpu_seconds if counters else None,
-            peak_memory=counters.peak_memory if counters else None,
+            peak_memory=peak_memory,
         )
 
     async def _read(self, reader: asyncio.StreamReader) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sys
 import time
@@ -16,8 +17,12 @@ from knockem_dagster.containers.memory_watch import MemoryWatch, Watched
 from knockem_dagster.containers.organism_folders import find_command
 from knockem_dagster.containers.owners import private_folder
 from knockem_dagster.containers.runtime import ContainerSpec, EndCause, Ended, Mount
+from knockem_dagster.errors import ContainerError
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+UNUSABLE = {errno.ENOENT, errno.ENOEXEC, errno.EACCES, errno.ENOTDIR, errno.ELOOP}
+"""What the kernel says of a file that is there but cannot be executed."""
+
 CLOSING_SECONDS = 0.25
 """How long outputs may stay open after a command ended before daemons it left behind are looked for."""
 
@@ -66,14 +71,16 @@ class ProcessCommand:
                 on_stdout_end=self._output.close,
             )
         except OSError as error:
+            if error.errno not in UNUSABLE:
+                raise ContainerError(f"{executable} could not be started: {error.strerror}") from error
             self._never_started(f"{executable} cannot be executed ({error.strerror}): check its first line, `#!...`")
             return
-        if self._cpu_limit_seconds is not None:
-            child.limit_cpu(self._cpu_limit_seconds)
         limits = self._spec.limits
         self._watched = self._memory_watch.watch(
             child.pid, memory_limit=limits.memory_mib << 20, process_limit=limits.processes
         )
+        if self._cpu_limit_seconds is not None:
+            child.limit_cpu(self._cpu_limit_seconds)
         loop = asyncio.get_running_loop()
         child.died.add_done_callback(lambda _: loop.call_later(CLOSING_SECONDS, self._output.close))
         await child.open_pipes()
@@ -103,11 +110,12 @@ class ProcessCommand:
         if child is None or watched is None:
             self._folder.cleanup()
             return not_found("it was never started")
-        child.kill()
-        death = await asyncio.shield(child.died)
-        watched.tree.kill()
-        await self._close_outputs(child)
         self._memory_watch.release(watched)
+        watched.tree.look()  # those that left the group are still their parents' children
+        child.kill()
+        watched.tree.kill()
+        death = await asyncio.shield(child.died)
+        await self._close_outputs(child)
         self._folder.cleanup()
         tail = self._output.tail
         if watched.too_many_processes:

@@ -14,10 +14,11 @@ from knockem_dagster.reports import figures
 from knockem_dagster.reports.figure_files import to_page_svg
 from knockem_dagster.reports.figure_style import flags, floats, integers
 from knockem_dagster.reports.inputs import NullFacts, ReportInputs
-from knockem_dagster.reports.wording import counted, number, share
+from knockem_dagster.reports.wording import counted, listed, number, share
 
 # A p value below this makes the report doubt that both sides of a competition are treated alike.
 _DOUBTFUL_P = 0.01
+_MOST_SITES_NAMED = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,13 @@ def site_section(inputs: ReportInputs) -> Section | None:
         "What the competitions say about each site: the effect of knocking it out alone "
         "(the dashed line is one detection threshold) and the share of skeletons that kept it."
     ]
+    beneficial = integers(table[floats(table, "effect") <= -1.0], "site")
+    if beneficial.size:
+        named = listed([str(site) for site in beneficial], _MOST_SITES_NAMED)
+        sentences.append(
+            f"Better without: the genome gained from the loss of {counted(int(beneficial.size), 'site')} ({named}), "
+            "a beneficial effect of at least one threshold, drawn below zero."
+        )
     if inputs.null is not None and inputs.null.sd == 0:
         sentences.append("This organism answers without noise and hides what is below one threshold: 0 means below 1.")
     if inputs.truth is not None:

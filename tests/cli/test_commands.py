@@ -23,9 +23,10 @@ REPORT_A_DRAW = """echo '{"updatesElapsed": 1, "numAlpha": 5, "numBeta": 5}' > "
 ORGANISMS = Path(__file__).parents[2] / "deploy" / "organisms"
 
 
-def run(*arguments: str | Path, home: Path, **more: str) -> Result:
-    """Run a command in this process: for those that do not need Dagster."""
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], env=environment_of(home, **more))
+def run(*arguments: str | Path, home: Path, answer: str | None = None, **more: str) -> Result:
+    """Run a command in this process: for those that do not need Dagster. `answer` is typed when it asks."""
+    typed = [str(argument) for argument in arguments]
+    return CliRunner().invoke(app, typed, input=answer, env=environment_of(home, **more))
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +121,7 @@ def test_purge_tells_what_it_removes_and_the_id_is_nowhere_afterwards(home: Path
     copy = tmp_path / "home"
     shutil.copytree(home, copy)
     assert any(study in text for text in texts_in(copy))
-    refused = run("purge", study, home=copy)
+    refused = run("purge", study, home=copy, answer="n\n")
     assert refused.exit_code == 1
     assert "Nothing was removed" in refused.stderr
     purged = knockem("purge", study, "--yes", home=copy)
@@ -217,7 +218,7 @@ def test_a_submission_that_cannot_succeed_ends_with_1_and_says_why(tmp_path: Pat
     ended = knockem("submit", path, "--wait", **settings)
     assert ended.returncode == 1
     assert "is failed" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    assert "Traceback" not in ended.stderr, ended.stderr
     logs = run("logs", ended.stdout.strip(), "--failed", **settings).stdout
     assert "the world is flat" in logs
     assert "exit code 7" in logs

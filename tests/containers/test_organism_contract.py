@@ -44,7 +44,7 @@ def competing(laboratory: Laboratory, script: str, *, limits: Limits | None = No
 
 
 def outcome_of(laboratory: Laboratory, script: str, limits: Limits | None = None) -> AttemptOutcome:
-    return asyncio.run(competing(laboratory, script, limits=limits).compete(attempt()))
+    return asyncio.run(competing(laboratory, script, limits=limits).compete(attempt(beta=())))
 
 
 REPORT = """
@@ -102,7 +102,7 @@ BAD_REPORTS = [
     ("python3 -m knockem.cli report-competition many 1 3", Outcome.FAILED, "UPDATES"),
     ("python3 -m knockem.cli report-competition 100 0.2 0", Outcome.BAD_RESULT, "both populations are extinct"),
     ("python3 -m knockem.cli report-competition 0 10 10", Outcome.BAD_RESULT, "no updates"),
-    ("python3 -m knockem.cli fetch-genome unknown", Outcome.FAILED, "genome-1"),
+    ("python3 -m knockem.cli fetch-genome unknown", Outcome.FAILED, "the genomes are: genome"),
 ]
 
 

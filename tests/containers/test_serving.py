@@ -123,7 +123,7 @@ def test_forgotten_genomes_are_sent_again(laboratory: Laboratory) -> None:
     assert [ended.counts for ended in outcomes] == [Counts(100, 2, 2)] * 40
 
 
-@pytest.mark.parametrize("nth", [1, 2, 5])
+@pytest.mark.parametrize("nth", [1, 5])
 def test_a_container_that_dies_loses_what_it_held_and_nothing_it_answered(laboratory: Laboratory, nth: int) -> None:
     outcomes, serving = talk(laboratory, several(), f"if competitions == {nth}: sys.exit('last words')")
     told = [ended.outcome for ended in outcomes]

@@ -6,6 +6,7 @@ What belongs here: starting, looking, killing. What must hold afterwards is in t
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import shutil
@@ -24,8 +25,9 @@ from typing import Any
 
 import psutil
 
-from tests.services.command_line import ROOT, command_line, environment_of, knockem
+from tests.services.command_line import ROOT, command_line, environment_of
 
+LOG = logging.getLogger(__name__)
 PATIENCE_SECONDS = 240.0
 """How long to wait for what must come: the machine may be loaded."""
 LEASE_SECONDS = "6"
@@ -48,7 +50,7 @@ from explicit_competition import EXACT_UNIT, exact, mode_from_environment
 from explicit_genome import run
 from explicit_serving import Server
 
-PACE = Path(__file__).resolve().parents[2] / "seconds each"
+PACE = Path(__file__).resolve().parents[2] / "seconds_each"
 
 
 class SlowServer(Server):
@@ -90,7 +92,7 @@ def make_organisms(folder: Path, *, seconds_each: float = 0.0, tells_truth: bool
 
 def set_pace(folder: Path, seconds_each: float) -> None:
     """Tell the organism in `folder` how long a competition takes from now on."""
-    pace = folder / "seconds each"
+    pace = folder / "seconds_each"
     pace.with_suffix(".new").write_text(str(seconds_each))
     pace.with_suffix(".new").replace(pace)
 
@@ -125,7 +127,14 @@ class Home:
 
     def command(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """Run a command of the product to its end."""
-        return knockem(*arguments, home=self.path, **self.environment)
+        return subprocess.run(
+            command_line(*arguments),
+            env=environment_of(self.path, **self.environment),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=2 * PATIENCE_SECONDS,
+        )
 
     def start(self, *arguments: str | Path) -> subprocess.Popen[bytes]:
         """Start a command in a session of its own, its output appended to a file beside the home."""
@@ -140,7 +149,7 @@ class Home:
             )
 
     def submission_file(self, *, seed: int = 1, **changes: object) -> Path:
-        """Write a submission of the slow organism: about 2,500 competitions with the default assays."""
+        """Write a submission of the slow organism: 750 competitions, with changes. None removes a key."""
         (self.folder / "genome.json").write_text(json.dumps(GENOME))
         content: dict[str, object] = {
             "genome": "genome.json",
@@ -163,7 +172,7 @@ class Home:
             **changes,
         }
         path = self.folder / f"study-{seed}.json"
-        path.write_text(json.dumps(content))
+        path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
         return path
 
     def submit(self, *, seed: int = 1, **changes: object) -> str:
@@ -196,10 +205,13 @@ class Home:
     def processes(self) -> dict[int, psutil.Process]:
         """Return all processes that work for this home, wardens included, by their number."""
         wanted = str(self.folder).encode()
+        ours = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
         found: dict[int, psutil.Process] = {}
         for process in psutil.process_iter():
+            if process.pid in ours:
+                continue
             try:
-                told = Path(f"/proc/{process.pid}/environ").read_bytes(), Path(f"/proc/{process.pid}/cmdline").read_bytes()
+                told = [Path(f"/proc/{process.pid}/{part}").read_bytes() for part in ("environ", "cmdline")]
             except OSError:
                 continue
             if any(wanted in part for part in told):
@@ -208,7 +220,7 @@ class Home:
 
     def destroy(self) -> None:
         """Kill whatever works for this home; a test that failed must leave nothing running."""
-        while alive := [process for process in self.processes().values() if process.pid != os.getpid()]:
+        while alive := [*self.processes().values()]:
             for process in alive:
                 _kill(process.pid)
             psutil.wait_procs(alive, timeout=5)
@@ -253,9 +265,8 @@ class Home:
 
     def serving_processes(self) -> list[int]:
         """Return the containers of the process runtime that serve this home's submissions."""
-        return [
-            pid for pid, process in self.processes().items() if any("knockem_serve" in part for part in _cmdline(process))
-        ]
+        found = self.processes().items()
+        return [pid for pid, process in found if any("knockem_serve" in part for part in _cmdline(process))]
 
     def is_finished(self) -> bool:
         """Tell whether every submission is completed and Dagster believes no run to be under way."""
@@ -328,6 +339,7 @@ class Campaign:
             self._await_commit()
         if self._hit(target):
             self.blows[target, moment] += 1
+            LOG.info("%d: %s %s", self.blows.total(), target, moment)
         else:
             self.deal(target, Moment.WORKING)
 
@@ -350,14 +362,14 @@ class Campaign:
         assert up.poll() is None, "up has ended by itself"
         match target:
             case Target.RUN:
-                return any([_kill(pid) for pid in self.home.run_processes()])
+                return sum(map(_kill, self.home.run_processes())) > 0
             case Target.CONTAINER:
                 serving = self.home.serving_processes()
                 return bool(serving) and _kill(self.random.choice(serving))
             case Target.DAEMON | Target.WEBSERVER:
                 module = "dagster._daemon" if target is Target.DAEMON else "dagster_webserver"
                 services = [child for child in psutil.Process(up.pid).children() if module in _cmdline(child)]
-                return any([_kill(service.pid) for service in services])
+                return sum(_kill(service.pid) for service in services) > 0
             case Target.SUPERVISOR:
                 _kill(up.pid)
             case Target.EVERYTHING:
