@@ -38,7 +38,7 @@ def submission_run(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> I
     """Give an asset the run of its submission; what goes wrong is stored with the submission and shown in the UI."""
     id = context.partition_key
     try:
-        run = runs.of(id, name=context.run_id)
+        run = runs.of(id, name=context.run.run_id)
         yield run
     except SubmissionBusy as busy:
         raise dg.Failure(str(busy), allow_retries=False) from busy

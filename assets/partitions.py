@@ -1,10 +1,8 @@
-"""Names that assets, sensors and the command line share: the partitions, the groups and the tags."""
+"""The partitions of the submission assets, and the job that materializes one."""
 
 import dagster as dg
 
-SUBMISSIONS = "submission"
-submissions = dg.DynamicPartitionsDefinition(name=SUBMISSIONS)
+from resources.names import SUBMISSIONS
 
-SUBMISSION_TAG = "knockem/submission"
-USER_TAG = "knockem/user"
 SUBMISSION_JOB = "submission"
+submissions = dg.DynamicPartitionsDefinition(name=SUBMISSIONS)

@@ -17,7 +17,7 @@ import dagster as dg
 from sqlalchemy.exc import DBAPIError
 
 from assets import knockout
-from assets.partitions import SUBMISSION_JOB, SUBMISSION_TAG, SUBMISSIONS, USER_TAG, submissions
+from assets.partitions import SUBMISSION_JOB
 from assets.selection import selection_of
 from assets.trial import try_image
 from knockem_dagster.assay_runs.platform import Platform
@@ -25,6 +25,7 @@ from knockem_dagster.errors import KnockemError, StoreError
 from knockem_dagster.records.submissions import State
 from knockem_dagster.settings import Settings
 from resources.dagster_storage import forget, runs_of
+from resources.names import SUBMISSION_TAG, SUBMISSIONS, USER_TAG
 from resources.platform import PlatformResource, SubmissionRuns
 from sensors.arrivals import new_submissions, submission_uploads, uploaded_submissions
 from sensors.schedules import retention, retention_schedule, summary_schedule
@@ -54,7 +55,6 @@ def build_definitions(
     submission_job = dg.define_asset_job(
         SUBMISSION_JOB,
         selection=dg.AssetSelection.assets(*SUBMISSION_ASSETS),
-        partitions_def=submissions,
         executor_def=dg.in_process_executor,
         description="One submission, from its genome to its report, in one process.",
     )

@@ -22,7 +22,7 @@ from dagster._core.storage.schedules.schema import InstigatorsTable, JobTable, J
 from dagster._core.storage.schedules.sql_schedule_storage import SqlScheduleStorage
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
-from assets.partitions import SUBMISSION_TAG, SUBMISSIONS
+from resources.names import SUBMISSION_TAG, SUBMISSIONS
 
 Connecting = AbstractContextManager[db.Connection]
 

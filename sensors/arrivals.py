@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import dagster as dg
 
-from assets.partitions import SUBMISSION_JOB, SUBMISSION_TAG, USER_TAG, submissions
+from assets.partitions import SUBMISSION_JOB, submissions
 from assets.selection import selection_of
 from knockem_dagster.assay_runs.intake import Accepted, content_digest, examine, store, time_competitions
 from knockem_dagster.assay_runs.mapping_file import MOST_BYTES, shown
@@ -17,6 +17,7 @@ from knockem_dagster.errors import Fault, InvalidInput, KnockemError, NotFound, 
 from knockem_dagster.records.record import derived_id
 from knockem_dagster.records.submissions import State, SubmissionRecord
 from knockem_dagster.records.uploads import FaultValue, UploadRecord
+from resources.names import SUBMISSION_TAG, USER_TAG
 from resources.platform import PlatformResource
 
 UPLOADS = "uploads/submissions/"

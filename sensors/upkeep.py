@@ -11,11 +11,12 @@ import time
 import dagster as dg
 from dagster._core.storage.tags import RUN_KEY_TAG
 
-from assets.partitions import SUBMISSION_JOB, SUBMISSION_TAG, submissions
+from assets.partitions import SUBMISSION_JOB, submissions
 from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.errors import ContainerError
 from knockem_dagster.records.submissions import State, SubmissionRecord
 from knockem_dagster.stores.documents import Patch
+from resources.names import SUBMISSION_TAG
 from resources.platform import PlatformResource
 from resources.run_processes import Life, life_of
 from sensors.arrivals import run_request

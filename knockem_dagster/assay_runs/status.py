@@ -169,9 +169,10 @@ def _attempts_by_outcome(records: Records, submission_id: str) -> dict[str, int]
 
 
 def _mean_rate(submission: SubmissionRecord, done: int) -> float | None:
-    """Return competitions per second since the start; None without a start or a first answer."""
-    if submission.started is None or not done:
+    """Return competitions per second since the latest start; None without a start or an answer since."""
+    done_since = done - submission.completed_before
+    if submission.started is None or done_since <= 0:
         return None
     ended = datetime.now(UTC) if submission.finished is None else datetime.fromisoformat(submission.finished)
     seconds = (ended - datetime.fromisoformat(submission.started)).total_seconds()
-    return done / seconds if seconds > 0 else None
+    return done_since / seconds if seconds > 0 else None

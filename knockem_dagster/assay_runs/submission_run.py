@@ -65,15 +65,19 @@ class SubmissionRun:
         seconds = self.platform.settings.lease_seconds
         submission = self.records.submissions.acquire_lease(self._id, self._owner, seconds)
         if submission is None:
+            self._loop.close()
             current = self.records.submissions.get(self._id)
             if current.state.is_final:
                 raise SubmissionBusy(
-                    f"Submission {self._id} is {current.state.value} already; there is nothing to run."
+                    f"Submission {self._id} is {current.state.value} already; there is nothing to run. "
+                    f"One that failed or was canceled `./knockem resume {self._id[:8]}` opens again."
                 )
             raise SubmissionBusy(
                 f"Another run ({current.lease.owner}) works on submission {self._id}; this one ends. "
                 "If that run has died, its lease lapses within seconds and `./knockem up` goes on with it."
             )
+        done = submission.counters.submission_num_completed_competitions
+        self.records.submissions.note_start(self._id, completed_before=done)
         self.submission = submission
         self.genome = self.records.genomes.get(submission.genome_id)
         self._thread.start()

@@ -15,6 +15,7 @@ from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.assay_runs.status import is_leased
 from knockem_dagster.cli.progress import ProgressView
 from knockem_dagster.cli.terminal import INTERRUPTED, aside, short
+from knockem_dagster.cli.up_lock import is_up
 from knockem_dagster.errors import KnockemError
 from knockem_dagster.records.submissions import State, SubmissionRecord
 
@@ -24,7 +25,11 @@ DAEMON_LOOKS = 10
 
 
 def daemon_is_running(platform: Platform) -> bool:
-    """Tell whether a daemon will take submissions up."""
+    """Tell whether a daemon will take submissions up: that of `up` here, or one that shares a served record."""
+    if is_up(platform.settings):
+        return True
+    if platform.settings.documents_url is None:
+        return False
     from knockem_dagster import definitions  # here, because importing Dagster takes more than a second
 
     return definitions.daemon_is_running(platform.settings)

@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from knockem_dagster.assay_runs import control
+from knockem_dagster.cli.service_logs import blot_out
 from knockem_dagster.cli.submitting import finish
 from knockem_dagster.cli.terminal import FAILED, AsJson, SubmissionId, aside, for_people, open_platform, short
 from knockem_dagster.cli.wording import counted
@@ -61,6 +62,7 @@ def purge(
         asyncio.run(control.end_containers(platform, record))
         definitions.forget_submission(platform.settings, record.id, dry_run=False)
         removal.remove(platform, removal.plan_removal(platform, record))
+        blot_out(platform.settings, record.id)
     for_people().print(f"Submission {record.id} is removed.")
 
 

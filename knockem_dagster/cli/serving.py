@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import socket
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Annotated
 
 import typer
 
+from knockem_dagster.cli.service_logs import log_folder
 from knockem_dagster.cli.supervision import Service, Supervisor, ended_by_signals
 from knockem_dagster.cli.terminal import aside
+from knockem_dagster.cli.up_lock import only_one
 from knockem_dagster.containers.processes import ProcessRuntime
 from knockem_dagster.errors import KnockemError
 from knockem_dagster.settings import Settings, load_settings
@@ -39,11 +39,11 @@ def up(
 
     settings = load_settings()
     home = definitions.prepare_dagster_home(settings)
-    with _only_one(settings) as note:
+    with only_one(settings) as note:
         asyncio.run(ProcessRuntime(()).remove_leftovers())
         page = _Page(port or settings.port)
         page.find_port()
-        logs = settings.folder / "logs"
+        logs = log_folder(settings)
         services = [
             Service("webserver", page.command, logs / "webserver.log"),
             Service("daemon", lambda: _dagster("dagster._daemon", "run"), logs / "daemon.log"),
@@ -97,21 +97,6 @@ class _Page:
         note.truncate()
         note.write(self.url)
         note.flush()
-
-
-@contextmanager
-def _only_one(settings: Settings) -> Generator[IO[str]]:
-    """Hold the lock of this home, which dies with its holder. Raises KnockemError when another `up` has it."""
-    with (settings.folder / "up.lock").open("a+", encoding="utf-8") as note:
-        try:
-            fcntl.flock(note, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            note.seek(0)
-            where = note.read().strip() or "starting"
-            raise KnockemError(f"`./knockem up` runs already for {settings.folder}: {where}") from error
-        note.truncate(0)
-        yield note
-        note.truncate(0)
 
 
 def _dagster(module: str, *arguments: str) -> Sequence[str]:

@@ -83,7 +83,8 @@ class SubmissionRecord(Record):
     reason: str | None = Field(default=None, description="why it failed or was canceled")
     lease: LeaseValue = LeaseValue(owner="", until=0.0)
     interruptions: int = Field(default=0, description="how often a run of it died")
-    started: str | None = None
+    started: str | None = Field(default=None, description="when the latest run of it began")
+    completed_before: int = Field(default=0, description="competitions completed before the latest run began")
     finished: str | None = None
     expected_competitions: int | None = None
     counters: CountersValue = CountersValue()
@@ -111,6 +112,10 @@ class SubmissionRepository(Repository[SubmissionRecord]):
         """Give the lease back; nothing happens if another holds it by now."""
         patch = Patch(set={"lease": {"owner": "", "until": 0.0}})
         self.documents.claim(self.name, {"_id": id, "lease.owner": owner}, patch)
+
+    def note_start(self, id: str, *, completed_before: int) -> None:
+        """Note that a run of the submission begins now."""
+        self.patch(id, Patch(set={"started": now(), "completedBefore": completed_before}))
 
     def move(self, id: str, state: State, *, reason: str | None = None, sources: tuple[State, ...]) -> bool:
         """Change the state if it is one of `sources`; tell whether it was."""

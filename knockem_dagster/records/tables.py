@@ -106,3 +106,16 @@ TABLES: dict[str, Table] = {
         ),
     )
 }
+
+
+def describe_tables() -> str:
+    """Return the tables as Markdown: docs/tables.md is exactly this."""
+    parts = [
+        "# Tables\n\nThe Parquet files of a submission, at `submissions/<id>/tables/<name>.parquet` in the object "
+        "store and in `./knockem export`.\nEach column's unit and meaning also stand in the file's schema.\n"
+    ]
+    for table in TABLES.values():
+        parts.append(f"\n## {table.name}\n\nSorted by {', '.join(table.sort_key)}; version {table.version}.\n")
+        parts.append("\n| column | type | unit | meaning |\n|---|---|---|---|\n")
+        parts.extend(f"| {each.name} | {each.dtype} | {each.unit} | {each.meaning} |\n" for each in table.columns)
+    return "".join(parts)

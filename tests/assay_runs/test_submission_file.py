@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knockem_dagster.assay_runs.submission_file import SubmissionFile, read_submission_file
+from knockem_dagster.assay_runs.submission_file import MOST_FAULTS, SubmissionFile, read_submission_file
 from knockem_dagster.errors import InvalidInput
 from knockem_dagster.records.assays import AssayType
 
@@ -95,7 +96,14 @@ def test_six_faults_give_six_lines() -> None:
         ("skeletons", 1, "from 2"),
         ("toleratedUntested", 2, "from 0 to 1"),
         ("containerRuntime", "podman", "process or docker"),
+        ("containerRuntime", ["docker"], "process or docker"),
         ("containerImage", "", "image name"),
+        ("containerImage", "a\0b", "image name"),
+        ("containerImage", {date(2024, 1, 1): 1}, "image name"),
+        ("timeoutSeconds", 10**400, "number from"),
+        ("seed", 16**5000 - 1, "whole number"),
+        ("userEmail", 16**5000 - 1, "e-mail"),
+        ("genome", "~nobody-of-that-name/genome.txt", "UTF-8"),
         ("genome", 5, "content"),
         ("genome", "no/such/file.txt", "no file"),
     ],
@@ -136,6 +144,10 @@ def test_yaml_bomb_is_refused_before_it_unfolds() -> None:
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
     [fault] = faults_of("\n".join(lines).encode())
     assert "aliases" in fault
+
+
+def test_more_faults_than_anyone_reads_are_cut() -> None:
+    assert len(faults_of(**{f"key{number}": 1 for number in range(1000)})) == MOST_FAULTS
 
 
 def test_huge_file_is_refused() -> None:

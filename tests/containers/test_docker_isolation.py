@@ -43,8 +43,12 @@ def test_there_is_no_network(laboratory: Laboratory) -> None:
 
 @pytest.mark.isolation
 def test_the_root_is_read_only_and_there_is_a_place_to_write(laboratory: Laboratory) -> None:
-    script = "touch /x /usr/x /organism/x || echo refused; touch /tmp/x && echo written"
-    assert said(laboratory, script) == ["refused", "written"]
+    script = """
+        for place in / /organism; do grep " $place " /proc/mounts | tail -1 | cut -d " " -f 4 | cut -d , -f 1; done
+        touch /x || echo refused
+        touch /tmp/x && echo written
+    """
+    assert said(laboratory, script) == ["ro", "ro", "refused", "written"]
 
 
 @pytest.mark.isolation

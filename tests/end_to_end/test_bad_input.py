@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,9 +64,13 @@ def bad_result(name: str, *words: str, **counts: object) -> list[Refused]:
 REFUSED = [
     Refused("no sites", "genome", ("no sites", "format"), commands={COUNT: "#!/bin/sh\necho 0\n"}),
     Refused("an empty genome", "genome", ("content",), {"genome": "  "}),
-    Refused("sites counted in words", "genome", ("number of sites", "twelve"), commands={COUNT: "#!/bin/sh\necho twelve\n"}),
+    Refused(
+        "sites counted in words", "genome", ("number of sites", "twelve"), commands={COUNT: "#!/bin/sh\necho twelve\n"}
+    ),
     Refused("a negative number of sites", "genome", ("negative",), commands={COUNT: "#!/bin/sh\necho -3\n"}),
-    Refused("more sites than there can be", "genome", ("from 1 to",), commands={COUNT: "#!/bin/sh\necho 1000000000000\n"}),
+    Refused(
+        "more sites than there can be", "genome", ("from 1 to",), commands={COUNT: "#!/bin/sh\necho 1000000000000\n"}
+    ),
     Refused("sites out of range", "containerImage", ("there is no site",), commands={KNOCK_OUT: NO_SUCH_SITE}),
     Refused(
         "effects of sites out of range",
@@ -75,7 +80,9 @@ REFUSED = [
     ),
     Refused("a missing image", "containerImage", ("no organism folder", "tiny"), {"containerImage": "nowhere"}),
     Refused("a missing knockem_count_sites", "containerImage", (COUNT, "executable"), commands={COUNT: None}),
-    Refused("a missing knockem_apply_knockout", "containerImage", (KNOCK_OUT, "executable"), commands={KNOCK_OUT: None}),
+    Refused(
+        "a missing knockem_apply_knockout", "containerImage", (KNOCK_OUT, "executable"), commands={KNOCK_OUT: None}
+    ),
     Refused("a missing knockem_compete_two", "containerImage", (COMPETE, "executable"), commands={COMPETE: None}),
     *bad_result("text as a count", "numBeta", "must be a number", beta="many"),
     *bad_result("NaN as a count", "numAlpha", "finite", alpha=float("nan")),
@@ -85,12 +92,48 @@ REFUSED = [
     Refused("text as a result", "containerImage", ("not JSON", "well"), commands={COMPETE: reporting("very well")}),
     Refused("no result", "containerImage", ("without reporting",), commands={COMPETE: "#!/bin/sh\ntrue\n"}),
     Refused("a failure", "containerImage", ("oh dear",), commands={COMPETE: "#!/bin/sh\necho oh dear >&2\nexit 3\n"}),
-    Refused("a hanging competition", "containerImage", ("timed out", COMPETE), {"timeoutSeconds": 0.5}, {COMPETE: "#!/bin/sh\nexec sleep 600\n"}),
-    Refused("a hanging served competition", "containerImage", ("timed out", "no answer within"), {"timeoutSeconds": 0.5}, {SERVE: serving("time.sleep(600)")}),
-    Refused("a hanging count", "genome", ("timed out", COUNT), {"timeoutSeconds": 0.5}, {COUNT: "#!/bin/sh\nexec sleep 600\n"}),
-    Refused("killed for its memory", "containerImage", ("out of memory",), {"limits": SMALL}, {COMPETE: in_python(EAT_MEMORY)}),
-    Refused("killed for a child's memory", "containerImage", ("out of memory",), {"limits": SMALL}, {COMPETE: in_a_child(EAT_MEMORY)}),
-    Refused("a server killed for its memory", "containerImage", ("grew past its memory",), {"limits": SMALL}, {SERVE: serving(EAT_MEMORY)}),
+    Refused(
+        "a hanging competition",
+        "containerImage",
+        ("timed out", COMPETE),
+        {"timeoutSeconds": 0.5},
+        {COMPETE: "#!/bin/sh\nexec sleep 600\n"},
+    ),
+    Refused(
+        "a hanging served competition",
+        "containerImage",
+        ("timed out", "no answer within"),
+        {"timeoutSeconds": 0.5},
+        {SERVE: serving("time.sleep(600)")},
+    ),
+    Refused(
+        "a hanging count",
+        "genome",
+        ("timed out", COUNT),
+        {"timeoutSeconds": 0.5},
+        {COUNT: "#!/bin/sh\nexec sleep 600\n"},
+    ),
+    Refused(
+        "killed for its memory",
+        "containerImage",
+        ("out of memory",),
+        {"limits": SMALL},
+        {COMPETE: in_python(EAT_MEMORY)},
+    ),
+    Refused(
+        "killed for a child's memory",
+        "containerImage",
+        ("out of memory",),
+        {"limits": SMALL},
+        {COMPETE: in_a_child(EAT_MEMORY)},
+    ),
+    Refused(
+        "a server killed for its memory",
+        "containerImage",
+        ("grew past its memory",),
+        {"limits": SMALL},
+        {SERVE: serving(EAT_MEMORY)},
+    ),
     Refused("1 GB printed while counting", "genome", ("wrote more than",), commands={COUNT: in_python(FLOOD)}),
     Refused("1 GB printed as a genome", "containerImage", ("wrote more than",), commands={KNOCK_OUT: in_python(FLOOD)}),
     Refused("1 GB printed by a server", "containerImage", ("wrote more than",), commands={SERVE: serving(FLOOD)}),
@@ -99,9 +142,14 @@ REFUSED = [
     Refused("maxActive 0", "maxActive", ("0 is not allowed", "from 1"), {"maxActive": 0}),
     Refused("an e-mail that is none", "userEmail", ("name@example.org",), {"userEmail": "nobody"}),
     Refused("a key that is none", "timeoutSecond", ("nearest is timeoutSeconds",), {"timeoutSecond": 5}),
-    Refused("a name of the contract in containerEnv", "containerEnv.KNOCKEM_SEED", ("contract",), {"containerEnv": {"KNOCKEM_SEED": "1"}}),
+    Refused(
+        "a name of the contract in containerEnv",
+        "containerEnv.KNOCKEM_SEED",
+        ("contract",),
+        {"containerEnv": {"KNOCKEM_SEED": "1"}},
+    ),
     Refused("half a character", "(file)", ("whole characters",), {"genome": "\ud800"}),
-]  # fmt: skip
+]
 
 
 @pytest.fixture
@@ -113,6 +161,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("KNOCKEM_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("KNOCKEM_ORGANISMS", f"{tmp_path / 'organisms'}:{bundled}")
     return tmp_path / "home"
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Fail where the event loop logs an error: users would see its traceback."""
+    yield
+    assert [record.getMessage() for record in caplog.get_records("call") if record.name == "asyncio"] == []
 
 
 def submit(home: Path, data: bytes, *options: str) -> tuple[int, str]:
@@ -226,9 +281,21 @@ def test_refusal_of_the_real_command_has_exit_code_1_and_no_traceback(home: Path
 DOCKER = [
     Refused("no commands", "containerImage", (COUNT, "not found"), commands=dict.fromkeys((COUNT, KNOCK_OUT, COMPETE))),
     Refused("a negative count", "containerImage", ("bad result", "-1"), commands={COMPETE: result(beta=-1)[COMPETE]}),
-    Refused("a hanging competition", "containerImage", ("timed out",), {"timeoutSeconds": 2}, {COMPETE: "#!/bin/sh\nexec sleep 600\n"}),
-    Refused("killed for a child's memory", "containerImage", ("out of memory",), {"limits": SMALL}, {COMPETE: in_a_child(EAT_MEMORY)}),
-]  # fmt: skip
+    Refused(
+        "a hanging competition",
+        "containerImage",
+        ("timed out",),
+        {"timeoutSeconds": 2},
+        {COMPETE: "#!/bin/sh\nexec sleep 600\n"},
+    ),
+    Refused(
+        "killed for a child's memory",
+        "containerImage",
+        ("out of memory",),
+        {"limits": SMALL},
+        {COMPETE: in_a_child(EAT_MEMORY)},
+    ),
+]
 
 
 @pytest.mark.docker

@@ -32,8 +32,10 @@ TROUBLES = [
     ),
     pytest.param(FLOOD, Outcome.LOST, "wrote more than", id="1 GB of output", marks=pytest.mark.slow),
     pytest.param("os._exit(3)", Outcome.LOST, "the container ended", id="dies", marks=pytest.mark.slow),
-    pytest.param("answer = {'error': 'no such luck'}", Outcome.FAILED, "no such luck", id="fails", marks=pytest.mark.slow),
-]  # fmt: skip
+    pytest.param(
+        "answer = {'error': 'no such luck'}", Outcome.FAILED, "no such luck", id="fails", marks=pytest.mark.slow
+    ),
+]
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from knockem_dagster.records.competitions import (
 from knockem_dagster.records.genomes import GenomeRecord, wild_type
 from knockem_dagster.records.record import derived_id, revision
 from knockem_dagster.records.submissions import State, SubmissionRecord
-from knockem_dagster.records.tables import TABLES
+from knockem_dagster.records.tables import TABLES, describe_tables
 from knockem_dagster.stores.sqlite_documents import SqliteDocuments
 
 ID = "22222222-0000-5000-8000-000000000000"
@@ -239,6 +239,11 @@ def test_tables_have_a_sort_key_among_their_columns() -> None:
         names = [column.name for column in table.columns]
         assert len(set(names)) == len(names)
         assert set(table.sort_key) <= set(names)
+
+
+def test_documentation_of_the_tables_is_what_the_code_declares() -> None:
+    page = Path(__file__).parents[2] / "docs" / "tables.md"
+    assert page.read_text(encoding="utf-8") == describe_tables()
 
 
 def _attempt() -> Attempt:

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets.partitions import SUBMISSION_JOB, SUBMISSIONS
+from assets.partitions import SUBMISSION_JOB
 from assets.selection import selection_of
 from knockem_dagster.assay_runs.intake import examine, store
 from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.assay_runs.submission_file import read_submission_file
 from knockem_dagster.definitions import build_definitions
-from knockem_dagster.records.assays import AssayType
 from knockem_dagster.records.catalog import COLLECTIONS
 from knockem_dagster.settings import load_settings
+from resources.names import SUBMISSIONS
 from resources.platform import PlatformResource, SubmissionRuns
 from sensors.arrivals import UPLOADS, uploaded_submissions
 from tests.services.organisms import GENOME
@@ -100,11 +100,11 @@ def run_in_dagster(
     instance: dg.DagsterInstance,
     submission_id: str,
     *,
-    assay_types: Sequence[AssayType] | None = None,
+    assets: Sequence[str] | None = None,
 ) -> dg.ExecuteInProcessResult:
-    """Run a submission as a Dagster run of this process; failures are in the result."""
+    """Run a submission, or some of its assets, as a Dagster run of this process; failures are in the result."""
     platform = platform_of(home)
-    wanted = assay_types or platform.records.submissions.get(submission_id).assay_types
+    wanted = selection_of(platform.records.submissions.get(submission_id).assay_types)
     platform.close()
     resource = PlatformResource(home=str(home))
     definitions = build_definitions(
@@ -114,7 +114,7 @@ def run_in_dagster(
     return definitions.resolve_job_def(SUBMISSION_JOB).execute_in_process(
         instance=instance,
         partition_key=submission_id,
-        asset_selection=selection_of(wanted),
+        asset_selection=wanted if assets is None else [dg.AssetKey(name) for name in assets],
         raise_on_error=False,
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
     )
