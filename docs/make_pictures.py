@@ -69,7 +69,7 @@ def _photograph(browser: Browser, url: str, path: Path, *, height: int, settle: 
 
 
 def _photograph_figure(browser: Browser, figure: Path, name: str) -> None:
-    page = browser.new_page(viewport={"width": 640, "height": 420})
+    page = browser.new_page(viewport={"width": 640, "height": 420}, device_scale_factor=1.6)
     page.set_content(f"<body style='margin:12px;background:white'>{figure.read_text()}</body>")
     page.locator("svg").first.screenshot(path=PICTURES / name)
     page.close()

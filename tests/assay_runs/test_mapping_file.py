@@ -54,7 +54,7 @@ def test_characters_beyond_16_bits_survive_json() -> None:
         (b"- 1\n", "list"),
         (b"[" * 5000, "recursion"),
         (b'{"a": ' + b"[" * 100_000, "recursion"),
-        (b"!!python/object/apply:os.system ['true']", "python/object"),
+        (b"!!python/object/apply:os.system ['true']", "constructor"),
         (b"x" * (MOST_BYTES + 1), "smaller"),
     ],
 )

@@ -101,8 +101,6 @@ def test_six_faults_give_six_lines() -> None:
         ("containerImage", "a\0b", "image name"),
         ("containerImage", {date(2024, 1, 1): 1}, "image name"),
         ("timeoutSeconds", 10**400, "number from"),
-        ("seed", 16**5000 - 1, "whole number"),
-        ("userEmail", 16**5000 - 1, "e-mail"),
         ("genome", "~nobody-of-that-name/genome.txt", "UTF-8"),
         ("genome", 5, "content"),
         ("genome", "no/such/file.txt", "no file"),
@@ -144,6 +142,14 @@ def test_yaml_bomb_is_refused_before_it_unfolds() -> None:
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
     [fault] = faults_of("\n".join(lines).encode())
     assert "aliases" in fault
+
+
+@pytest.mark.parametrize("field", ["seed", "userEmail", "timeoutSeconds", "genome", "assayTypes"])
+def test_number_too_long_to_print_is_refused(field: str) -> None:
+    content = {"genome": "one", "containerImage": "additive", "userEmail": "mendel@example.org"}
+    content[field] = "0x" + "f" * 6000
+    [fault] = faults_of("\n".join(f"{key}: {value}" for key, value in content.items()).encode())
+    assert fault.startswith(f"{field}: (int) is not allowed")
 
 
 def test_more_faults_than_anyone_reads_are_cut() -> None:

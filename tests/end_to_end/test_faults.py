@@ -11,7 +11,7 @@ import random
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,16 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from knockem_dagster.containers.runtimes import has_engine
-from tests.containers.laboratory import BASE_IMAGE, build_base_image
-from tests.end_to_end.campaign import (
-    SECONDS_EACH,
-    SLOW_SERVING,
-    Campaign,
-    Home,
-    set_pace,
-    until,
-)
-from tests.services.command_line import ROOT
+from tests.end_to_end.campaign import Campaign
+from tests.end_to_end.homes import SECONDS_EACH, SLOW_SERVING, Home, set_pace, until
 
 KILLS = int(os.environ.get("KNOCKEM_TEST_KILLS", "5"))
 SEED = int(os.environ.get("KNOCKEM_TEST_SEED", "1"))
@@ -36,7 +28,6 @@ CONTAINER_KILLS = 5
 CANCEL_SECONDS = 10.0
 DISK = "24m"
 SLOW_IMAGE = "knockem/slow-for-tests"
-ORGANISMS = ROOT / "deploy" / "organisms"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7_200)]
 
@@ -74,15 +65,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[
 
 
 @pytest.fixture(scope="module")
-def slow_image(tmp_path_factory: pytest.TempPathFactory) -> str:
+def slow_image(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> str:
     """The slow organism as an image; skips where there is no engine."""
     if not has_engine():
         pytest.skip("no container engine answers here")
-    reason = build_base_image()
-    if reason is not None:
-        pytest.skip(reason)
-    base = f"BASE_IMAGE={BASE_IMAGE}"
-    _docker("build", "--tag", "knockem/explicit", "--build-arg", base, str(ORGANISMS / "explicit"))
+    request.getfixturevalue("organism_images")
     context = tmp_path_factory.mktemp("image")
     (context / "knockem_serve").write_text(SLOW_SERVING)
     (context / "knockem_serve").chmod(0o755)
@@ -103,6 +90,7 @@ def test_killed_processes_change_nothing(make_home: MakeHome, undisturbed: Calla
     assert home.processes() == {}
     studies = home.submissions()
     assert_nothing_ran_twice(home)
+    assert ids_of(home, "competitionAttempts") == ids_of(home, "competitionAttemptResults")
     for id, submission in studies.items():
         assert submission["state"] == "completed"
         assert home.tables(id) == undisturbed(submission["seed"]), f"seed {submission['seed']}"
@@ -217,6 +205,11 @@ def assert_nothing_ran_twice(home: Home) -> None:
     assert all(result["competitionAttemptId"] in ended for result in results.values())
 
 
+def ids_of(home: Home, collection: str) -> set[str]:
+    """Return the ids of all documents of a collection."""
+    return {document["id"] for document in home.documents_of(collection)}
+
+
 def is_after(attempt: dict[str, str], results: dict[str, dict[str, str]]) -> bool:
     """Tell whether an attempt began after its competition's result was recorded."""
     return attempt["datetime"] > results[attempt["competitionId"]]["datetime"]
@@ -241,7 +234,7 @@ def files_with(home: Home, text: str) -> list[str]:
 
 
 @contextmanager
-def small_disk(folder: Path) -> Iterator[None]:
+def small_disk(folder: Path) -> Generator[None]:
     """Mount a small file system at a folder; skips where that is not allowed."""
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(folder)]

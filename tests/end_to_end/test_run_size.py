@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.campaign import Home
+from tests.end_to_end.homes import Home
 
 MOST_STEPS = 15
 MOST_EVENT_BYTES = 2_000_000

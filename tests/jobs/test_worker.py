@@ -104,6 +104,20 @@ def test_container_that_dies_is_replaced_and_its_attempts_are_lost_without_an_an
     assert any(each.outcome is Outcome.LOST for each in ended)
 
 
+def test_container_killed_while_it_is_greeted_is_replaced(tmp_path: Path) -> None:
+    # The first container dies after some answers, the second before it has greeted, the third stays.
+    counting = (
+        "starts = os.path.join(os.path.dirname(__file__), 'starts')\n"
+        "open(starts, 'a').write('x')\n"
+        "if os.path.getsize(starts) == 2: os._exit(9)\n"
+        "answered = 0 if os.path.getsize(starts) == 1 else -1000\n"
+    )
+    serve = SERVE.replace("answered = 0\n", counting, 1).replace("DIES_AT", "5")
+    ended = asyncio.run(work(organism(tmp_path, knockem_serve=serve), 30, slots=1))
+    assert {each.attempt.id for each in ended if each.counts} == {attempt.id for attempt in attempts(30)}
+    assert (tmp_path / "organisms" / "tiny" / "starts").read_text() == "xxx"
+
+
 def test_image_that_never_answers_is_given_up_with_its_last_words(tmp_path: Path) -> None:
     serve = SERVE.replace("DIES_AT", "1").replace("os._exit(3)", 'sys.exit("no such species")')
     with pytest.raises(ExceptionGroup) as given_up:
