@@ -29,6 +29,8 @@ UNFINISHED = [
 ]
 WAITING = dg.DagsterRunStatus.QUEUED
 SECONDS_TO_START = 60.0
+MOST_VAIN_RUNS = 20
+"""Runs of a submission that may be killed in a row without a new answer."""
 MOST_VAIN_STARTS = 10
 """Runs of a submission that may end before they took it up; then the fault is not with what killed them."""
 
@@ -51,6 +53,8 @@ def interrupted_submissions(context: dg.SensorEvaluationContext, platform: Platf
         if _is_worked_on(context.instance, submission):
             continue
         if submission.state is State.ACCEPTED and not _came_to_nothing(context.instance, opened, submission):
+            continue
+        if submission.state is State.RUNNING and _is_in_vain(opened, submission):
             continue
         again = opened.records.submissions.patch(submission.id, Patch(increment={"interruptions": 1}))
         if again is not None:
@@ -130,6 +134,22 @@ def _came_to_nothing(instance: dg.DagsterInstance, platform: Platform, submissio
     )
     platform.records.submissions.move(submission.id, State.FAILED, reason=reason, sources=(State.ACCEPTED,))
     return False
+
+
+def _is_in_vain(platform: Platform, submission: SubmissionRecord) -> bool:
+    """Tell whether one run after the other died without a single new answer; then the submission fails."""
+    if submission.counters.submission_num_completed_competitions > submission.completed_before:
+        platform.records.submissions.patch(submission.id, Patch(set={"vainRuns": 0}))
+        return False
+    counted = platform.records.submissions.patch(submission.id, Patch(increment={"vainRuns": 1}))
+    if counted is None or counted.vain_runs <= MOST_VAIN_RUNS:
+        return False
+    reason = (
+        f"{MOST_VAIN_RUNS} runs in a row were killed before they had one new answer; is the machine short of memory? "
+        f"`./knockem resume {submission.id[:8]}` tries again."
+    )
+    platform.records.submissions.move(submission.id, State.FAILED, reason=reason, sources=(State.RUNNING,))
+    return True
 
 
 @dg.sensor(

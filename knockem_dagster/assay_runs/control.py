@@ -68,5 +68,5 @@ def resume(platform: Platform, submission: SubmissionRecord) -> SubmissionRecord
     submissions = platform.records.submissions
     if submissions.move(submission.id, State.ACCEPTED, sources=(State.FAILED, State.CANCELED)):
         # Dagster runs a request only once for the same key, and the key of a submission's run counts interruptions.
-        submissions.patch(submission.id, Patch(increment={"interruptions": 1}))
+        submissions.patch(submission.id, Patch(set={"vainRuns": 0}, increment={"interruptions": 1}))
     return submissions.get(submission.id)

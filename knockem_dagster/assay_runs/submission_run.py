@@ -111,6 +111,14 @@ class SubmissionRun:
 
     def complete(self) -> None:
         """Tell that every requested assay has its result and the report exists."""
+        results = list(self.records.assay_results.find({"submissionId": self._id}))
+        self.note_assays(
+            completed=len(results),
+            active=0,
+            pending=0,
+            competitions=sum(result.num_competitions for result in results),
+            untestable=sum(result.num_untestable for result in results),
+        )
         self.records.submissions.move(self._id, State.COMPLETED, sources=(State.RUNNING,))
 
     def fail(self, reason: str) -> None:

@@ -76,7 +76,8 @@ class _Slot:
         self._claim: asyncio.Task[Sequence[Attempt]] | None = None
 
     async def run(self) -> None:
-        serving = await self._organism.serve()
+        # Twice, because a container may be killed even while it is greeted, and one-shot commands are so much slower.
+        serving = await self._organism.serve() or await self._organism.serve()
         if serving is None:
             await self._run_one_shots()
             return

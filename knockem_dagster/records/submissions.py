@@ -83,6 +83,7 @@ class SubmissionRecord(Record):
     reason: str | None = Field(default=None, description="why it failed or was canceled")
     lease: LeaseValue = LeaseValue(owner="", until=0.0)
     interruptions: int = Field(default=0, description="how often a run of it died")
+    vain_runs: int = Field(default=0, description="runs in a row that were killed without a new answer")
     started: str | None = Field(default=None, description="when the latest run of it began")
     completed_before: int = Field(default=0, description="competitions completed before the latest run began")
     finished: str | None = None

@@ -12,9 +12,10 @@ from dagster._core.storage.tags import RUN_KEY_TAG
 from assets.partitions import SUBMISSION_JOB
 from knockem_dagster.definitions import build_definitions
 from knockem_dagster.records.submissions import State, SubmissionRecord
+from knockem_dagster.stores.documents import Patch
 from resources.names import SUBMISSION_TAG, SUBMISSIONS
 from sensors.arrivals import new_submissions
-from sensors.upkeep import MOST_VAIN_STARTS, interrupted_submissions
+from sensors.upkeep import MOST_VAIN_RUNS, MOST_VAIN_STARTS, interrupted_submissions
 from tests.services.organisms import write_organism
 from tests.services.platforms import platform_of, study, submitted, tick
 
@@ -79,3 +80,24 @@ def test_submission_whose_runs_never_begin_fails_with_what_to_do(home: Path, ins
     ended = submission(home, id)
     assert ended.state is State.FAILED
     assert f"./knockem resume {id[:8]}" in str(ended.reason)
+
+
+def test_submission_whose_runs_die_without_a_new_answer_fails_and_progress_forgives(
+    home: Path, instance: dg.DagsterInstance
+) -> None:
+    id = submitted(home, study())
+    platform = platform_of(home)
+    submissions = platform.records.submissions
+    assert submissions.acquire_lease(id, "a run that is killed", -1) is not None
+    for _ in range(MOST_VAIN_RUNS):
+        assert len(requests_of(interrupted_submissions, home, instance)) == 1
+    submissions.patch(id, Patch(set={"counters.submissionNumCompletedCompetitions": 5, "completedBefore": 4}))
+    assert len(requests_of(interrupted_submissions, home, instance)) == 1
+    submissions.note_start(id, completed_before=5)
+    for _ in range(MOST_VAIN_RUNS):
+        assert len(requests_of(interrupted_submissions, home, instance)) == 1
+    assert requests_of(interrupted_submissions, home, instance) == []
+    ended = submissions.get(id)
+    platform.close()
+    assert ended.state is State.FAILED
+    assert "resume" in (ended.reason or "")
