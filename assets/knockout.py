@@ -36,25 +36,22 @@ SUMMARY_KEY = "summary/submissions.html"
 @contextmanager
 def submission_run(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> Iterator[SubmissionRun]:
     """Give an asset the run of its submission; what goes wrong is stored with the submission and shown in the UI."""
-    id = context.partition_key
     try:
-        run = runs.of(id, name=context.run.run_id)
+        run = runs.of(context.partition_key, name=context.run.run_id)
+    except KnockemError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+    try:
         yield run
     except SubmissionBusy as busy:
         raise dg.Failure(str(busy), allow_retries=False) from busy
     except SubmissionCanceled as canceled:
         raise dg.DagsterExecutionInterruptedError(str(canceled)) from canceled
     except KnockemError as error:
-        _fail(runs, id, str(error))
+        run.fail(str(error))
         raise dg.Failure(str(error), allow_retries=False) from error
     except Exception as error:
-        _fail(runs, id, f"an error of the platform itself: {error!r}")
+        run.fail(f"an error of the platform itself: {error!r}")
         raise
-
-
-def _fail(runs: SubmissionRuns, id: str, reason: str) -> None:
-    submissions = runs.platform.open().records.submissions
-    submissions.move(id, State.FAILED, reason=reason, sources=(State.ACCEPTED, State.RUNNING))
 
 
 def find(context: dg.AssetExecutionContext, run: SubmissionRun, assay_type: AssayType) -> Finding:
@@ -120,6 +117,7 @@ def table_metadata(table: pd.DataFrame) -> dg.MarkdownMetadataValue:
 def genome(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> dg.MaterializeResult:
     """Take the submission's lease and show its wild type."""
     with submission_run(context, runs) as run:
+        run.call(run.check_image())
         submission = run.submission
         return dg.MaterializeResult(
             metadata={
@@ -139,7 +137,7 @@ def genome(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> dg.Materi
     partitions_def=submissions,
     deps=[genome],
     group_name=GROUP,
-    kinds={"docker", "parquet"},
+    kinds={"parquet"},
     code_version=TABLES["null_distribution"].version,
     check_specs=[
         spec("null_distribution", accounted_for),
@@ -163,7 +161,7 @@ def null_distribution(context: dg.AssetExecutionContext, runs: SubmissionRuns) -
     partitions_def=submissions,
     deps=[null_distribution],
     group_name=GROUP,
-    kinds={"docker", "parquet"},
+    kinds={"parquet"},
     code_version=TABLES["screen"].version,
     check_specs=[spec("screen", accounted_for)],
     description="Every site knocked out alone, at a controlled false discovery rate.",
@@ -181,7 +179,7 @@ def screen(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> dg.Materi
     partitions_def=submissions,
     deps=[null_distribution, screen],
     group_name=GROUP,
-    kinds={"docker", "parquet"},
+    kinds={"parquet"},
     code_version=TABLES["calibration"].version,
     check_specs=[spec("calibration", accounted_for)],
     description="A smear of doses, to see where knockouts begin to be detected.",
@@ -201,7 +199,7 @@ def calibration(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> dg.M
     partitions_def=submissions,
     deps=[calibration],
     group_name=GROUP,
-    kinds={"docker", "parquet"},
+    kinds={"parquet"},
     code_version=TABLES["titration"].version,
     check_specs=[spec("titration", accounted_for)],
     description="Random knockouts at the calibrated doses: the share that is detected.",
@@ -221,7 +219,7 @@ def titration(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> dg.Mat
     partitions_def=submissions,
     deps=[null_distribution],
     group_name=GROUP,
-    kinds={"docker", "parquet"},
+    kinds={"parquet"},
     code_version=TABLES["skeletons"].version,
     check_specs=[spec("skeletons", accounted_for), spec("skeletons", sites_decided)],
     description="What is left when no further site can be knocked out without a detectable loss, several times.",
@@ -241,7 +239,7 @@ def skeletons(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> dg.Mat
     partitions_def=submissions,
     deps=[skeletons],
     group_name=GROUP,
-    kinds={"docker", "parquet"},
+    kinds={"parquet"},
     code_version=TABLES["jackknife"].version,
     check_specs=[spec("jackknife", accounted_for)],
     description="Each site a skeleton kept, knocked out on top of it.",

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from knockem_dagster.assay_runs.ledger import Ledger, Question
@@ -74,19 +75,26 @@ class AssayRun:
     async def compete(self, competitions: Sequence[Competition]) -> list[Answer]:
         """Answer competitions, in the order asked."""
         answers: list[Answer | None] = [None] * len(competitions)
-        in_flight: deque[tuple[int, asyncio.Future[Answer]]] = deque()
+        unanswered = len(answers)
+        complete = asyncio.Event()
+
+        def place(index: int, settled: asyncio.Future[Answer]) -> None:
+            nonlocal unanswered
+            if not settled.cancelled():
+                answers[index] = settled.result()
+            unanswered -= 1
+            if not unanswered:
+                complete.set()
+
         loop = asyncio.get_running_loop()
         for index, competition in enumerate(competitions):
             await self._room.acquire()
             future: asyncio.Future[Answer] = loop.create_future()
-            in_flight.append((index, future))
+            future.add_done_callback(partial(place, index))
             self._asked.append((competition, future))
             self._stir.set()
-            while in_flight and in_flight[0][1].done():
-                position, settled = in_flight.popleft()
-                answers[position] = settled.result()
-        for position, future in in_flight:
-            answers[position] = await future
+        if answers:
+            await complete.wait()
         return [answer for answer in answers if answer is not None]
 
     async def _ask(self) -> None:

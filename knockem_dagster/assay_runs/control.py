@@ -9,7 +9,6 @@ from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.assay_runs.status import is_leased
 from knockem_dagster.errors import KnockemError, SubmissionBusy
 from knockem_dagster.records.submissions import State, SubmissionRecord
-from knockem_dagster.stores.documents import Patch
 
 CANCEL_SECONDS = 8.0
 """How long a cancellation waits for the run to notice; containers are killed at once and again until it has."""
@@ -66,7 +65,5 @@ def resume(platform: Platform, submission: SubmissionRecord) -> SubmissionRecord
             f"A run works on submission {submission.id}; `./knockem status {submission.id[:8]}` shows how far it is."
         )
     submissions = platform.records.submissions
-    if submissions.move(submission.id, State.ACCEPTED, sources=(State.FAILED, State.CANCELED)):
-        # Dagster runs a request only once for the same key, and the key of a submission's run counts interruptions.
-        submissions.patch(submission.id, Patch(set={"vainRuns": 0}, increment={"interruptions": 1}))
+    submissions.reopen(submission.id)
     return submissions.get(submission.id)

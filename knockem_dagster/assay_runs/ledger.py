@@ -68,9 +68,9 @@ class Ledger:
         self, records: Records, submission: SubmissionRecord, assay: AssayRecord, genome: GenomeRecord
     ) -> None:
         self._records = records
-        self._submission = submission
+        self.submission = submission
         self._assay = assay
-        self._genome = genome
+        self.genome = genome
 
     @property
     def assay(self) -> AssayRecord:
@@ -84,13 +84,13 @@ class Ledger:
             competition=competition,
             alpha=self._variant(competition, challenger=False),
             beta=self._variant(competition, challenger=True),
-            seed=competition_seed(self._submission.seed, self._assay.assay_type.value, competition),
+            seed=competition_seed(self.submission.seed, self._assay.assay_type.value, competition),
         )
 
     def _variant(self, competition: Competition, *, challenger: bool) -> GenomeVariant:
         knockout = competition.challenger if challenger else competition.background
         wild_type = knockout.is_wild_type
-        id = self._genome.id if wild_type else variant_id(self._submission.id, knockout.to_bytes())
+        id = self.genome.id if wild_type else variant_id(self.submission.id, knockout.to_bytes())
         return GenomeVariant(id, knockout)
 
     def open(self, questions: Sequence[Question]) -> dict[str, Counts]:
@@ -99,8 +99,8 @@ class Ledger:
         A question asked before without an answer gets its tries counted; attempts that never
         ended were lost with the run that made them, and are recorded so, without blame.
         """
-        known = self._records.competition_results.documents.get_many("competitionResults", [q.id for q in questions])
-        answers = {id: CountsValue.model_validate(found["result"]).to_counts() for id, found in known.items()}
+        known = self._records.competition_results.get_many([question.id for question in questions])
+        answers = {id: found.result.to_counts() for id, found in known.items()}
         waiting = [question for question in questions if question.id not in answers]
         new = self._records.documents.bulk([*self._questions(waiting), *self._genomes(waiting)])
         asked_before = [question for question, is_new in zip(waiting, new, strict=False) if not is_new]
@@ -113,7 +113,7 @@ class Ledger:
             *self._records.competitions.additions(
                 CompetitionRecord(
                     id=question.id,
-                    submission_id=self._submission.id,
+                    submission_id=self.submission.id,
                     assay_id=self._assay.id,
                     genome_id_alpha=question.alpha.id,
                     genome_id_beta=question.beta.id,
@@ -121,7 +121,7 @@ class Ledger:
                     purpose=question.competition.purpose,
                     replicate=question.competition.replicate,
                     seed=question.seed,
-                    user_email=self._submission.user_email,
+                    user_email=self.submission.user_email,
                 )
                 for question in questions
             )
@@ -134,7 +134,7 @@ class Ledger:
             for variant in (question.alpha, question.beta)
             if not variant.knockout.is_wild_type
         }
-        return [*self._records.genomes.additions(self._genome.variant(knockout) for knockout in variants.values())]
+        return [*self._records.genomes.additions(self.genome.variant(knockout) for knockout in variants.values())]
 
     def _take_up(self, questions: Sequence[Question]) -> None:
         """Count the tries that earlier runs made at these questions."""
@@ -151,21 +151,25 @@ class Ledger:
                 if result is None:
                     lost = AttemptOutcome(attempt, Outcome.LOST, tail="the run ended before this attempt did")
                     abandoned.append(self._attempt_result(lost, blameless=True))
-                elif not result.blameless:
+                elif self._counts(result):
                     question.note(result.outcome, result.tail)
             unsettled = [ids[id] for id in made]
         self._records.attempt_results.add_many(abandoned)
+
+    def _counts(self, result: CompetitionAttemptResultRecord) -> bool:
+        """Tell whether an earlier attempt's end counts: not when it was lost with its run, nor before a resume."""
+        return not result.blameless and result.datetime > (self.submission.resumed or "")
 
     def begin(self, attempts: Sequence[Attempt], numbers: Mapping[str, int]) -> None:
         """Record attempts before they start; `numbers` gives the number of each by its id."""
         self._records.attempts.add_many(
             CompetitionAttemptRecord(
                 id=attempt.id,
-                submission_id=self._submission.id,
+                submission_id=self.submission.id,
                 assay_id=self._assay.id,
                 competition_id=attempt.competition_id,
                 number=numbers[attempt.id],
-                user_email=self._submission.user_email,
+                user_email=self.submission.user_email,
             )
             for attempt in attempts
         )
@@ -173,37 +177,34 @@ class Ledger:
     def end(self, outcomes: Sequence[AttemptOutcome]) -> dict[str, Counts]:
         """Record ended attempts; return the answers that now stand, by competition id.
 
-        The first result wins: where another was recorded meanwhile, that one stands.
+        The first result wins: where another was recorded meanwhile, that one stands. Results come first in the
+        batch, so that a store that keeps only its beginning loses no answer.
         """
-        operations: list[Operation] = []
-        winners: list[AttemptOutcome] = []
+        answers: dict[str, Counts] = {}
+        results: list[Operation] = []
         for ended in outcomes:
-            operations.extend(self._records.attempt_results.additions([self._attempt_result(ended)]))
             if ended.counts is not None:
-                winners.append(ended)
-                operations.extend(self._records.competition_results.additions([self._result(ended, ended.counts)]))
-        stored = iter(self._records.documents.bulk(operations))
-        beaten: list[str] = []
-        for ended in outcomes:
-            next(stored)
-            if ended.counts is not None and not next(stored):
-                beaten.append(ended.attempt.competition_id)
-        answers = {ended.attempt.competition_id: ended.counts for ended in winners if ended.counts is not None}
+                answers[ended.attempt.competition_id] = ended.counts
+                results.extend(self._records.competition_results.additions([self._result(ended, ended.counts)]))
+        tries = self._records.attempt_results.additions(self._attempt_result(ended) for ended in outcomes)
+        stored = self._records.documents.bulk([*results, *tries])
+        answered = [ended.attempt.competition_id for ended in outcomes if ended.counts is not None]
+        beaten = [id for id, is_new in zip(answered, stored, strict=False) if not is_new]
         for id, record in self._records.competition_results.get_many(beaten).items():
             answers[id] = record.result.to_counts()
         return answers
 
     def _attempt_result(self, ended: AttemptOutcome, *, blameless: bool = False) -> CompetitionAttemptResultRecord:
-        return CompetitionAttemptResultRecord.of(ended, user_email=self._submission.user_email, blameless=blameless)
+        return CompetitionAttemptResultRecord.of(ended, user_email=self.submission.user_email, blameless=blameless)
 
     def _result(self, ended: AttemptOutcome, counts: Counts) -> CompetitionResultRecord:
         return CompetitionResultRecord(
             id=ended.attempt.competition_id,
-            submission_id=self._submission.id,
+            submission_id=self.submission.id,
             assay_id=self._assay.id,
             competition_attempt_id=ended.attempt.id,
             genome_id_beta=ended.attempt.beta.id,
             num_knockout_sites=ended.attempt.beta.knockout.dose,
             result=CountsValue.of(counts),
-            user_email=self._submission.user_email,
+            user_email=self.submission.user_email,
         )

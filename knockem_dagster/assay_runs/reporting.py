@@ -153,7 +153,8 @@ def losses_of(
         if not succeeded and not ended.blameless:
             last_line = ended.tail.strip().rsplit("\n", 1)[-1]
             kind = f"{ended.outcome.value}: {last_line[:40]}"
-            examples.setdefault(kind, FailedAttempt(ended.outcome.value, ended.exit_code, ended.tail))
+            if len(examples) < MOST_EXAMPLES:
+                examples.setdefault(kind, FailedAttempt(ended.outcome.value, ended.exit_code, ended.tail))
     asked = sum(result.num_competitions for result in results)
     untestable = sum(result.num_untestable for result in results)
     return LossFacts(
@@ -163,7 +164,7 @@ def losses_of(
         attempts=dict(attempts),
         slot_seconds=seconds[True] + seconds[False],
         failed_slot_seconds=seconds[False],
-        examples=list(examples.values())[:MOST_EXAMPLES],
+        examples=list(examples.values()),
         untested_sites=untested_sites,
     )
 

@@ -97,7 +97,8 @@ def submission_status(records: Records, submission: SubmissionRecord) -> Submiss
     counters = submission.counters
     done, total = counters.submission_num_completed_competitions, expected_total(submission)
     assays = len(with_needs(frozenset(submission.assay_types)))
-    rate = _mean_rate(submission, done)
+    is_worked_on = is_leased(submission)
+    rate = _mean_rate(submission, done) if is_worked_on or submission.state.is_final else None
     return SubmissionStatus(
         id=submission.id,
         state=submission.state,
@@ -109,14 +110,14 @@ def submission_status(records: Records, submission: SubmissionRecord) -> Submiss
         assays_done=assays if submission.state is State.COMPLETED else counters.submission_num_completed_assays,
         assays_total=assays,
         done=done,
-        active=counters.submission_num_active_competitions,
+        active=counters.submission_num_active_competitions if is_worked_on else 0,
         total=total,
         untestable=submission.untestable_competitions,
         rate=rate,
         seconds_left=None if not rate or submission.state.is_final else (total - done) / rate,
         attempts=_attempts_by_outcome(records, submission.id),
         interruptions=submission.interruptions,
-        is_worked_on=is_leased(submission),
+        is_worked_on=is_worked_on,
         submitted=submission.datetime,
         started=submission.started,
         finished=submission.finished,

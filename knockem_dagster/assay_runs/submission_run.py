@@ -10,6 +10,7 @@ import asyncio
 import os
 import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import Any, TypeVar
@@ -19,7 +20,7 @@ from knockem_dagster.assay_runs.ledger import Ledger
 from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.containers.contract import Organism
 from knockem_dagster.containers.runtime import ContainerSpec, Image, Limits
-from knockem_dagster.errors import KnockemError, SubmissionBusy, SubmissionCanceled
+from knockem_dagster.errors import ContainerError, KnockemError, StoreError, SubmissionBusy, SubmissionCanceled
 from knockem_dagster.jobs.in_process import InProcessSource
 from knockem_dagster.jobs.worker import Worker
 from knockem_dagster.knockout.competitions import Compete
@@ -48,11 +49,7 @@ class SubmissionRun:
         self.objects = platform.objects
         self._id = submission_id
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{name}"
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name=f"submission {submission_id[:8]}", daemon=True
-        )
-        self._background: set[asyncio.Task[None]] = set()
+        self._failure: str | None = None
         self._source: InProcessSource | None = None
         self._worker: asyncio.Task[None] | None = None
         self._heart: asyncio.Task[None] | None = None
@@ -62,27 +59,32 @@ class SubmissionRun:
         self.on_progress: Callable[[str], object] = lambda text: None
 
     def __enter__(self) -> SubmissionRun:
+        found = self.records.submissions.get(self._id)
+        self.genome = self.records.genomes.get(found.genome_id)
         seconds = self.platform.settings.lease_seconds
         submission = self.records.submissions.acquire_lease(self._id, self._owner, seconds)
         if submission is None:
-            self._loop.close()
-            current = self.records.submissions.get(self._id)
-            if current.state.is_final:
-                raise SubmissionBusy(
-                    f"Submission {self._id} is {current.state.value} already; there is nothing to run. "
-                    f"One that failed or was canceled `./knockem resume {self._id[:8]}` opens again."
-                )
-            raise SubmissionBusy(
-                f"Another run ({current.lease.owner}) works on submission {self._id}; this one ends. "
-                "If that run has died, its lease lapses within seconds and `./knockem up` goes on with it."
-            )
+            raise self._busy()
         done = submission.counters.submission_num_completed_competitions
         self.records.submissions.note_start(self._id, completed_before=done)
         self.submission = submission
-        self.genome = self.records.genomes.get(submission.genome_id)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name=f"submission {self._id[:8]}", daemon=True)
         self._thread.start()
         self._heart = asyncio.run_coroutine_threadsafe(self._begin(), self._loop).result()
         return self
+
+    def _busy(self) -> SubmissionBusy:
+        current = self.records.submissions.get(self._id)
+        if current.state.is_final:
+            return SubmissionBusy(
+                f"Submission {self._id} is {current.state.value} already; there is nothing to run. "
+                f"One that failed or was canceled `./knockem resume {self._id[:8]}` opens again."
+            )
+        return SubmissionBusy(
+            f"Another run ({current.lease.owner}) works on submission {self._id}; this one ends. "
+            "If that run has died, its lease lapses within seconds and `./knockem up` goes on with it."
+        )
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -99,7 +101,12 @@ class SubmissionRun:
         return organism_of(self.platform, self.submission, self.genome)
 
     def perform(self, assay_type: AssayType, assay: Callable[[Compete], Awaitable[T]]) -> T:
-        """Run an assay to its end on the durable `compete`. Blocks; raises what the assay raises."""
+        """Run an assay to its end on the durable `compete`. Blocks; raises what the assay raises.
+
+        Raises SubmissionBusy once the submission has failed.
+        """
+        if self._failure is not None:
+            raise SubmissionBusy(f"Submission {self._id} has failed already, so nothing more is asked: {self._failure}")
         try:
             return self._wait(self._perform(assay_type, assay))
         finally:
@@ -110,7 +117,10 @@ class SubmissionRun:
         return self._wait(work)
 
     def complete(self) -> None:
-        """Tell that every requested assay has its result and the report exists."""
+        """Tell that every requested assay has its result and the report exists.
+
+        Raises SubmissionBusy when the submission is no longer this run's to complete.
+        """
         results = list(self.records.assay_results.find({"submissionId": self._id}))
         self.note_assays(
             completed=len(results),
@@ -119,11 +129,15 @@ class SubmissionRun:
             competitions=sum(result.num_competitions for result in results),
             untestable=sum(result.num_untestable for result in results),
         )
-        self.records.submissions.move(self._id, State.COMPLETED, sources=(State.RUNNING,))
+        if not self.records.submissions.move(self._id, State.COMPLETED, sources=(State.RUNNING,), owner=self._owner):
+            raise self._busy()
 
     def fail(self, reason: str) -> None:
-        """Tell that the submission cannot be completed, and why."""
-        self.records.submissions.move(self._id, State.FAILED, reason=reason, sources=(State.RUNNING,))
+        """Tell that the submission cannot be completed, and why; nothing happens if another run has it by now."""
+        self._failure = reason
+        self.records.submissions.move(
+            self._id, State.FAILED, reason=reason, sources=(State.RUNNING,), owner=self._owner
+        )
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         """Wait for work in the loop, telling `on_progress` at doubling intervals how far it is."""
@@ -135,7 +149,7 @@ class SubmissionRun:
                     return future.result(timeout=interval)
                 except TimeoutError:
                     if future.done():
-                        raise
+                        return future.result()
                     interval *= 2
                     progress = self.progress
                     self.on_progress(f"{progress.answered:,} competitions answered, {progress.untestable:,} untestable")
@@ -155,6 +169,22 @@ class SubmissionRun:
         except BaseExceptionGroup as several:
             raise _first_of(several) from several
 
+    async def check_image(self) -> None:
+        """Make sure that the image is still the one that was accepted: results of two must not be mixed.
+
+        Raises ContainerError when it is not there any more, or is another.
+        """
+        submission = self.submission
+        if submission.container_runtime == "docker":
+            return  # run by its digest, whatever its name stands for by now
+        image = await self.platform.runtime("process").resolve(submission.container_image)
+        if image.digest != submission.image_digest:
+            raise ContainerError(
+                f"The organism {submission.container_image} has changed since the study was accepted (it is "
+                f"{image.digest[:19]}, it was {submission.image_digest[:19]}), and results of two organisms must not "
+                f"be mixed. Put it back and `./knockem resume {self._id[:8]}`, or submit it with another seed."
+            )
+
     async def _perform(self, assay_type: AssayType, assay: Callable[[Compete], Awaitable[T]]) -> T:
         submission = self.submission
         record = await asyncio.to_thread(self.records.assays.get, assay_id(submission.id, assay_type))
@@ -162,12 +192,16 @@ class SubmissionRun:
         source = self._working()
         run = AssayRun(ledger, source, max_active=submission.max_active, max_fail=submission.max_fail)
         self.progress = run.progress
-        async with asyncio.TaskGroup() as group:
-            assert self._worker is not None
-            guard = group.create_task(_follow(self._worker))
-            async with run:
-                result = await assay(run.compete)
-            guard.cancel()
+        try:
+            async with asyncio.TaskGroup() as group:
+                assert self._worker is not None
+                guard = group.create_task(_follow(self._worker))
+                async with run:
+                    result = await assay(run.compete)
+                guard.cancel()
+        except BaseException:
+            await self._stop_working()  # attempts still under way must not be heard by the next assay
+            raise
         return result
 
     def _working(self) -> InProcessSource:
@@ -183,19 +217,30 @@ class SubmissionRun:
         return self._loop.create_task(self._beat())
 
     async def _beat(self) -> None:
-        """Renew the lease, report progress, and end the run when it was canceled or lost the lease."""
+        """Renew the lease, report progress, and end the run when it was canceled or lost the lease.
+
+        A store that is away for a moment is asked again for as long as the lease lasts.
+        """
         seconds = self.platform.settings.lease_seconds
+        renewed = time.monotonic()
         while True:
             await asyncio.sleep(min(BEAT_SECONDS, seconds / 4))
-            held = await asyncio.to_thread(self.records.submissions.acquire_lease, self._id, self._owner, seconds)
-            if held is None:
-                current = await asyncio.to_thread(self.records.submissions.find_one, self._id)
-                if current is None or current.state is State.CANCELED:
-                    raise SubmissionCanceled(f"Submission {self._id} was canceled.")
-                raise SubmissionBusy(
-                    f"The lease on submission {self._id} went to {current.lease.owner}; this run ends."
-                )
-            await asyncio.to_thread(self.report_progress)
+            try:
+                held = await asyncio.to_thread(self.records.submissions.acquire_lease, self._id, self._owner, seconds)
+                if held is None:
+                    raise await asyncio.to_thread(self._reason_to_end)
+                renewed = time.monotonic()
+                await asyncio.to_thread(self.report_progress)
+            except StoreError:
+                if time.monotonic() - renewed > seconds:
+                    raise
+
+    def _reason_to_end(self) -> KnockemError:
+        """Return why the lease cannot be renewed."""
+        current = self.records.submissions.find_one(self._id)
+        if current is None or current.state is State.CANCELED:
+            return SubmissionCanceled(f"Submission {self._id} was canceled.")
+        return self._busy()
 
     def report_progress(self) -> None:
         """Write the progress counters to the submission."""
@@ -222,13 +267,21 @@ class SubmissionRun:
         self.records.submissions.patch(self._id, Patch(set=counters))
         self.report_progress()
 
-    async def _finish(self) -> None:
+    async def _stop_working(self) -> None:
+        """End the worker with its containers; the next assay gets a new one."""
+        worker, self._worker = self._worker, None
         if self._source is not None:
             await self._source.close()
-        tasks = [task for task in (self._heart, self._worker) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+            self._source = None
+        if worker is not None:
+            worker.cancel()
+            await asyncio.gather(worker, return_exceptions=True)
+
+    async def _finish(self) -> None:
+        await self._stop_working()
+        if self._heart is not None:
+            self._heart.cancel()
+            await asyncio.gather(self._heart, return_exceptions=True)
         await self._loop.shutdown_default_executor()
 
 

@@ -50,7 +50,7 @@ def list_submissions(
     for submission in found:
         table.add_row(
             short(submission.id),
-            _coloured(submission.state),
+            _state(submission.state, is_worked_on=is_leased(submission)),
             escape(submission.container_image),
             f"{submission.num_sites:,}",
             f"{submission.counters.submission_num_completed_competitions:,}",
@@ -58,6 +58,12 @@ def list_submissions(
             moment(submission.datetime),
         )
     for_people().print(table)
+
+
+def _state(state: State, *, is_worked_on: bool) -> str:
+    """Return the state for people: what is running without a run was interrupted."""
+    shown = "interrupted" if state is State.RUNNING and not is_worked_on else state.value
+    return f"[{_COLOURS[state]}]{shown}[/]"
 
 
 def status(submission: SubmissionId, as_json: AsJson = False) -> None:
@@ -105,14 +111,11 @@ def _listed(submission: SubmissionRecord) -> dict[str, object]:
     }
 
 
-def _coloured(state: State) -> str:
-    return f"[{_COLOURS[state]}]{state.value}[/]"
-
-
 def _show(found: SubmissionStatus) -> None:
     lines = Table.grid(padding=(0, 2))
     lines.add_row("submission", found.id)
-    lines.add_row("state", _coloured(found.state) + ("" if found.reason is None else f": {escape(found.reason)}"))
+    state = _state(found.state, is_worked_on=found.is_worked_on)
+    lines.add_row("state", state + ("" if found.reason is None else f": {escape(found.reason)}"))
     lines.add_row("organism", f"{escape(found.organism)} ({found.runtime}), {counted(found.sites, 'site')}")
     lines.add_row("assays", f"{found.assays_done} of {found.assays_total} done")
     expected = "" if found.state is State.COMPLETED else f" of about {found.total:,}"
@@ -144,7 +147,9 @@ def _next_step(found: SubmissionStatus) -> str:
     match found.state:
         case State.COMPLETED:
             return f"`./knockem report {id}` shows the report, `./knockem export {id} DIR` its tables."
-        case State.FAILED | State.CANCELED:
+        case State.CANCELED:
+            return f"`./knockem resume {id}` goes on with it, `./knockem purge {id}` removes it."
+        case State.FAILED:
             return f"`./knockem logs {id} --failed` shows what went wrong; `./knockem resume {id}` goes on with it."
         case _ if not found.is_worked_on:
             return f"Nobody works on it at this moment: `./knockem up` does, or `./knockem resume {id} --wait` here."

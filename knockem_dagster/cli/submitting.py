@@ -38,7 +38,7 @@ def submit(
         expected = (
             f"{file}: {counted(accepted.submission.num_sites, 'site')}; about "
             f"{counted(timing.expected_competitions, 'competition')}, {clock(timing.expected_seconds)} at "
-            f"{1000 * max(timing.seconds_each):,.1f} ms each at most"
+            f"{1000 * max(timing.seconds_each):,.1f} ms each, if the machine has nothing else to do"
         )
         aside().print(expected, markup=False, soft_wrap=True)
         if timing.expected_seconds > LONG_SECONDS and not yes:

@@ -21,6 +21,8 @@ from scipy import stats
 
 from knockem_dagster.errors import AssayError
 
+_SMALLEST_SPREAD = 1e-12
+"""Relative to the bound: scores are ratios of counts, so what differs by less differs by rounding alone."""
 _TOLERANCE = 1e-6
 """Relative slack of the stated unit: counts are integers, so an effect of exactly one unit may score a hair less."""
 
@@ -68,7 +70,7 @@ class NullDistribution:
             raise AssayError(
                 f"{values.size} null competitions cannot tell noise from effect: ask for at least 2 (100 are usual)"
             )
-        if values.min() == values.max():
+        if float(values.std(ddof=1)) == 0 or float(np.ptp(values / bound)) < _SMALLEST_SPREAD:
             return cls._without_noise(values, bound=bound, level=level, stated_unit=stated_unit)
         angles = np.arcsin(np.clip(values / bound, -1.0, 1.0))
         angle_mean, angle_sd = float(angles.mean()), float(angles.std(ddof=1))

@@ -29,6 +29,14 @@ class State(StrEnum):
         return self in {State.COMPLETED, State.FAILED, State.CANCELED}
 
 
+_COUNTERS_OF_WORK = (
+    "counters.submissionNumActiveAssays",
+    "counters.submissionNumPendingAssays",
+    "counters.submissionNumActiveCompetitions",
+    "counters.submissionNumPendingCompetitions",
+)
+
+
 class LimitsValue(Value):
     """What one container of the submission may use."""
 
@@ -82,7 +90,11 @@ class SubmissionRecord(Record):
     state: State = State.ACCEPTED
     reason: str | None = Field(default=None, description="why it failed or was canceled")
     lease: LeaseValue = LeaseValue(owner="", until=0.0)
-    interruptions: int = Field(default=0, description="how often a run of it died")
+    interruptions: int = Field(default=0, description="how often a run of it died, or its user resumed it")
+    resumed: str | None = Field(
+        default=None, description="when its user last resumed it: earlier failures are forgiven"
+    )
+    vain_starts: int = Field(default=0, description="runs in a row that ended before they began to work")
     vain_runs: int = Field(default=0, description="runs in a row that were killed without a new answer")
     started: str | None = Field(default=None, description="when the latest run of it began")
     completed_before: int = Field(default=0, description="competitions completed before the latest run began")
@@ -116,20 +128,36 @@ class SubmissionRepository(Repository[SubmissionRecord]):
 
     def note_start(self, id: str, *, completed_before: int) -> None:
         """Note that a run of the submission begins now."""
-        self.patch(id, Patch(set={"started": now(), "completedBefore": completed_before}))
+        self.patch(id, Patch(set={"started": now(), "completedBefore": completed_before, "vainStarts": 0}))
 
-    def move(self, id: str, state: State, *, reason: str | None = None, sources: tuple[State, ...]) -> bool:
-        """Change the state if it is one of `sources`; tell whether it was."""
+    def move(
+        self, id: str, state: State, *, sources: tuple[State, ...], reason: str | None = None, owner: str | None = None
+    ) -> bool:
+        """Change the state if it is one of `sources` and, where given, `owner` holds the lease; tell whether it was.
+
+        In a final state nothing is active or pending any more.
+        """
         changes: dict[str, Any] = {"state": state.value}
         if state.is_final:
-            changes["finished"] = now()
-        unset = () if reason else ("reason",)
+            changes |= {"finished": now(), **dict.fromkeys(_COUNTERS_OF_WORK, 0)}
         if reason:
             changes["reason"] = reason
-        if state is State.ACCEPTED:
-            unset = ("reason", "finished")
-        where = {"_id": id, "state": {"$in": [source.value for source in sources]}}
-        return self.documents.claim(self.name, where, Patch(set=changes, unset=unset)) is not None
+        where: dict[str, Any] = {"_id": id, "state": {"$in": [source.value for source in sources]}}
+        if owner is not None:
+            where["lease.owner"] = owner
+        patch = Patch(set=changes, unset=() if reason else ("reason",))
+        return self.documents.claim(self.name, where, patch) is not None
+
+    def reopen(self, id: str) -> bool:
+        """Accept a failed or canceled submission again, forgiving what failed before; tell whether it was one."""
+        # Dagster runs a request only once for the same key, and the key of a submission's run counts interruptions.
+        patch = Patch(
+            set={"state": State.ACCEPTED.value, "resumed": now(), "vainRuns": 0, "vainStarts": 0},
+            unset=("reason", "finished"),
+            increment={"interruptions": 1},
+        )
+        closed = {"$in": [State.FAILED.value, State.CANCELED.value]}
+        return self.documents.claim(self.name, {"_id": id, "state": closed}, patch) is not None
 
     def resolve(self, prefix: str) -> SubmissionRecord:
         """Return the one submission whose id starts with `prefix`. Raises KnockemError for none or several."""

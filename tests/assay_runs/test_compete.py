@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +20,9 @@ from knockem_dagster.knockout.knockouts import KnockoutSet
 from knockem_dagster.records.assays import AssayRecord, AssayType, assay_id
 from knockem_dagster.records.catalog import COLLECTIONS, Records
 from knockem_dagster.records.genomes import wild_type, wild_type_id
+from knockem_dagster.records.record import now
 from knockem_dagster.records.submissions import SubmissionRecord
+from knockem_dagster.stores.documents import Operation, PutNew
 from knockem_dagster.stores.sqlite_documents import SqliteDocuments
 
 SITES = 40
@@ -189,6 +191,47 @@ def test_attempts_lost_with_their_container_have_a_cap_of_their_own(ledger: Ledg
     answers, tried = run_assay(ledger, lose, ask(2), max_fail=1)
     assert all(isinstance(answer, Untestable) for answer in answers)
     assert set(tried.by_competition.values()) == {LOSSES_ALLOWED}
+
+
+def test_user_who_resumes_gives_failed_competitions_a_new_chance(ledger: Ledger, records: Records) -> None:
+    answers, _ = run_assay(ledger, fails, ask(4))
+    assert all(isinstance(answer, Untestable) for answer in answers)
+    resumed = ledger.submission.model_copy(update={"resumed": now()})
+    again, tried = run_assay(Ledger(records, resumed, ledger.assay, ledger.genome), succeeds, ask(4))
+    assert all(isinstance(answer, Counts) for answer in again)
+    assert set(tried.by_competition.values()) == {1}
+    where = {"submissionId": resumed.id}
+    assert {record.number for record in records.attempts.find(where)} == {1, 2, 3, 4}
+
+
+class KeepsTheBeginning(SqliteDocuments):
+    """A store that dies within a batch of outcomes and keeps its beginning, as MongoDB may."""
+
+    kept: float = 1.0
+
+    def bulk(self, operations: Sequence[Operation]) -> list[bool]:
+        named = {each.collection for each in operations if isinstance(each, PutNew)}
+        if self.kept == 1.0 or "competitionAttemptResults" not in named:
+            return super().bulk(operations)
+        super().bulk(operations[: int(self.kept * len(operations))])
+        raise StoreError("the store went away")
+
+
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.8])
+def test_batch_stored_in_part_loses_no_answer(ledger: Ledger, tmp_path: Path, kept: float) -> None:
+    documents = KeepsTheBeginning(tmp_path / "half" / "documents.sqlite", COLLECTIONS)
+    half = Records(documents)
+    documents.kept = kept
+    halved = Ledger(half, ledger.submission, ledger.assay, ledger.genome)
+    with pytest.raises(BaseExceptionGroup):
+        run_assay(halved, succeeds, ask(8), max_fail=1)
+    documents.kept = 1.0
+    where = {"submissionId": ledger.submission.id}
+    before = documents.count("competitionResults", where)
+    answers, tried = run_assay(halved, succeeds, ask(8), max_fail=1)
+    assert all(isinstance(answer, Counts) for answer in answers)
+    assert len(tried.attempts) == 8 - before
+    half.close()
 
 
 def test_lost_attempt_does_not_count_towards_max_fail(ledger: Ledger) -> None:

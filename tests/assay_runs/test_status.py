@@ -39,7 +39,8 @@ def test_losses_are_counted_by_outcome(platform: Platform) -> None:
 def test_rate_and_time_left_come_from_the_start(platform: Platform) -> None:
     counters = CountersValue(submission_num_completed_competitions=100)
     times = {"started": "2026-01-01T00:00:00+00:00", "finished": "2026-01-01T00:00:10+00:00"}
-    running = a_submission(state=State.RUNNING, counters=counters, expected_competitions=150, **times)
+    lease = LeaseValue(owner="a run", until=4e9)
+    running = a_submission(state=State.RUNNING, lease=lease, counters=counters, expected_competitions=150, **times)
     status = submission_status(platform.records, running)
     assert (status.rate, status.seconds_left) == (10.0, 5.0)
     done = submission_status(platform.records, running.model_copy(update={"state": State.COMPLETED}))

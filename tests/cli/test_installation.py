@@ -140,6 +140,8 @@ def test_of_two_first_runs_one_installs_and_both_start(tmp_path: Path, pipes: di
 def test_an_ended_installation_ends_its_installer_and_the_next_run_repairs(
     tmp_path: Path, pipes: dict[str, str], number: signal.Signals
 ):
+    if signal.getsignal(number) is signal.SIG_IGN:  # as under nohup, and what is started would ignore it too
+        signal.signal(number, signal.SIG_DFL)
     checkout = make_checkout(tmp_path / "checkout")
     path = _path_with(tmp_path, INSTALLS_WHEN_RELEASED)
     first = _begin(checkout, path, pipes)

@@ -201,8 +201,11 @@ def test_state_moves_only_from_where_it_may(records: Records) -> None:
     assert not records.submissions.move(ID, State.COMPLETED, sources=(State.RUNNING,))
     assert records.submissions.get(ID).reason == "by its user"
     assert records.submissions.get(ID).finished is not None
-    assert records.submissions.move(ID, State.ACCEPTED, sources=(State.CANCELED,))
-    assert (records.submissions.get(ID).reason, records.submissions.get(ID).finished) == (None, None)
+    assert records.submissions.reopen(ID)
+    again = records.submissions.get(ID)
+    assert (again.state, again.reason, again.finished) == (State.ACCEPTED, None, None)
+    assert (again.interruptions, again.resumed is not None) == (1, True)
+    assert not records.submissions.reopen(ID)
 
 
 def test_submission_is_found_by_the_beginning_of_its_id(records: Records) -> None:

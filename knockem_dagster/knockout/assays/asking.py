@@ -60,8 +60,8 @@ def require_answers(asked: Sequence[Asked], assay: str) -> list[tuple[Competitio
     if lost:
         raise AssayError(
             f"{assay}: {len(lost)} of {len(asked)} competitions stayed untestable after replacements of up to "
-            f"{_MOST_ASKS_PER_ANSWER} times as many; first reason: {lost[0].reason}. Run `knockem check` on the image "
-            "and raise maxFail or timeoutSeconds if its failures pass"
+            f"{_MOST_ASKS_PER_ANSWER} times as many; first reason: {lost[0].reason}. If what made them fail "
+            "has passed, resume the study; else run `./knockem check`, mend the organism and submit it again"
         )
     return [(one.competition, one.answer) for one in asked if isinstance(one.answer, Counts)]
 
@@ -71,8 +71,8 @@ def require_tolerable(untested: Sequence[Untestable], *, asked: int, tolerated: 
     if len(untested) > tolerated * asked:
         raise AssayError(
             f"{assay}: {len(untested)} of {asked} competitions were untestable, more than the tolerated share of "
-            f"{tolerated:g}; first reason: {untested[0].reason}. Mend the image, raise maxFail, or tolerate more "
-            "untested sites"
+            f"{tolerated:g}; first reason: {untested[0].reason}. If what made them fail has passed, resume the study; "
+            "else mend the organism, or allow more (maxFail, timeoutSeconds, toleratedUntested), and submit it again"
         )
 
 
