@@ -21,17 +21,21 @@ from assets.partitions import SUBMISSION_JOB
 from assets.selection import selection_of
 from assets.trial import try_image
 from knockem_dagster.assay_runs.platform import Platform
-from knockem_dagster.errors import KnockemError, StoreError
+from knockem_dagster.errors import KnockemError, SettingsError, StoreError
 from knockem_dagster.records.submissions import State
 from knockem_dagster.settings import Settings
 from resources.dagster_storage import forget, runs_of
 from resources.names import SUBMISSION_TAG, SUBMISSIONS, USER_TAG
 from resources.platform import PlatformResource, SubmissionRuns
 from sensors.arrivals import new_submissions, submission_uploads, uploaded_submissions
+from sensors.dead_runs import settle_dead_runs
 from sensors.schedules import retention, retention_schedule, summary_schedule
-from sensors.upkeep import interrupted_submissions, leftovers, settle_dead_runs
+from sensors.upkeep import interrupted_submissions, leftovers
 
 ROOT = Path(__file__).parent.parent
+DAGSTER_HOME = "DAGSTER_HOME"
+OUR_MARK = b"# Dagster's own storage and daemons for one machine"
+"""How a configuration begins that this package wrote and may write anew."""
 LEAST_FREE_BYTES = 1 << 20
 """With less than this SQLite cannot even read: it needs room for its log."""
 SUBMISSION_ASSETS = [
@@ -73,37 +77,84 @@ def defs() -> dg.Definitions:
     return build_definitions()
 
 
+def dagster_home(settings: Settings) -> Path:
+    """Return Dagster's own folder: DAGSTER_HOME where that is set, else one below home.
+
+    Raises SettingsError when DAGSTER_HOME is no folder.
+    """
+    chosen = os.environ.get(DAGSTER_HOME)
+    if not chosen:
+        return settings.folder / "dagster"
+    if not Path(chosen).is_absolute() or not Path(chosen).is_dir():
+        raise SettingsError(
+            f"DAGSTER_HOME is {chosen}: it must be the whole path of a folder that exists. Make that folder, or unset "
+            f"DAGSTER_HOME: Dagster's storage is then below {settings.folder}."
+        )
+    return Path(chosen)
+
+
 def prepare_dagster_home(settings: Settings) -> Path:
-    """Make Dagster's own folder, with the configuration that the repository keeps in deploy/."""
-    home = settings.folder / "dagster"
+    """Return Dagster's own folder; the one below home is made, with the configuration that deploy/ keeps.
+
+    A DAGSTER_HOME that is set belongs to its user, as does a configuration that does not begin as ours does: they
+    are left as they are.
+    """
+    home = dagster_home(settings)
+    if os.environ.get(DAGSTER_HOME):
+        return home
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     configuration = home / "dagster.yaml"
     wanted = (ROOT / "deploy" / "dagster.yaml").read_bytes()
-    if not configuration.is_file() or configuration.read_bytes() != wanted:
+    if _may_be_written(configuration, wanted):
         partial = configuration.with_suffix(f".{os.getpid()}")
         partial.write_bytes(wanted)
         partial.replace(configuration)
     return home
 
 
+def _may_be_written(configuration: Path, wanted: bytes) -> bool:
+    """Tell whether a configuration is missing, or an older one of ours. A link is a choice, wherever it leads."""
+    if configuration.is_symlink():
+        return False
+    if not configuration.exists():
+        return True
+    found = configuration.read_bytes()
+    return found != wanted and found.startswith(OUR_MARK)
+
+
 @contextmanager
 def dagster_instance(settings: Settings) -> Generator[dg.DagsterInstance]:
     """Open Dagster's own storage. Raises StoreError where it cannot be used."""
+    home = dagster_home(settings)
     try:
-        home = prepare_dagster_home(settings)
-        os.environ["DAGSTER_HOME"] = str(home)
-        with dg.DagsterInstance.from_config(str(home)) as instance:
+        prepare_dagster_home(settings)
+        with _naming(home), dg.DagsterInstance.from_config(str(home)) as instance:
             yield instance
     except (DBAPIError, OSError) as error:
-        raise StoreError(_why_unusable(settings.folder, error)) from error
+        raise StoreError(_why_unusable(home, error)) from error
 
 
-def _why_unusable(folder: Path, error: DBAPIError | OSError) -> str:
+@contextmanager
+def _naming(home: Path) -> Generator[None]:
+    """Name Dagster's folder to what Dagster starts, for as long as the block lasts."""
+    before = os.environ.get(DAGSTER_HOME)
+    os.environ[DAGSTER_HOME] = str(home)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[DAGSTER_HOME]
+        else:
+            os.environ[DAGSTER_HOME] = before
+
+
+def _why_unusable(home: Path, error: DBAPIError | OSError) -> str:
     """Say what is wrong with Dagster's storage. SQLite tells of a full disk in several ways, not all of them plain."""
-    is_full = shutil.disk_usage(folder).free < LEAST_FREE_BYTES
+    place = next(folder for folder in (home, *home.parents) if folder.is_dir())
+    is_full = shutil.disk_usage(place).free < LEAST_FREE_BYTES
     advice = "the disk is full: free some space and repeat" if is_full else "see the cause, and repeat"
     cause = error.orig if isinstance(error, DBAPIError) else error
-    return f"Dagster's storage below {folder} cannot be used: {advice} ({cause})"
+    return f"Dagster's storage in {home} cannot be used: {advice} ({cause})"
 
 
 def run_submission(settings: Settings, submission_id: str) -> bool:
@@ -154,16 +205,6 @@ def _resources(settings: Settings) -> dict[str, dg.ConfigurableResource[Any]]:
     return {"platform": platform, "runs": SubmissionRuns(platform=platform)}
 
 
-def settle_runs(settings: Settings) -> int:
-    """Fail every run whose process is gone; return how many there were."""
-    platform = Platform(settings)
-    try:
-        with dagster_instance(settings) as instance:
-            return settle_dead_runs(instance, platform)
-    finally:
-        platform.close()
-
-
 def forget_submission(settings: Settings, submission_id: str, *, dry_run: bool) -> list[str]:
     """Remove a submission from Dagster's storage: its runs with their events, its partition, and all that names it.
 
@@ -181,7 +222,7 @@ def forget_submission(settings: Settings, submission_id: str, *, dry_run: bool) 
 
 def daemon_is_running(settings: Settings) -> bool:
     """Tell whether a daemon looks after this home: it must have given a sign of life lately."""
-    if not (settings.folder / "dagster").is_dir():
+    if not dagster_home(settings).is_dir():
         return False
     with dagster_instance(settings) as instance:
         statuses = instance.get_daemon_statuses()

@@ -3,9 +3,11 @@
 import asyncio
 import json
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
 import dagster as dg
+from dagster._core.storage.tags import RUN_KEY_TAG
 
 from assets.partitions import SUBMISSION_JOB, submissions
 from assets.selection import selection_of
@@ -13,12 +15,13 @@ from knockem_dagster.assay_runs.intake import Accepted, content_digest, examine,
 from knockem_dagster.assay_runs.mapping_file import MOST_BYTES, shown
 from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.assay_runs.submission_file import read_submission_file
-from knockem_dagster.errors import Fault, InvalidInput, KnockemError, NotFound, StoreError
+from knockem_dagster.errors import Fault, InvalidInput, KnockemError
 from knockem_dagster.records.record import derived_id
 from knockem_dagster.records.submissions import State, SubmissionRecord
 from knockem_dagster.records.uploads import FaultValue, UploadRecord
-from resources.names import SUBMISSION_TAG, USER_TAG
+from resources.names import SUBMISSION_TAG, SUBMISSIONS, USER_TAG
 from resources.platform import PlatformResource
+from sensors.rounds import START, next_part
 
 UPLOADS = "uploads/submissions/"
 submission_uploads = dg.AssetSpec(
@@ -29,14 +32,23 @@ submission_uploads = dg.AssetSpec(
 )
 EXAMINING_SECONDS = 20.0
 """How long an upload's image may take to count its sites, and then how long trial competitions may run."""
+MOST_LOOKED_AT = 500
+"""Accepted submissions looked at in one tick; the next goes on behind them."""
+MOST_REQUESTS = 100
+"""Runs requested in one tick."""
 TICK_SECONDS = 15.0
 """No further upload is begun after this long: with the two limits above a tick stays below Dagster's 60 s."""
+
+
+def run_key(submission: SubmissionRecord) -> str:
+    """Return the name of the one run that a submission needs now."""
+    return f"{submission.id}:{submission.content_digest[:12]}:{submission.interruptions}"
 
 
 def run_request(submission: SubmissionRecord) -> dg.RunRequest:
     """Return the one run that a submission needs now; asking again for the same state changes nothing."""
     return dg.RunRequest(
-        run_key=f"{submission.id}:{submission.content_digest[:12]}:{submission.interruptions}",
+        run_key=run_key(submission),
         job_name=SUBMISSION_JOB,
         partition_key=submission.id,
         asset_selection=selection_of(submission.assay_types),
@@ -53,14 +65,30 @@ def run_request(submission: SubmissionRecord) -> dg.RunRequest:
 )
 def new_submissions(context: dg.SensorEvaluationContext, platform: PlatformResource) -> dg.SensorResult:
     """Request a run for each submission that was accepted and has none."""
-    records = platform.open().records
-    accepted = list(records.submissions.find({"state": State.ACCEPTED.value}, limit=100))
-    known = set(context.instance.get_dynamic_partitions(submissions.name or ""))
-    new = [submission.id for submission in accepted if submission.id not in known]
+    repository = platform.open().records.submissions
+    part = next_part(repository, State.ACCEPTED, after=context.cursor or START, most=MOST_LOOKED_AT)
+    requested = _keys_with_a_run(context.instance, [run_key(submission) for submission in part.submissions])
+    waiting = [submission for submission in part.submissions if run_key(submission) not in requested]
+    now = waiting[:MOST_REQUESTS]
     return dg.SensorResult(
-        run_requests=[run_request(submission) for submission in accepted],
-        dynamic_partitions_requests=[submissions.build_add_request(new)] if new else [],
+        run_requests=[run_request(submission) for submission in now],
+        dynamic_partitions_requests=partitions_to_add(context.instance, now),
+        cursor=part.end if now == waiting else now[-1].id,
     )
+
+
+def _keys_with_a_run(instance: dg.DagsterInstance, keys: Sequence[str]) -> set[str]:
+    """Return those of the run keys under which there is a run, whichever sensor requested it."""
+    runs = instance.get_runs(dg.RunsFilter(tags={RUN_KEY_TAG: list(keys)})) if keys else []
+    return {run.tags[RUN_KEY_TAG] for run in runs}
+
+
+def partitions_to_add(
+    instance: dg.DagsterInstance, accepted: Sequence[SubmissionRecord]
+) -> list[dg.AddDynamicPartitionsRequest]:
+    """Return the request that adds those of the submissions' partitions that are not there yet."""
+    new = [each.id for each in accepted if not instance.has_dynamic_partition(SUBMISSIONS, each.id)]
+    return [submissions.build_add_request(new)] if new else []
 
 
 @dg.sensor(
@@ -76,6 +104,7 @@ def uploaded_submissions(context: dg.SensorEvaluationContext, platform: Platform
     seen: dict[str, str] = json.loads(context.cursor or "{}")
     now: dict[str, str] = {}
     events: list[dg.AssetMaterialization] = []
+    trouble = ""
     for entry in opened.objects.list(UPLOADS):
         version = f"{entry.size}:{entry.modified.isoformat()}"
         now[entry.key] = version
@@ -84,12 +113,13 @@ def uploaded_submissions(context: dg.SensorEvaluationContext, platform: Platform
         elif seen.get(entry.key) == version and time.monotonic() - began < TICK_SECONDS:
             try:
                 events.append(_upload_event(take_in(opened, entry.key, version=version)))
-            except (NotFound, StoreError) as error:
-                context.log.warning(f"{entry.key} is tried again at the next tick: {error}")
+            except KnockemError as error:
+                trouble = f"; {entry.key} is tried again at the next tick: {error}"
+                context.log.warning(trouble.removeprefix("; "))
             else:
                 now[entry.key] = f"done {version}"
     waiting = sum(1 for version in now.values() if not version.startswith("done"))
-    skip = f"{len(now)} uploads known, {waiting} waiting until they stop changing" if not events else None
+    skip = f"{len(now)} uploads known, {waiting} waiting until they stop changing{trouble}" if not events else None
     return dg.SensorResult(asset_events=events, cursor=json.dumps(now), skip_reason=skip)
 
 
@@ -97,7 +127,8 @@ def take_in(platform: Platform, key: str, *, version: str) -> UploadRecord:
     """Read one upload, at `version` of its object, and either store its submission or record why not.
 
     The upload is recorded before its submission: taken in again after a crash between the two, it is no duplicate of
-    itself. Raises StoreError or NotFound when the object cannot be read.
+    itself. Raises StoreError or NotFound when the object cannot be read, ContainerError when the containers of its
+    submission cannot be started here: the upload is not to blame.
     """
     records = platform.records
     data = platform.objects.get_range(key, start=0, length=MOST_BYTES + 1)
@@ -112,8 +143,6 @@ def take_in(platform: Platform, key: str, *, version: str) -> UploadRecord:
         accepted = asyncio.run(_examined(platform, data))
     except InvalidInput as refusal:
         faults = refusal.faults
-    except KnockemError as refusal:
-        faults = (Fault("(platform)", key, str(refusal)),)
     upload = UploadRecord(
         id=id,
         key=key,

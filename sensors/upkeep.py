@@ -1,34 +1,31 @@
-"""Upkeep: runs whose process died are settled, their submissions go on, and leftovers are removed.
-
-Dagster's own run monitoring looks after runs in containers and pods only. A run that was killed with
-its process would stay "started" for ever; here the lapsed lease of its submission, or the missing
-process, tells that it is dead.
-"""
+"""Upkeep: dead runs are settled, their submissions go on, and leftovers of runs and of purges are removed."""
 
 import asyncio
-import time
+import json
+from datetime import datetime
+from itertools import islice
 
 import dagster as dg
 from dagster._core.storage.tags import RUN_KEY_TAG
 
-from assets.partitions import SUBMISSION_JOB, submissions
+from assets.knockout import genome
+from assets.partitions import SUBMISSION_JOB
 from knockem_dagster.assay_runs.platform import Platform
+from knockem_dagster.assay_runs.status import is_leased
 from knockem_dagster.errors import ContainerError
 from knockem_dagster.records.submissions import State, SubmissionRecord
 from knockem_dagster.stores.documents import Patch
-from resources.names import SUBMISSION_TAG
+from resources.dagster_storage import forget, runs_of
+from resources.names import SUBMISSIONS
 from resources.platform import PlatformResource
-from resources.run_processes import Life, life_of
-from sensors.arrivals import run_request
+from sensors.arrivals import partitions_to_add, run_key, run_request
+from sensors.dead_runs import settle_dead_runs
+from sensors.rounds import START, next_part, runs_of_each
 
-UNFINISHED = [
-    dg.DagsterRunStatus.NOT_STARTED,  # for good, if the daemon died between making a run and queueing it
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
-WAITING = dg.DagsterRunStatus.QUEUED
-SECONDS_TO_START = 60.0
+MOST_OF_A_STATE = 50
+"""Submissions looked at in one tick, of each of two states: so many runs are requested at most."""
+MOST_PARTITIONS = 500
+"""Partitions looked at in one tick."""
 MOST_VAIN_RUNS = 20
 """Runs of a submission that may be killed in a row without a new answer."""
 MOST_VAIN_STARTS = 10
@@ -46,94 +43,84 @@ def interrupted_submissions(context: dg.SensorEvaluationContext, platform: Platf
     """Fail every dead run, and go on with each submission that had a run but has none now."""
     opened = platform.open()
     settled = settle_dead_runs(context.instance, opened)
-    requests: list[dg.RunRequest] = []
-    new: list[str] = []
-    known = set(context.instance.get_dynamic_partitions(submissions.name or ""))
-    for submission in opened.records.submissions.find({"state": {"$in": [State.ACCEPTED.value, State.RUNNING.value]}}):
-        if _is_worked_on(context.instance, submission):
-            continue
-        if submission.state is State.ACCEPTED and not _came_to_nothing(context.instance, opened, submission):
-            continue
-        if submission.state is State.RUNNING and _is_in_vain(opened, submission):
-            continue
-        again = opened.records.submissions.patch(submission.id, Patch(increment={"interruptions": 1}))
-        if again is not None:
-            requests.append(run_request(again))
-            new.extend([submission.id] if submission.id not in known else [])
+    places: dict[str, str] = json.loads(context.cursor or "{}")
+    again: list[SubmissionRecord] = []
+    for state in (State.RUNNING, State.ACCEPTED):
+        after = places.get(state.value, START)
+        part = next_part(opened.records.submissions, state, after=after, most=MOST_OF_A_STATE)
+        places[state.value] = part.end
+        idle = [submission for submission in part.submissions if not is_leased(submission)]
+        runs = runs_of_each(context.instance, [submission.id for submission in idle])
+        for submission in idle:
+            counted = _count_interruption(opened, submission, runs[submission.id])
+            again.extend([] if counted is None else [counted])
     return dg.SensorResult(
-        run_requests=requests,
-        dynamic_partitions_requests=[submissions.build_add_request(new)] if new else [],
-        skip_reason=None if requests else f"nothing to go on with; {settled} dead runs settled",
+        run_requests=[run_request(submission) for submission in again],
+        dynamic_partitions_requests=partitions_to_add(context.instance, again),
+        cursor=json.dumps(places),
+        skip_reason=None if again else f"nothing to go on with; {settled} dead runs settled",
     )
 
 
-def settle_dead_runs(instance: dg.DagsterInstance, platform: Platform) -> int:
-    """Report every run as failed whose process is gone; return how many there were."""
-    settled = 0
-    for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
-        if is_dead(instance, platform, run):
-            instance.report_run_failed(
-                run, "The process of this run ended without a word: it was killed, or the machine went down."
-            )
-            _release_lease_of(run, platform)
-            settled += 1
-    return settled
+def _count_interruption(
+    platform: Platform, submission: SubmissionRecord, runs: list[dg.RunRecord]
+) -> SubmissionRecord | None:
+    """Count a run of the submission, without a lease, that was interrupted; None where no other is to follow it.
 
-
-def _release_lease_of(run: dg.DagsterRun, platform: Platform) -> None:
-    """Free the submission that a dead run held, so that nobody waits for the lease to lapse."""
-    submission = platform.records.submissions.find_one(run.tags.get(SUBMISSION_TAG, ""))
-    if submission is not None and submission.lease.owner.endswith(f":{run.run_id}"):
-        platform.records.submissions.release_lease(submission.id, submission.lease.owner)
-
-
-def is_dead(instance: dg.DagsterInstance, platform: Platform, run: dg.DagsterRun) -> bool:
-    """Tell whether a run is unfinished in Dagster's eyes but has no process any more.
-
-    A run on this machine is judged by its process, one elsewhere by the lease of its submission. One
-    that never came to name its process has a minute to do so.
+    `runs` are those that Dagster knows, newest first.
     """
-    life = life_of(run)
-    if life is Life.UNKNOWN:
-        return _seconds_since_update(instance, run) > SECONDS_TO_START
-    if life is not Life.ELSEWHERE:
-        return life is Life.GONE
-    submission = platform.records.submissions.find_one(run.tags.get(SUBMISSION_TAG, ""))
-    return submission is not None and not _lease_is_live(submission)
+    if any(not record.dagster_run.is_finished for record in runs):
+        return None
+    if submission.state is State.ACCEPTED:
+        return _count_vain_start(platform, submission, runs)
+    if runs and _was_terminated(runs[0]) and _is_later(runs[0], submission.started):
+        _cancel(platform, submission)
+        return None
+    if _is_in_vain(platform, submission):
+        return None
+    return platform.records.submissions.patch(submission.id, Patch(increment={"interruptions": 1}))
 
 
-def _seconds_since_update(instance: dg.DagsterInstance, run: dg.DagsterRun) -> float:
-    record = instance.get_run_record_by_id(run.run_id)
-    return 0.0 if record is None else time.time() - record.update_timestamp.timestamp()
-
-
-def _lease_is_live(submission: SubmissionRecord) -> bool:
-    return submission.lease.until > time.time()
-
-
-def _is_worked_on(instance: dg.DagsterInstance, submission: SubmissionRecord) -> bool:
-    """Tell whether somebody holds the lease, or a run for it is waiting or under way."""
-    if _lease_is_live(submission):
-        return True
-    active = dg.RunsFilter(tags={SUBMISSION_TAG: submission.id}, statuses=[*UNFINISHED, WAITING])
-    return bool(instance.get_runs(active, limit=1))
-
-
-def _came_to_nothing(instance: dg.DagsterInstance, platform: Platform, submission: SubmissionRecord) -> bool:
-    """Tell whether the run that was requested for an accepted submission ended before it took it up.
+def _count_vain_start(
+    platform: Platform, submission: SubmissionRecord, runs: list[dg.RunRecord]
+) -> SubmissionRecord | None:
+    """Count a run that was requested for an accepted submission and ended before it took it up; None if none did.
 
     Where one run after the other does, the submission fails.
     """
-    if not instance.get_runs(dg.RunsFilter(tags={RUN_KEY_TAG: str(run_request(submission).run_key)}), limit=1):
-        return False
-    if submission.interruptions < MOST_VAIN_STARTS:
-        return True
+    key = run_key(submission)
+    requested = [record for record in runs if record.dagster_run.tags.get(RUN_KEY_TAG) == key]
+    if not requested:
+        return None
+    if _was_terminated(requested[0]):
+        _cancel(platform, submission)
+        return None
+    if submission.vain_starts < MOST_VAIN_STARTS:
+        counted = Patch(increment={"interruptions": 1, "vainStarts": 1})
+        return platform.records.submissions.patch(submission.id, counted)
     reason = (
         f"{MOST_VAIN_STARTS} runs ended before they began to work; the Dagster UI shows why. "
         f"`./knockem resume {submission.id[:8]}` tries again."
     )
     platform.records.submissions.move(submission.id, State.FAILED, reason=reason, sources=(State.ACCEPTED,))
-    return False
+    return None
+
+
+def _was_terminated(record: dg.RunRecord) -> bool:
+    """Tell whether a user ended the run. One that got a signal without a user's request is failed, not canceled."""
+    return record.dagster_run.status is dg.DagsterRunStatus.CANCELED
+
+
+def _is_later(record: dg.RunRecord, started: str | None) -> bool:
+    """Tell whether a run ended after the latest start of its submission: before, the user has resumed it since."""
+    return started is None or record.update_timestamp > datetime.fromisoformat(started)
+
+
+def _cancel(platform: Platform, submission: SubmissionRecord) -> None:
+    reason = f"terminated in the Dagster UI; `./knockem resume {submission.id[:8]}` goes on"
+    platform.records.submissions.move(
+        submission.id, State.CANCELED, reason=reason, sources=(submission.state,), owner=submission.lease.owner
+    )
 
 
 def _is_in_vain(platform: Platform, submission: SubmissionRecord) -> bool:
@@ -156,10 +143,10 @@ def _is_in_vain(platform: Platform, submission: SubmissionRecord) -> bool:
     name="leftovers",
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Removes containers and processes whose run died.",
+    description="Removes containers and processes whose run died, and what came back while its submission was purged.",
 )
-def leftovers(context: dg.SensorEvaluationContext, platform: PlatformResource) -> dg.SkipReason:
-    """Remove what runs that died left behind, under every runtime that can be used here."""
+def leftovers(context: dg.SensorEvaluationContext, platform: PlatformResource) -> dg.SensorResult:
+    """Remove what runs that died left behind, under every runtime that can be used here, and traces of purges."""
     opened = platform.open()
     removed: list[str] = []
     for name in ("process", "docker"):
@@ -169,4 +156,23 @@ def leftovers(context: dg.SensorEvaluationContext, platform: PlatformResource) -
             context.log.debug(f"{name}: {error}")
             continue
         removed.append(f"{name}: {number}")
-    return dg.SkipReason(f"leftovers removed: {', '.join(removed)}")
+    forgotten, end = _forget_purged(context.instance, opened, after=context.cursor or START)
+    removed.append(f"purged submissions: {forgotten}")
+    return dg.SensorResult(skip_reason=f"leftovers removed: {', '.join(removed)}", cursor=end)
+
+
+def _forget_purged(instance: dg.DagsterInstance, platform: Platform, *, after: str) -> tuple[int, str]:
+    """Forget submissions that a sensor's tick brought back while they were purged.
+
+    Returns how many there were, and where the next look goes on. Only a partition without a submission on which
+    nothing was ever done is taken for one: a record that is missing because a setting is wrong costs no history.
+    """
+    waiting = (id for id in sorted(instance.get_dynamic_partitions(SUBMISSIONS)) if id > after)
+    part = list(islice(waiting, MOST_PARTITIONS))
+    known = platform.records.submissions.get_many(part)
+    unknown = [id for id in part if id not in known]
+    worked_on = instance.get_materialized_partitions(genome.key) if unknown else set[str]()
+    purged = [id for id in unknown if id not in worked_on and all(run.is_finished for run in runs_of(instance, id))]
+    for id in purged:
+        forget(instance, id)
+    return len(purged), part[-1] if len(part) == MOST_PARTITIONS else START

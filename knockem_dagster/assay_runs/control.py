@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass
 
 from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.assay_runs.status import is_leased
-from knockem_dagster.errors import KnockemError, SubmissionBusy
+from knockem_dagster.errors import ContainerError, KnockemError, SubmissionBusy
 from knockem_dagster.records.submissions import State, SubmissionRecord
 
 CANCEL_SECONDS = 8.0
@@ -15,8 +16,18 @@ CANCEL_SECONDS = 8.0
 _LOOK_SECONDS = 0.2
 
 
-async def cancel(platform: Platform, submission: SubmissionRecord, *, reason: str = "canceled by the user") -> int:
-    """Cancel a submission, end its containers, and wait until its run has let go; return how many were ended.
+@dataclass(frozen=True, slots=True)
+class EndedContainers:
+    """How many containers were ended on this machine, and why none could be looked for, if so."""
+
+    number: int
+    unseen: str | None = None
+
+
+async def cancel(
+    platform: Platform, submission: SubmissionRecord, *, reason: str = "canceled by the user"
+) -> EndedContainers:
+    """Cancel a submission, end its containers, and wait until its run has let go.
 
     Raises KnockemError when the submission is over already.
     """
@@ -33,21 +44,25 @@ async def cancel(platform: Platform, submission: SubmissionRecord, *, reason: st
     return await end_containers(platform, submission)
 
 
-async def end_containers(platform: Platform, submission: SubmissionRecord) -> int:
-    """End a submission's containers until its run has let go, at most CANCEL_SECONDS; return how many were ended.
+async def end_containers(platform: Platform, submission: SubmissionRecord) -> EndedContainers:
+    """End a submission's containers until its run has let go, at most CANCEL_SECONDS.
 
-    A run that has not noticed yet may start one more container after each look, hence the repetition.
+    A run that has not noticed yet may start one more container after each look, hence the repetition. A
+    machine without the submission's runtime still waits for the run, which is on another one.
     """
-    runtime = platform.runtime(submission.container_runtime)
     deadline = time.monotonic() + CANCEL_SECONDS
-    ended = await runtime.remove_leftovers(submission.id)
-    while time.monotonic() < deadline:
+    ended = 0
+    while True:
         current = await asyncio.to_thread(platform.records.submissions.find_one, submission.id)
-        if current is None or not is_leased(current):
-            break
+        is_over = current is None or not is_leased(current) or time.monotonic() > deadline
+        unseen: str | None = None
+        try:
+            ended += await platform.runtime(submission.container_runtime).remove_leftovers(submission.id)
+        except ContainerError as error:
+            unseen = str(error)
+        if is_over:
+            return EndedContainers(ended, unseen)
         await asyncio.sleep(_LOOK_SECONDS)
-        ended += await runtime.remove_leftovers(submission.id)
-    return ended + await runtime.remove_leftovers(submission.id)
 
 
 def resume(platform: Platform, submission: SubmissionRecord) -> SubmissionRecord:

@@ -15,12 +15,13 @@ from knockem_dagster.assay_runs.submission_file import SubmissionFile
 from knockem_dagster.assay_runs.submission_run import organism_of
 from knockem_dagster.containers.attempts import Attempt, AttemptOutcome, GenomeVariant, Outcome
 from knockem_dagster.containers.runtime import EndCause
-from knockem_dagster.errors import ContainerError, ContractError, Fault, InvalidInput
+from knockem_dagster.errors import ContractError, Fault, ImageNotFound, InvalidInput
 from knockem_dagster.knockout.knockouts import KnockoutSet
 from knockem_dagster.records.assays import AssayRecord, AssayType, assay_id, with_needs
 from knockem_dagster.records.genomes import GenomeRecord, variant_id, wild_type, wild_type_id
 from knockem_dagster.records.record import derived_id
 from knockem_dagster.records.submissions import SubmissionRecord
+from knockem_dagster.stores.declarations import MAX_DOCUMENT_BYTES, encode_json
 from knockem_dagster.stores.documents import PutNew
 
 TIMING_COMPETITIONS = 3
@@ -56,7 +57,8 @@ def submission_id(file: SubmissionFile) -> str:
 async def examine(platform: Platform, file: SubmissionFile) -> Accepted:
     """Resolve the image and count the sites; store nothing.
 
-    Raises InvalidInput for a duplicate, a missing image, missing commands or a genome without sites.
+    Raises InvalidInput for a duplicate, a missing image, missing commands, and a genome without sites or too large
+    to be stored; ContainerError when containers cannot be started here, whatever the submission.
     """
     id = submission_id(file)
     known = await asyncio.to_thread(platform.records.submissions.find_one, id)
@@ -68,10 +70,14 @@ async def examine(platform: Platform, file: SubmissionFile) -> Accepted:
     runtime = platform.runtime_for(file.container_image) if file.container_runtime == "auto" else file.container_runtime
     try:
         image = await platform.runtime(runtime).resolve(file.container_image)
-    except ContainerError as error:
+    except (ImageNotFound, ContractError) as error:
         raise _cannot_run("containerImage", file.container_image, str(error)) from error
     draft = _submission(file, id, runtime=runtime, digest=image.digest)
     genome = wild_type(id, file.genome, num_sites=0, user_email=file.user_email)
+    size = len(encode_json(genome.to_document(), what="the genome"))
+    if size > MAX_DOCUMENT_BYTES:
+        why = f"its document is at most {MAX_DOCUMENT_BYTES} bytes of JSON, and would have {size}: a smaller genome is"
+        raise _cannot_run("genome", shown(file.genome), why)
     organism = organism_of(platform, draft, genome)
     try:
         num_sites = await organism.count_sites(file.genome)

@@ -16,7 +16,7 @@ import yaml
 from knockem_dagster.errors import Fault, InvalidInput
 
 MOST_BYTES = 16 << 20
-"""Largest submission file and genome, bytes: what a document store takes in one document."""
+"""Largest submission file and file of a genome, bytes. A genome must fit in a document besides: intake.py."""
 MOST_VALUES = 10_000
 """Keys and values of a YAML file."""
 _SURROGATE = re.compile("[\ud800-\udfff]")

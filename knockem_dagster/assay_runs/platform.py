@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cached_property
-from pathlib import Path
 
 from knockem_dagster.containers.runtime import Runtime, RuntimeName
 from knockem_dagster.containers.runtimes import open_runtime, runtime_for_image
@@ -41,11 +40,6 @@ class Platform:
         if self.settings.runtime != "auto":
             return self.settings.runtime
         return runtime_for_image(image, organisms=self.settings.organisms)
-
-    @property
-    def folder(self) -> Path:
-        """The folder of the embedded stores."""
-        return self.settings.folder
 
     def close(self) -> None:
         """Release the stores, if they were opened."""

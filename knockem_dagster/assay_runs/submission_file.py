@@ -21,6 +21,8 @@ from knockem_dagster.records.submissions import LimitsValue
 
 MOST_FAULTS = 100
 """Faults reported at once; what has more of them is no submission file."""
+MOST_ENVIRONMENT_BYTES = 100_000
+"""Names and values of containerEnv: Linux starts no command with a variable of 128 KiB (MAX_ARG_STRLEN)."""
 _ASSAY_NAMES = [assay_type.value for assay_type in AssayType]
 
 
@@ -160,6 +162,9 @@ class _Checker:
                 self._fault(f"containerEnv.{name}", text, "text is (put it in quotes)")
             else:
                 environment[name] = str(text)
+        size = sum(len(f"{name}={text}".encode()) for name, text in environment.items())
+        if size > MOST_ENVIRONMENT_BYTES:
+            self._fault("containerEnv", value, f"at most {MOST_ENVIRONMENT_BYTES} bytes in all are; these are {size}")
         return environment
 
     def _assay_types(self, value: Any) -> tuple[AssayType, ...]:

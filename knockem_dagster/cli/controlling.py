@@ -24,7 +24,8 @@ def cancel(submission: SubmissionId) -> None:
         record = platform.records.submissions.resolve(submission)
         ended = asyncio.run(control.cancel(platform, record))
     id = short(record.id)
-    for_people().print(f"Submission {id} is canceled; {counted(ended, 'container')} of it ended here.")
+    _tell_unseen(ended)
+    for_people().print(f"Submission {id} is canceled; {counted(ended.number, 'container')} of it ended here.")
     for_people().print(f"`./knockem resume {id}` goes on with it, `./knockem purge {id}` removes it.")
 
 
@@ -59,11 +60,17 @@ def purge(
             aside().print("Nothing was removed.")
             raise typer.Exit(FAILED)
         removal.close_for_removal(platform, record)
-        asyncio.run(control.end_containers(platform, record))
+        _tell_unseen(asyncio.run(control.end_containers(platform, record)))
         definitions.forget_submission(platform.settings, record.id, dry_run=False)
         removal.remove(platform, removal.plan_removal(platform, record))
         blot_out(platform.settings, record.id)
     for_people().print(f"Submission {record.id} is removed.")
+
+
+def _tell_unseen(ended: control.EndedContainers) -> None:
+    """Say why containers could not be looked for: those of a run elsewhere end with it."""
+    if ended.unseen is not None:
+        aside().print(f"Containers could not be looked for here: {ended.unseen}", markup=False, soft_wrap=True)
 
 
 def _tell(plan: RemovalPlan, dagster: list[str]) -> None:

@@ -15,12 +15,15 @@ from typing import IO, Annotated
 
 import typer
 
+from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.cli.service_logs import log_folder
 from knockem_dagster.cli.supervision import Service, Supervisor, ended_by_signals
 from knockem_dagster.cli.terminal import aside
 from knockem_dagster.cli.up_lock import only_one
+from knockem_dagster.cli.wording import counted
 from knockem_dagster.containers.processes import ProcessRuntime
 from knockem_dagster.errors import KnockemError
+from knockem_dagster.records.submissions import State
 from knockem_dagster.settings import Settings, load_settings
 
 ADDRESS = "127.0.0.1"
@@ -48,11 +51,25 @@ def up(
             Service("webserver", page.command, logs / "webserver.log"),
             Service("daemon", lambda: _dagster("dagster._daemon", "run"), logs / "daemon.log"),
         ]
-        aside().print("Starting the Dagster UI and its daemon; this takes about fifteen seconds. Ctrl-C ends them.")
+        _say(_unfinished(settings))
+        _say("Starting the Dagster UI and its daemon; this takes a quarter of a minute or more. Ctrl-C ends them.")
         with ended_by_signals() as over:
             supervisor = Supervisor(services, _environment(settings, home), ROOT, _say)
             supervisor.run(over, lambda: page.tell_when_it_answers(note))
-        aside().print("Everything has ended. Unfinished submissions go on with the next `./knockem up`.")
+        _say("Everything has ended. Unfinished submissions go on with the next `./knockem up`.")
+
+
+def _unfinished(settings: Settings) -> str:
+    """Return what there is to do."""
+    going = {"state": {"$in": [State.ACCEPTED.value, State.RUNNING.value]}}
+    platform = Platform(settings)
+    try:
+        number = platform.records.documents.count(platform.records.submissions.name, going)
+    finally:
+        platform.close()
+    if not number:
+        return "No submission is waiting; new ones are taken up as they come."
+    return f"{counted(number, 'unfinished submission')}: taken up as soon as the daemon runs, within about a minute."
 
 
 @dataclass(slots=True)

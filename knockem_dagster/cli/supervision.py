@@ -65,6 +65,8 @@ class Supervisor:
                     self._look_after(service)
                 on_look()
                 over.wait(LOOK_SECONDS)
+            names = " and ".join(service.name for service in self.services)
+            self.say(f"Ending {names}, and what they run; this may take ten seconds.")
         finally:
             self.end()
 

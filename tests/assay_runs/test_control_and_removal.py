@@ -37,7 +37,7 @@ def test_cancel_ends_the_containers_and_keeps_what_is_recorded(platform: Platfor
     began = time.monotonic()
     while not Path(f"/proc/{container.pid}/environ").read_bytes():
         assert time.monotonic() < began + 10
-    assert asyncio.run(control.cancel(platform, submission)) == 1
+    assert asyncio.run(control.cancel(platform, submission)) == control.EndedContainers(1)
     assert container.wait() == -9
     assert time.monotonic() - began < 10
     ended = platform.records.submissions.get(submission.id)
@@ -59,6 +59,18 @@ def test_cancel_waits_for_the_run_to_let_go(platform: Platform) -> None:
         return waited
 
     assert asyncio.run(both())
+
+
+def test_cancel_without_the_engine_of_its_containers_succeeds_and_says_so(
+    platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no.sock")
+    submission = a_submission(state=State.RUNNING, container_runtime="docker")
+    platform.records.submissions.add(submission)
+    ended = asyncio.run(control.cancel(platform, submission))
+    assert ended.number == 0
+    assert "no container engine" in (ended.unseen or "")
+    assert platform.records.submissions.get(submission.id).state is State.CANCELED
 
 
 def test_what_is_over_cannot_be_canceled(platform: Platform) -> None:

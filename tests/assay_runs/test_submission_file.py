@@ -89,6 +89,7 @@ def test_six_faults_give_six_lines() -> None:
         ("containerEnv", {"KNOCKEM_SEED": "1"}, "contract"),
         ("containerEnv", {"A": None}, "text"),
         ("containerEnv", {"A=B": "x"}, "names"),
+        ("containerEnv", {"A": "x" * 60_000, "B": "x" * 60_000}, "at most 100000 bytes"),
         ("limits", {"memory": 5}, "memoryMiB"),
         ("limits", {"memoryMiB": 0}, "whole number"),
         ("limits", 5, "mapping"),

@@ -17,7 +17,9 @@ from typer.testing import CliRunner, Result
 
 from knockem_dagster.cli.main import app
 from knockem_dagster.cli.submitting import LONG_SECONDS
+from knockem_dagster.stores.documents import Patch
 from tests.services.command_line import environment_of, knockem, tiny_submission
+from tests.services.platforms import platform_of
 
 REPORT_A_DRAW = """echo '{"updatesElapsed": 1, "numAlpha": 5, "numBeta": 5}' > "$KNOCKEM_RESULT" """
 ORGANISMS = Path(__file__).parents[2] / "deploy" / "organisms"
@@ -196,6 +198,28 @@ def test_submit_without_daemon_names_the_command_that_starts_one_and_cancel_and_
     resumed = run("resume", id, "--json", home=home)
     assert json.loads(resumed.stdout)["state"] == "accepted"
     assert run("report", id, home=home).exit_code == 1
+
+
+def test_cancel_and_purge_go_on_without_the_engine_and_say_so(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    id = run("submit", tiny_submission(tmp_path / "study"), home=home).stdout.strip()
+    platform = platform_of(home)
+    platform.records.submissions.patch(id, Patch(set={"containerRuntime": "docker"}))
+    platform.close()
+    away = f"unix://{tmp_path}/no.sock"
+    for command, options in (("cancel", []), ("purge", ["--yes"])):
+        ended = run(command, id, *options, home=home, DOCKER_HOST=away)
+        assert ended.exit_code == 0, ended.output
+        assert "Containers could not be looked for here: there is no container engine" in ended.stderr
+    assert json.loads(run("list", "--json", home=home).stdout) == []
+
+
+def test_an_engine_that_is_away_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    path = tiny_submission(tmp_path / "study", containerRuntime="docker")
+    ended = run("submit", path, home=tmp_path / "home", DOCKER_HOST=f"unix://{tmp_path}/no.sock")
+    assert ended.exit_code == 1
+    assert ended.stderr.startswith("knockem: there is no container engine")
+    assert "Traceback" not in ended.stderr
 
 
 def test_a_submission_that_cannot_succeed_ends_with_1_and_says_why(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_a_service_that_dies_is_started_again_and_said_so(service: Service, tmp_
             os.kill(killed[0], signal.SIGKILL)
 
     said = supervise(service, tmp_path, kill_once)
-    assert len(said) == 1
+    assert len(said) == 2
     assert "The service was killed by SIGKILL; it is started again" in said[0]
     assert pids_of(tmp_path / "pids")[0] != killed[0]
 

@@ -8,10 +8,14 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.storage.tags import RUN_KEY_TAG
 
+from assets.partitions import SUBMISSION_JOB
 from assets.selection import selection_of
 from knockem_dagster.assay_runs.mapping_file import MOST_BYTES
+from knockem_dagster.definitions import build_definitions
 from knockem_dagster.records.submissions import State
+from knockem_dagster.stores.declarations import MAX_DOCUMENT_BYTES
 from knockem_dagster.stores.documents import Patch
 from resources.names import SUBMISSION_TAG, SUBMISSIONS, USER_TAG
 from sensors.arrivals import new_submissions, take_in, uploaded_submissions
@@ -27,6 +31,7 @@ from tests.services.platforms import (
     take_in_uploads,
     tick,
 )
+from tests.services.submissions import a_submission
 
 
 @pytest.fixture
@@ -76,6 +81,31 @@ def test_asking_again_has_the_same_key_so_that_nothing_runs_twice(home: Path, in
     platform.close()
     third = ticked(new_submissions, home, instance)
     assert (third.run_requests or [])[0].run_key != (first.run_requests or [])[0].run_key
+
+
+def test_every_accepted_submission_has_its_turn_however_many_wait(
+    home: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sensors.arrivals.MOST_LOOKED_AT", 4)
+    monkeypatch.setattr("sensors.arrivals.MOST_REQUESTS", 3)
+    platform = platform_of(home)
+    ids = {f"{number:08x}" for number in range(10)}
+    for id in ids:
+        platform.records.submissions.add(a_submission().model_copy(update={"id": id}))
+    platform.close()
+    job = build_definitions().resolve_job_def(SUBMISSION_JOB)
+    asked: list[str | None] = []
+    cursor = None
+    for _ in range(5):
+        result = ticked(new_submissions, home, instance, cursor)
+        cursor = result.cursor
+        requests = result.run_requests or []
+        assert len(requests) <= 3
+        asked.extend(request.partition_key for request in requests)
+        for request in requests:  # the queued run that the daemon makes of it: the submission stays accepted
+            instance.create_run_for_job(job, tags={RUN_KEY_TAG: str(request.run_key), **request.tags})
+    assert len(asked) == len(ids)
+    assert set(asked) == ids
 
 
 @pytest.mark.parametrize("state", [State.COMPLETED, State.FAILED, State.CANCELED])
@@ -163,6 +193,42 @@ def test_huge_upload_is_refused(home: Path, instance: dg.DagsterInstance) -> Non
     put_upload(home, b"x" * (MOST_BYTES + 2))
     [event] = take_in_uploads(home, instance)
     assert faults_shown(event) == [f"(file): more than {MOST_BYTES} bytes is not allowed; a smaller file is"]
+
+
+def test_genome_too_large_to_be_stored_is_refused_once(home: Path, instance: dg.DagsterInstance) -> None:
+    genome = "\u00e9" * 7_990_000 + "\n"
+    put_upload(home, json.dumps(study(genome=genome), ensure_ascii=False).encode())
+    seen = ticked(uploaded_submissions, home, instance)
+    taken = ticked(uploaded_submissions, home, instance, seen.cursor)
+    [event] = taken.asset_events
+    assert "was accepted" in (event.description or "")
+    put_upload(home, json.dumps(study(genome="1\n" * 5_400_000, seed=2), ensure_ascii=False).encode())
+    seen = ticked(uploaded_submissions, home, instance, taken.cursor)
+    taken = ticked(uploaded_submissions, home, instance, seen.cursor)
+    [event] = taken.asset_events
+    assert isinstance(event, dg.AssetMaterialization)
+    [fault] = faults_shown(event)
+    assert fault.startswith("genome: ")
+    assert str(MAX_DOCUMENT_BYTES) in fault
+    assert not ticked(uploaded_submissions, home, instance, taken.cursor).asset_events
+
+
+def test_upload_waits_for_an_engine_that_is_away(
+    home: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{home}/no.sock")
+    put_upload(home, study(containerRuntime="docker"))
+    cursor = ticked(uploaded_submissions, home, instance).cursor
+    for _ in range(2):
+        result = ticked(uploaded_submissions, home, instance, cursor)
+        assert not result.asset_events
+        assert result.skip_reason is not None
+        assert "tried again at the next tick: there is no container engine" in (result.skip_reason.skip_message or "")
+        cursor = result.cursor
+    assert documents_in(home) == {}
+    put_upload(home, study(containerRuntime="process"))
+    [event] = take_in_uploads(home, instance)
+    assert "was accepted" in (event.description or "")
 
 
 def test_slow_competitions_do_not_refuse_an_upload(

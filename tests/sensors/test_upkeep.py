@@ -18,9 +18,12 @@ from knockem_dagster.definitions import build_definitions
 from knockem_dagster.records.submissions import State, SubmissionRecord
 from resources.names import SUBMISSION_TAG, SUBMISSIONS
 from resources.run_processes import PROCESS_TAG, this_process
-from sensors.upkeep import interrupted_submissions, leftovers
+from sensors.upkeep import interrupted_submissions
 from tests.services.organisms import write_organism
 from tests.services.platforms import platform_of, study, submitted, tick
+from tests.services.submissions import a_submission
+
+ELSEWHERE = "another-machine 1 1.00"
 
 
 @pytest.fixture
@@ -134,13 +137,41 @@ def test_process_number_used_again_is_another_process(home: Path, instance: dg.D
 
 
 @pytest.mark.parametrize(("lease_seconds", "is_settled"), [(600.0, False), (-1.0, True)])
-def test_run_on_another_machine_is_judged_by_its_lease(
+def test_run_on_another_machine_is_judged_by_the_lease_it_holds(
     home: Path, instance: dg.DagsterInstance, lease_seconds: float, is_settled: bool
 ) -> None:
-    id = running(home, lease_seconds=lease_seconds)
-    run = begun(instance, id, process="another-machine 1 1.00")
+    id = submitted(home, study())
+    run = begun(instance, id, process=ELSEWHERE)
+    platform = platform_of(home)
+    platform.records.submissions.acquire_lease(id, f"another-machine:1:{run.run_id}", lease_seconds)
+    platform.close()
     assert bool(requested(home, instance)) is is_settled
     assert (status_of(instance, run) is dg.DagsterRunStatus.FAILURE) is is_settled
+
+
+@pytest.mark.parametrize("is_begun", [False, True], ids=["before it takes the lease", "after it gave it back"])
+def test_run_on_another_machine_without_the_lease_is_dead_after_a_long_silence(
+    home: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, is_begun: bool
+) -> None:
+    id = running(home, owner="") if is_begun else submitted(home, study())
+    run = begun(instance, id, process=ELSEWHERE)
+    assert requested(home, instance) == []
+    assert status_of(instance, run) is dg.DagsterRunStatus.STARTED
+    monkeypatch.setattr("sensors.dead_runs.SECONDS_OF_SILENCE", -1.0)
+    requested(home, instance)
+    assert status_of(instance, run) is dg.DagsterRunStatus.FAILURE
+
+
+def test_run_of_no_submission_on_another_machine_is_dead_after_a_long_silence(
+    home: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = build_definitions().resolve_job_def("retention")
+    run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, tags={PROCESS_TAG: ELSEWHERE})
+    requested(home, instance)
+    assert status_of(instance, run) is dg.DagsterRunStatus.STARTED
+    monkeypatch.setattr("sensors.dead_runs.SECONDS_OF_SILENCE", -1.0)
+    requested(home, instance)
+    assert status_of(instance, run) is dg.DagsterRunStatus.FAILURE
 
 
 def test_lease_of_a_dead_run_is_freed_at_once(home: Path, instance: dg.DagsterInstance, dead_process: str) -> None:
@@ -160,7 +191,7 @@ def test_run_that_never_named_its_process_has_a_minute_to(
     run = begun(instance, id, process=None)
     assert requested(home, instance) == []
     assert status_of(instance, run) is dg.DagsterRunStatus.STARTED
-    monkeypatch.setattr("sensors.upkeep.SECONDS_TO_START", -1.0)
+    monkeypatch.setattr("sensors.dead_runs.SECONDS_TO_START", -1.0)
     assert len(requested(home, instance)) == 1
     assert status_of(instance, run) is dg.DagsterRunStatus.FAILURE
 
@@ -186,7 +217,57 @@ def test_submission_that_is_over_stays_over(
     assert status_of(instance, run) is dg.DagsterRunStatus.FAILURE
 
 
-def test_leftovers_are_looked_for_under_every_runtime_that_is_there(home: Path, instance: dg.DagsterInstance) -> None:
-    result = tick(leftovers, home, instance)
-    assert isinstance(result, dg.SkipReason)
-    assert "leftovers removed: process: " in (result.skip_message or "")
+def test_running_submissions_beyond_a_tick_go_on_in_the_next(
+    home: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sensors.upkeep.MOST_OF_A_STATE", 2)
+    platform = platform_of(home)
+    ids = {f"{number:08x}" for number in range(5)}
+    for id in ids:
+        platform.records.submissions.add(a_submission(state=State.RUNNING).model_copy(update={"id": id}))
+    platform.close()
+    asked: set[str | None] = set()
+    cursor = None
+    for _ in range(3):
+        result = tick(interrupted_submissions, home, instance, cursor=cursor)
+        assert isinstance(result, dg.SensorResult)
+        assert len(result.run_requests or []) <= 2
+        asked |= {request.partition_key for request in result.run_requests or []}
+        cursor = result.cursor
+    assert asked == ids
+
+
+def test_run_terminated_by_a_user_cancels_its_submission(home: Path, instance: dg.DagsterInstance) -> None:
+    id = running(home)
+    run = begun(instance, id, process=this_process())
+    instance.report_run_canceling(run)
+    assert requested(home, instance) == []
+    assert submission(home, id).state is State.RUNNING
+    instance.report_run_canceled(run)
+    assert requested(home, instance) == []
+    ended = submission(home, id)
+    assert ended.state is State.CANCELED
+    assert ended.reason == f"terminated in the Dagster UI; `./knockem resume {id[:8]}` goes on"
+
+
+def test_termination_before_a_resumption_does_not_cancel_again(home: Path, instance: dg.DagsterInstance) -> None:
+    id = running(home)
+    instance.report_run_canceled(begun(instance, id, process=this_process()))
+    assert requested(home, instance) == []
+    platform = platform_of(home)
+    assert platform.records.submissions.reopen(id)
+    platform.close()
+    assert requested(home, instance) == []
+    assert submission(home, id).state is State.ACCEPTED
+    platform = platform_of(home)
+    platform.records.submissions.acquire_lease(id, "elsewhere:1:run", -1.0)
+    platform.records.submissions.note_start(id, completed_before=0)
+    platform.close()
+    assert [request.partition_key for request in requested(home, instance)] == [id]
+    assert submission(home, id).state is State.RUNNING
+
+
+def test_run_that_only_got_a_signal_goes_on(home: Path, instance: dg.DagsterInstance) -> None:
+    id = running(home)
+    instance.report_run_failed(begun(instance, id, process=this_process()), "Execution was interrupted unexpectedly.")
+    assert [request.partition_key for request in requested(home, instance)] == [id]

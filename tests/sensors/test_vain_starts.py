@@ -82,6 +82,29 @@ def test_submission_whose_runs_never_begin_fails_with_what_to_do(home: Path, ins
     assert f"./knockem resume {id[:8]}" in str(ended.reason)
 
 
+def test_interruptions_of_work_are_no_vain_starts(home: Path, instance: dg.DagsterInstance) -> None:
+    id = submitted(home, study())
+    platform = platform_of(home)
+    platform.records.submissions.patch(id, Patch(set={"interruptions": 5 * MOST_VAIN_STARTS}))
+    platform.close()
+    [request] = requests_of(new_submissions, home, instance)
+    run_of(request, instance, dg.DagsterRunStatus.FAILURE)
+    assert len(requests_of(interrupted_submissions, home, instance)) == 1
+    assert submission(home, id).vain_starts == 1
+    platform = platform_of(home)
+    platform.records.submissions.note_start(id, completed_before=0)
+    platform.close()
+    assert submission(home, id).vain_starts == 0
+
+
+def test_run_terminated_while_it_waits_cancels_its_submission(home: Path, instance: dg.DagsterInstance) -> None:
+    id = submitted(home, study())
+    [request] = requests_of(new_submissions, home, instance)
+    run_of(request, instance, dg.DagsterRunStatus.CANCELED)
+    assert requests_of(interrupted_submissions, home, instance) == []
+    assert submission(home, id).state is State.CANCELED
+
+
 def test_submission_whose_runs_die_without_a_new_answer_fails_and_progress_forgives(
     home: Path, instance: dg.DagsterInstance
 ) -> None:
