@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import hashlib
 import time
 from dataclasses import dataclass
@@ -71,7 +72,9 @@ async def examine(platform: Platform, file: SubmissionFile) -> Accepted:
     try:
         image = await platform.runtime(runtime).resolve(file.container_image)
     except (ImageNotFound, ContractError) as error:
-        raise _cannot_run("containerImage", file.container_image, str(error)) from error
+        was_guessed = file.container_runtime == "auto" and runtime == "docker"
+        why = (_no_folder(platform, file.container_image) if was_guessed else "") + str(error)
+        raise _cannot_run("containerImage", file.container_image, why) from error
     draft = _submission(file, id, runtime=runtime, digest=image.digest)
     genome = wild_type(id, file.genome, num_sites=0, user_email=file.user_email)
     size = len(encode_json(genome.to_document(), what="the genome"))
@@ -110,19 +113,35 @@ async def examine(platform: Platform, file: SubmissionFile) -> Accepted:
     return Accepted(submission, genome.model_copy(update={"num_sites": num_sites}), assays)
 
 
+def _no_folder(platform: Platform, reference: str) -> str:
+    """Return why a name was taken for an image's: people mistype the name of a folder, or do not name its parent."""
+    roots = platform.settings.organisms
+    there = sorted(path.name for root in roots for path in root.iterdir() if path.is_dir())
+    near = difflib.get_close_matches(reference.rsplit("/", 1)[-1], there, n=1)
+    nearest = f", the nearest name there is {near[0]}" if near else ""
+    looked = ", ".join(map(str, roots)) or "KNOCKEM_ORGANISMS"
+    return (
+        f"no organism folder has this name below {looked}{nearest} (a folder "
+        "elsewhere runs when KNOCKEM_ORGANISMS names its parent), and no image: "
+    )
+
+
 def _cannot_run(field: str, value: str, why: str) -> InvalidInput:
     shortened = why if len(why) <= MOST_WORDS else f"{why[: MOST_WORDS // 2]} ... {why[-MOST_WORDS // 2 :]}"
     return InvalidInput("The submission cannot run.", [Fault(field, value, shortened)])
 
 
 def store(platform: Platform, accepted: Accepted) -> SubmissionRecord:
-    """Store an examined submission; the submission itself last, so that nobody sees half of it."""
+    """Store an examined submission; the submission itself last, so that nobody sees half of it.
+
+    Where somebody stored the same one meanwhile, that one is returned.
+    """
     operations = [
         PutNew(record.collection.name, record.to_document())
         for record in (accepted.genome, *accepted.assays, accepted.submission)
     ]
-    platform.records.documents.bulk(operations)
-    return accepted.submission
+    stored = platform.records.documents.bulk(operations)
+    return accepted.submission if stored[-1] else platform.records.submissions.get(accepted.submission.id)
 
 
 async def time_competitions(platform: Platform, accepted: Accepted) -> Timing:

@@ -143,7 +143,7 @@ class _Checker:
         return value
 
     def _image(self, value: Any) -> str:
-        if not isinstance(value, str) or not value.isprintable() or " " in value or not value:
+        if not isinstance(value, str) or not value.isprintable() or (" " in value and "/" not in value) or not value:
             self._fault("containerImage", value, "an image name or an organism folder is")
             return ""
         return value
