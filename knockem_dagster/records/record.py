@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,24 +36,41 @@ def now() -> str:
 
 @cache
 def revision() -> str:
-    """Return the short commit of this code: stamped at build time, else read from git.
+    """Return the short commit of this code: stamped at build time, else the checkout's.
 
     Raises SettingsError outside testing when neither is there.
     """
     if _STAMP.is_file():
         return _STAMP.read_text().strip()
-    found = subprocess.run(
-        ["git", "-c", "safe.directory=*", "-C", str(_STAMP.parent), "rev-parse", "--short", "HEAD"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if found.returncode == 0:
-        return found.stdout.strip()
+    commit = _checked_out_commit()
+    if commit is not None:
+        return commit[:7]
     if os.environ.get("KNOCKEM_ENVIRONMENT") == "testing":
         return "unknown"
     raise SettingsError(
         "The revision of knockem_dagster is unknown, and results without it cannot be published. "
         f"Work in a git checkout with at least one commit, or write the commit to {_STAMP}."
     )
+
+
+def _checked_out_commit() -> str | None:
+    """Return the commit that git has checked out; read from its files where git itself is not installed."""
+    if shutil.which("git") is not None:
+        command = ["git", "-c", "safe.directory=*", "-C", str(_STAMP.parent), "rev-parse", "HEAD"]
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+        return found.stdout.strip() if found.returncode == 0 else None
+    folder = _STAMP.parent.parent / ".git"
+    try:
+        head = (folder / "HEAD").read_text().strip()
+        if not head.startswith("ref: "):
+            return head
+        name = head.removeprefix("ref: ")
+        if (folder / name).is_file():
+            return (folder / name).read_text().strip()
+        packed = (line.split(" ", 1) for line in (folder / "packed-refs").read_text().splitlines() if " " in line)
+        return next((commit for commit, reference in packed if reference == name), None)
+    except OSError:
+        return None
 
 
 class Value(BaseModel):

@@ -220,6 +220,27 @@ def test_submission_is_found_by_the_beginning_of_its_id(records: Records) -> Non
         records.submissions.resolve("2")
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_revision_is_read_from_the_checkout_where_git_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: bool
+) -> None:
+    folder = tmp_path / ".git"
+    (folder / "refs" / "heads").mkdir(parents=True)
+    (folder / "HEAD").write_text("ref: refs/heads/main\n")
+    commit = "0123456789" * 4
+    if packed:
+        (folder / "packed-refs").write_text(f"# pack-refs with: peeled\n{commit} refs/heads/main\n")
+    else:
+        (folder / "refs" / "heads" / "main").write_text(commit + "\n")
+    monkeypatch.setattr(record_module, "_STAMP", tmp_path / "package" / "REVISION")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    revision.cache_clear()
+    try:
+        assert revision() == "0123456"
+    finally:
+        revision.cache_clear()
+
+
 def test_unknown_revision_is_refused_outside_testing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record_module, "_STAMP", tmp_path / "REVISION")
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
