@@ -80,13 +80,13 @@ class ContractCheck:
 
     @property
     def _sites(self) -> tuple[int, ...]:
-        """The first and the last site: counting sites from one shows here."""
+        """Every other site and the last: half a genome has an effect, and counting sites from one shows at the ends."""
         assert self.num_sites is not None
-        return tuple(sorted({0, self.num_sites - 1}))
+        return tuple(sorted({*range(0, self.num_sites, 2), self.num_sites - 1}))
 
     @property
     def _sites_named(self) -> str:
-        return f"site{'s' if len(self._sites) > 1 else ''} {' and '.join(map(str, self._sites))}"
+        return f"{len(self._sites):,} site{'s' if len(self._sites) > 1 else ''}, every other and the last"
 
     @property
     def _opponents(self) -> list[tuple[str, KnockoutSet]]:
