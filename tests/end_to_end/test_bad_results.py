@@ -84,7 +84,7 @@ def test_submission_fails_with_the_reason_when_a_site_cannot_be_tested(
     assert submission.state is State.FAILED
     assert f"1 of {NUM_SITES} competitions" in (submission.reason or "")
     assert words in (submission.reason or "")
-    assert "Mend the image" in (submission.reason or "")
+    assert "mend the organism" in (submission.reason or "")
     assert submission.lease.owner == ""
     assert outcomes(platform)[outcome] >= 2
     assert outcomes(platform)[Outcome.SUCCEEDED] == 100 + NUM_SITES - 1
