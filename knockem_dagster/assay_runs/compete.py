@@ -53,6 +53,7 @@ class AssayRun:
         self._ready: deque[Question] = deque()
         self._waiting: dict[str, tuple[Question, list[asyncio.Future[Answer]]]] = {}
         self._active = 0
+        self._alone = False
         self._stir = asyncio.Event()
         self._room = asyncio.Semaphore(max(2 * LOOKUP_BATCH, 4 * max_active))
         self._record = ThreadPoolExecutor(max_workers=1, thread_name_prefix="record")
@@ -126,16 +127,33 @@ class AssayRun:
             await self._start()
 
     async def _start(self) -> None:
-        number = min(len(self._ready), self._max_active - self._active)
-        if number <= 0:
+        starting = self._next_questions()
+        if not starting:
             return
-        starting = [self._ready.popleft() for _ in range(number)]
+        number = len(starting)
         attempts: list[Attempt] = [question.next_attempt(self._ledger.assay) for question in starting]
         numbers = {attempt.id: question.tries for attempt, question in zip(attempts, starting, strict=True)}
         self._active += number
         self.progress.attempts += number
         await asyncio.get_running_loop().run_in_executor(self._record, self._ledger.begin, attempts, numbers)
         await self._source.put(attempts)
+
+    def _next_questions(self) -> list[Question]:
+        """Take the questions to start now; those lost before, last and one at a time.
+
+        What a container loses with the one competition that killed it must not be lost with it again and again.
+        """
+        if self._alone and self._active:
+            return []
+        self._alone = False
+        clean = [question for question in self._ready if not question.losses]
+        if not clean and self._ready and not self._active:
+            self._alone = True
+            return [self._ready.popleft()]
+        starting = clean[: max(0, self._max_active - self._active)]
+        taken = {question.id for question in starting}
+        self._ready = deque(question for question in self._ready if question.id not in taken)
+        return starting
 
     async def _hear(self) -> None:
         """Record outcomes as they come, settle their questions or try them again."""
