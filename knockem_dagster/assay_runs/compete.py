@@ -51,6 +51,7 @@ class AssayRun:
         self.progress = Progress()
         self._asked: deque[tuple[Competition, asyncio.Future[Answer]]] = deque()
         self._ready: deque[Question] = deque()
+        self._lost: deque[Question] = deque()
         self._waiting: dict[str, tuple[Question, list[asyncio.Future[Answer]]]] = {}
         self._active = 0
         self._alone = False
@@ -145,15 +146,11 @@ class AssayRun:
         """
         if self._alone and self._active:
             return []
-        self._alone = False
-        clean = [question for question in self._ready if not question.losses]
-        if not clean and self._ready and not self._active:
-            self._alone = True
-            return [self._ready.popleft()]
-        starting = clean[: max(0, self._max_active - self._active)]
-        taken = {question.id for question in starting}
-        self._ready = deque(question for question in self._ready if question.id not in taken)
-        return starting
+        self._alone = not self._ready and not self._active and bool(self._lost)
+        if self._alone:
+            return [self._lost.popleft()]
+        room = max(0, self._max_active - self._active)
+        return [self._ready.popleft() for _ in range(min(room, len(self._ready)))]
 
     async def _hear(self) -> None:
         """Record outcomes as they come, settle their questions or try them again."""
@@ -184,7 +181,7 @@ class AssayRun:
         elif question.losses >= LOSSES_ALLOWED:
             self._settle(question, Untestable(f"{question.losses} attempts were lost; the last {question.last}"))
         else:
-            self._ready.append(question)
+            (self._lost if question.losses else self._ready).append(question)
 
     def _settle(self, question: Question, answer: Answer) -> None:
         if isinstance(answer, Untestable):
