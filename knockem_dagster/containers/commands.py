@@ -62,17 +62,25 @@ async def run_to_end(command: Command, capture: Capture, *, stdin: bytes, timeou
     timed_out = False
     try:
         await command.start()
-        async with asyncio.timeout(timeout_seconds):
-            await command.write(stdin)
-            await command.finish_input()
+        async with asyncio.timeout(timeout_seconds), asyncio.TaskGroup() as group:
+            feeding = group.create_task(_feed(command, stdin))
             await command.finished()
+            feeding.cancel()
     except TimeoutError:
         timed_out = True
+    except BaseExceptionGroup as several:
+        raise several.exceptions[0] from several
     finally:
         ended = await command.end()
     if timed_out and ended.cause == EndCause.EXITED:
         ended = replace(ended, cause=EndCause.TIMED_OUT)
     return replace(ended, stdout=capture.stdout, stdout_cut=capture.stdout_cut)
+
+
+async def _feed(command: Command, stdin: bytes) -> None:
+    """Give a command its input; one that ends without reading it is not waited for."""
+    await command.write(stdin)
+    await command.finish_input()
 
 
 class CommandConversation:

@@ -106,8 +106,13 @@ class DockerCommand:
     async def finished(self) -> None:
         """Wait until the container has stopped."""
         if self._ended is None and self._reading is not None:
-            await asyncio.shield(self._reading)
-            await self._engine.call("POST", f"{self._path}/wait")
+            # Its output ends with it, unless the engine hangs on input that nobody reads.
+            stopped = asyncio.ensure_future(self._engine.call("POST", f"{self._path}/wait"))
+            try:
+                await asyncio.wait([self._reading, stopped], return_when=asyncio.FIRST_COMPLETED)
+                await stopped
+            finally:
+                stopped.cancel()
 
     async def end(self) -> Ended:
         """Kill the container, collect what it wrote, and remove it."""
@@ -212,7 +217,7 @@ class DockerCommand:
         if self._reading is not None:
             self._reading.cancel()
         if self._writer is not None:
-            self._writer.close()
+            self._writer.transport.abort()  # to close it would wait until the engine has read what is still to be written
         try:
             await self._engine.call("DELETE", self._path, query={"force": "1", "v": "1"})
         except EngineError as error:
