@@ -25,17 +25,17 @@ from benchmarks.reference_organism import ReferenceGenome
 from knockem_dagster.assay_runs.compete import AssayRun
 from knockem_dagster.assay_runs.intake import examine, store
 from knockem_dagster.assay_runs.ledger import Ledger
-from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.assay_runs.submission_file import SubmissionFile
-from knockem_dagster.assay_runs.submission_run import organism_of
 from knockem_dagster.containers.contract import Organism
 from knockem_dagster.containers.runtime import ContainerSpec, RuntimeName
 from knockem_dagster.containers.runtimes import has_engine
 from knockem_dagster.errors import ContainerError
 from knockem_dagster.jobs.in_process import InProcessSource
+from knockem_dagster.jobs.organisms import organism_of
 from knockem_dagster.jobs.worker import Worker
 from knockem_dagster.knockout.competitions import Competition, Counts
 from knockem_dagster.knockout.knockouts import KnockoutSet
+from knockem_dagster.platform import Platform
 from knockem_dagster.records.assays import AssayRecord, AssayType, assay_id
 from knockem_dagster.settings import load_settings
 

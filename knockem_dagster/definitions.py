@@ -20,8 +20,8 @@ from assets import knockout
 from assets.partitions import SUBMISSION_JOB
 from assets.selection import selection_of
 from assets.trial import try_image
-from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.errors import KnockemError, SettingsError, StoreError
+from knockem_dagster.platform import Platform
 from knockem_dagster.records.submissions import State
 from knockem_dagster.settings import Settings
 from resources.dagster_storage import forget, runs_of

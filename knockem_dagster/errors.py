@@ -73,3 +73,15 @@ class SubmissionBusy(KnockemError):
 
 class SubmissionCanceled(KnockemError):
     """The submission was canceled while it ran."""
+
+
+class QueueAway(StoreError):
+    """The queue server does not answer at this moment: what is asked again later may succeed."""
+
+
+class LeaseLapsed(KnockemError):
+    """A worker did not renew its lease in time: what it held has been taken from it."""
+
+
+class SpawnerLost(KnockemError):
+    """The process that starts a worker's commands ended, or cannot start any: they did not fail, they were lost."""

@@ -10,6 +10,7 @@ from knockem_dagster.records.catalog import COLLECTIONS, Records
 from knockem_dagster.settings import Settings
 from knockem_dagster.stores.objects import Objects
 from knockem_dagster.stores.opening import open_documents, open_objects
+from knockem_dagster.stores.queue_connection import embedded_queue_answers
 
 
 class Platform:
@@ -28,6 +29,11 @@ class Platform:
     def objects(self) -> Objects:
         """The object store."""
         return open_objects(self.settings)
+
+    @property
+    def has_queue(self) -> bool:
+        """Whether there is a queue to work on: a served one is named, or `up` runs the embedded one."""
+        return self.settings.queue_url is not None or embedded_queue_answers(self.settings)
 
     def runtime(self, name: RuntimeName) -> Runtime:
         """Return the runtime with this name. Raises ContainerError when it cannot be used here."""

@@ -18,6 +18,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from knockem_dagster.errors import Fault, SettingsError
 
 _PREFIX = "KNOCKEM_"
+_SECRET = {"documents_url", "queue_url"}
+"""Settings whose value may hold a password: no message quotes them."""
 _BUNDLED_ORGANISMS = Path(__file__).parents[1] / "deploy" / "organisms"
 _SANDBOX = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 
@@ -54,6 +56,12 @@ class Settings(BaseSettings):
         repr=False,  # it may hold a password
         description="a MongoDB server, mongodb://user:password@host:port/name with special characters of the "
         "password percent-encoded; unset: SQLite below home",
+    )
+    queue_url: str | None = Field(
+        default=None,
+        repr=False,  # as above
+        description="a Redis or Valkey server, redis://user:password@host:port/0, rediss:// for TLS or unix:///path, "
+        "with special characters of the password percent-encoded; unset: the Valkey that `up` runs, in home",
     )
     objects_url: str | None = Field(
         default=None,
@@ -116,6 +124,21 @@ class Settings(BaseSettings):
             raise ValueError
         return _check_url(url, schemes={"mongodb", "mongodb+srv"})
 
+    @field_validator("queue_url", mode="after")
+    @classmethod
+    def _check_queue_url(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        on_socket = parts.scheme == "unix" and parts.path.strip("/")
+        # Reading the port checks it. Anything else but a number after it would be taken for database 0.
+        on_network = parts.scheme in {"redis", "rediss"} and parts.hostname and (parts.port or 1)
+        database = re.fullmatch(r"/?[0-9]*", parts.path)
+        # An @ this late means a password with an unescaped /, ? or #, a part of which would pass for the host.
+        if not (on_socket or (on_network and database)) or "@" in f"{parts.path}{parts.query}{parts.fragment}":
+            raise ValueError
+        return url
+
     @field_validator("objects_url", mode="after")
     @classmethod
     def _check_objects_url(cls, url: str | None) -> str | None:
@@ -160,7 +183,7 @@ def _fault(location: tuple[int | str, ...], value: object) -> Fault:
     variable = _PREFIX + field.upper()
     if field not in Settings.model_fields:
         return Fault(variable, repr(value), f"the settings are {', '.join(Settings.model_fields)}")
-    shown = "this value (hidden)" if field == "documents_url" else repr(value)
+    shown = "this value (hidden)" if field in _SECRET else repr(value)
     return Fault(variable, shown, f"allowed is {Settings.model_fields[field].description}")
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
-from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.assay_runs.submission_run import SubmissionRun
+from knockem_dagster.platform import Platform
 from knockem_dagster.settings import Settings, load_settings
 from resources.run_processes import PROCESS_TAG, this_process
 

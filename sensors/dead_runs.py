@@ -9,8 +9,8 @@ import time
 
 import dagster as dg
 
-from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.assay_runs.status import is_leased
+from knockem_dagster.platform import Platform
 from knockem_dagster.records.submissions import SubmissionRecord
 from resources.run_processes import Life, life_of
 from sensors.rounds import submission_of

@@ -10,9 +10,9 @@ from dagster._core.storage.tags import RUN_KEY_TAG
 
 from assets.knockout import genome
 from assets.partitions import SUBMISSION_JOB
-from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.assay_runs.status import is_leased
 from knockem_dagster.errors import ContainerError
+from knockem_dagster.platform import Platform
 from knockem_dagster.records.submissions import State, SubmissionRecord
 from knockem_dagster.stores.documents import Patch
 from resources.dagster_storage import forget, runs_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,8 @@ def test_without_variables_everything_is_embedded_in_the_current_directory(tmp_p
     settings = load_settings()
     assert settings.home == settings.folder == tmp_path / ".knockem"
     assert (settings.environment, settings.runtime, settings.port) == ("production", "auto", 3000)
-    assert (settings.documents_url, settings.objects_url, settings.s3_endpoint) == (None, None, None)
+    assert (settings.documents_url, settings.queue_url) == (None, None)
+    assert (settings.objects_url, settings.s3_endpoint) == (None, None)
     assert (settings.cpus, settings.lease_seconds, settings.keep_runs_days) == (os.cpu_count(), 15, 30)
     assert all(folder.is_dir() for folder in settings.organisms)
 
@@ -37,6 +39,7 @@ def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "environment": "staging",
         "sandbox": "mine-2",
         "documents_url": "mongodb://user:secret@host:27017/name",
+        "queue_url": "redis://user:secret@host:6379/0",
         "objects_url": "s3://bucket/prefix",
         "s3_endpoint": "http://127.0.0.1:9000",
         "runtime": "process",
@@ -53,7 +56,7 @@ def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert settings.home == Path("~/somewhere").expanduser()
     assert settings.organisms == (tmp_path / "one", tmp_path / "two")
     assert (settings.cpus, settings.lease_seconds, settings.port, settings.keep_runs_days) == (3, 2.5, 8080, 7)
-    unchanged = ("environment", "sandbox", "documents_url", "objects_url", "s3_endpoint", "runtime")
+    unchanged = ("environment", "sandbox", "documents_url", "queue_url", "objects_url", "s3_endpoint", "runtime")
     assert {name: getattr(settings, name) for name in unchanged} == {name: values[name] for name in unchanged}
     assert "secret" not in repr(settings)
 
@@ -109,6 +112,43 @@ def test_all_bad_values_are_named_at_once_and_no_password_is_shown(monkeypatch: 
     assert refused.value.__cause__ is None
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://host",
+        "redis://host:6379/3",
+        "redis://:secret@host/",
+        "rediss://user:s%2Fecret@[::1]:6380/0?ssl_ca_certs=/ca.pem",
+        "unix:///run/queue.sock?db=2",
+    ],
+)
+def test_addresses_of_queue_servers(url: str) -> None:
+    assert load_settings(queue_url=url).queue_url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "secret",
+        "http://secret@host",
+        "redis:///secret",
+        "redis://host/secret",
+        "redis://host:secret/",
+        "redis://user:secret/more@host",
+        "redis://user:1?secret@host",
+        "redis://user:1#secret@host",
+        "unix://secret",
+        "unix://user:more/secret@/queue.sock",
+    ],
+)
+def test_other_addresses_of_queue_servers_are_refused_unseen(url: str) -> None:
+    with pytest.raises(SettingsError, match=r"KNOCKEM_QUEUE_URL: this value .hidden. is not allowed") as refused:
+        load_settings(queue_url=url)
+    assert "redis://user:password@host:port/0" in str(refused.value)
+    assert "secret" not in str(refused.value)
+    assert refused.value.__cause__ is None
+
+
 def test_an_unknown_argument_is_refused() -> None:
     with pytest.raises(SettingsError, match="KNOCKEM_COLOUR"):
         load_settings(colour="red")
@@ -117,6 +157,12 @@ def test_an_unknown_argument_is_refused() -> None:
 def test_settings_use_no_name_of_the_container_contract() -> None:
     assert len(RESERVED_NAMES) == 12
     assert RESERVED_NAMES.isdisjoint(f"KNOCKEM_{name.upper()}" for name in Settings.model_fields)
+
+
+def test_the_readme_has_every_setting_in_its_table() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    listed = re.findall(r"^\| `KNOCKEM_([A-Z0-9_]+)` \|", readme, re.MULTILINE)
+    assert sorted(listed) == sorted(name.upper() for name in Settings.model_fields)
 
 
 def test_settings_are_described_and_do_not_change() -> None:

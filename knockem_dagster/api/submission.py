@@ -9,9 +9,9 @@ import pandas as pd
 
 from knockem_dagster.assay_runs.competition_table import COMPETITION_COLUMNS, competition_frame, competition_pages
 from knockem_dagster.assay_runs.places import place_of
-from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.assay_runs.tables import read_table, report_key
 from knockem_dagster.errors import KnockemError, NotFound
+from knockem_dagster.platform import Platform
 from knockem_dagster.records.submissions import State, SubmissionRecord
 from knockem_dagster.records.tables import TABLES, Column
 from knockem_dagster.settings import Settings, load_settings

@@ -122,6 +122,9 @@ class AssayRun:
                     if counts is not None:
                         self.progress.recalled += 1
                         self._settle(question, counts)
+                    elif question.under_way is not None:
+                        self._active += 1
+                        await self._source.adopt([question.under_way])
                     else:
                         self._queue(question)
                 await self._start()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass
 
-from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.assay_runs.status import is_leased
-from knockem_dagster.errors import ContainerError, KnockemError, SubmissionBusy
+from knockem_dagster.errors import ContainerError, KnockemError, QueueAway, SubmissionBusy
+from knockem_dagster.jobs.opening import take_out
+from knockem_dagster.platform import Platform
 from knockem_dagster.records.submissions import State, SubmissionRecord
 
 CANCEL_SECONDS = 8.0
@@ -52,6 +54,8 @@ async def end_containers(platform: Platform, submission: SubmissionRecord) -> En
     """
     deadline = time.monotonic() + CANCEL_SECONDS
     ended = 0
+    with contextlib.suppress(QueueAway):  # then upkeep takes its jobs out
+        await take_out(platform, submission.id)
     while True:
         current = await asyncio.to_thread(platform.records.submissions.find_one, submission.id)
         is_over = current is None or not is_leased(current) or time.monotonic() > deadline

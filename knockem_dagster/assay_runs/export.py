@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from knockem_dagster.assay_runs.competition_table import COMPETITION_COLUMNS, competition_frame, competition_pages
-from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.assay_runs.tables import read_table, submission_prefix, table_key
 from knockem_dagster.errors import KnockemError, StoreError
+from knockem_dagster.platform import Platform
 from knockem_dagster.records.submissions import SubmissionRecord
 from knockem_dagster.records.tables import TABLES, Column
 

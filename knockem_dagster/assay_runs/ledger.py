@@ -26,7 +26,7 @@ from knockem_dagster.stores.documents import Operation
 
 @dataclass(slots=True)
 class Question:
-    """A competition on its way to an answer, with the tries it has had."""
+    """A competition on its way to an answer, with the tries it has had; `under_way`: one that an earlier run began."""
 
     id: str
     competition: Competition
@@ -37,6 +37,7 @@ class Question:
     failures: int = 0
     losses: int = 0
     last: str = ""
+    under_way: Attempt | None = None
 
     def next_attempt(self, assay: AssayRecord) -> Attempt:
         """Count one more try and return it."""
@@ -65,12 +66,20 @@ class Ledger:
     """Writes and reads one assay's competitions. Calls block; the assay run makes them in a thread of their own."""
 
     def __init__(
-        self, records: Records, submission: SubmissionRecord, assay: AssayRecord, genome: GenomeRecord
+        self,
+        records: Records,
+        submission: SubmissionRecord,
+        assay: AssayRecord,
+        genome: GenomeRecord,
+        *,
+        under_way: frozenset[str] = frozenset(),
     ) -> None:
+        """`under_way`: ids of attempts without a result that somebody still works on."""
         self._records = records
         self.submission = submission
         self._assay = assay
         self.genome = genome
+        self._under_way = under_way
 
     @property
     def assay(self) -> AssayRecord:
@@ -148,7 +157,9 @@ class Ledger:
                 question = ids[id]
                 attempt = question.next_attempt(self._assay)
                 result = ended.get(id)
-                if result is None:
+                if result is None and id in self._under_way:
+                    question.under_way = attempt
+                elif result is None:
                     lost = AttemptOutcome(attempt, Outcome.LOST, tail="the run ended before this attempt did")
                     abandoned.append(self._attempt_result(lost, blameless=True))
                 elif self._counts(result):
@@ -169,42 +180,57 @@ class Ledger:
                 assay_id=self._assay.id,
                 competition_id=attempt.competition_id,
                 number=numbers[attempt.id],
+                genome_id_alpha=attempt.alpha.id,
+                genome_id_beta=attempt.beta.id,
+                seed=attempt.seed,
                 user_email=self.submission.user_email,
             )
             for attempt in attempts
         )
 
     def end(self, outcomes: Sequence[AttemptOutcome]) -> dict[str, Counts]:
-        """Record ended attempts; return the answers that now stand, by competition id.
-
-        The first result wins: where another was recorded meanwhile, that one stands. Results come first in the
-        batch, so that a store that keeps only its beginning loses no answer.
-        """
-        answers: dict[str, Counts] = {}
-        results: list[Operation] = []
-        for ended in outcomes:
-            if ended.counts is not None:
-                answers[ended.attempt.competition_id] = ended.counts
-                results.extend(self._records.competition_results.additions([self._result(ended, ended.counts)]))
-        tries = self._records.attempt_results.additions(self._attempt_result(ended) for ended in outcomes)
-        stored = self._records.documents.bulk([*results, *tries])
-        answered = [ended.attempt.competition_id for ended in outcomes if ended.counts is not None]
-        beaten = [id for id, is_new in zip(answered, stored, strict=False) if not is_new]
-        for id, record in self._records.competition_results.get_many(beaten).items():
-            answers[id] = record.result.to_counts()
-        return answers
+        """Record ended attempts; return the answers that now stand, by competition id."""
+        return record_ended(self._records, outcomes, user_email=self.submission.user_email)
 
     def _attempt_result(self, ended: AttemptOutcome, *, blameless: bool = False) -> CompetitionAttemptResultRecord:
         return CompetitionAttemptResultRecord.of(ended, user_email=self.submission.user_email, blameless=blameless)
 
-    def _result(self, ended: AttemptOutcome, counts: Counts) -> CompetitionResultRecord:
-        return CompetitionResultRecord(
-            id=ended.attempt.competition_id,
-            submission_id=self.submission.id,
-            assay_id=self._assay.id,
-            competition_attempt_id=ended.attempt.id,
-            genome_id_beta=ended.attempt.beta.id,
-            num_knockout_sites=ended.attempt.beta.knockout.dose,
-            result=CountsValue.of(counts),
-            user_email=self.submission.user_email,
-        )
+
+def record_ended(
+    records: Records, outcomes: Sequence[AttemptOutcome], *, user_email: str, blameless: frozenset[str] = frozenset()
+) -> dict[str, Counts]:
+    """Record ended attempts; return the answers that now stand, by competition id.
+
+    The first result wins: where another was recorded meanwhile, that one stands. Results come first in the
+    batch, so that a store that keeps only its beginning loses no answer. `blameless`: ids of attempts that count
+    nowhere.
+    """
+    answers: dict[str, Counts] = {}
+    results: list[Operation] = []
+    for ended in outcomes:
+        if ended.counts is not None:
+            answers[ended.attempt.competition_id] = ended.counts
+            results.extend(records.competition_results.additions([_result(ended, ended.counts, user_email)]))
+    tries = records.attempt_results.additions(
+        CompetitionAttemptResultRecord.of(ended, user_email=user_email, blameless=ended.attempt.id in blameless)
+        for ended in outcomes
+    )
+    stored = records.documents.bulk([*results, *tries])
+    answered = [ended.attempt.competition_id for ended in outcomes if ended.counts is not None]
+    beaten = [id for id, is_new in zip(answered, stored, strict=False) if not is_new]
+    for id, record in records.competition_results.get_many(beaten).items():
+        answers[id] = record.result.to_counts()
+    return answers
+
+
+def _result(ended: AttemptOutcome, counts: Counts, user_email: str) -> CompetitionResultRecord:
+    return CompetitionResultRecord(
+        id=ended.attempt.competition_id,
+        submission_id=ended.attempt.submission_id,
+        assay_id=ended.attempt.assay_id,
+        competition_attempt_id=ended.attempt.id,
+        genome_id_beta=ended.attempt.beta.id,
+        num_knockout_sites=ended.attempt.beta.knockout.dose,
+        result=CountsValue.of(counts),
+        user_email=user_email,
+    )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.errors import NotFound
+from knockem_dagster.platform import Platform
 
 
 def place_of(platform: Platform, key: str, *, what: str) -> str:

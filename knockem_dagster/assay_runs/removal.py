@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.assay_runs.status import is_leased
 from knockem_dagster.assay_runs.tables import submission_prefix
 from knockem_dagster.errors import SubmissionBusy
+from knockem_dagster.platform import Platform
 from knockem_dagster.records.catalog import OF_A_SUBMISSION
 from knockem_dagster.records.submissions import State, SubmissionRecord
 from knockem_dagster.records.uploads import UploadRecord

@@ -17,16 +17,15 @@ from typing import Any, TypeVar
 
 from knockem_dagster.assay_runs.compete import AssayRun, Progress
 from knockem_dagster.assay_runs.ledger import Ledger
-from knockem_dagster.assay_runs.platform import Platform
+from knockem_dagster.assay_runs.workforce import Workforce, hire
 from knockem_dagster.containers.contract import Organism
-from knockem_dagster.containers.runtime import ContainerSpec, Image, Limits
-from knockem_dagster.errors import ContainerError, KnockemError, StoreError, SubmissionBusy, SubmissionCanceled
-from knockem_dagster.jobs.in_process import InProcessSource
-from knockem_dagster.jobs.worker import Worker
+from knockem_dagster.errors import KnockemError, StoreError, SubmissionBusy, SubmissionCanceled
+from knockem_dagster.jobs.organisms import check_organism, organism_of
+from knockem_dagster.jobs.queue import AssayCounts
 from knockem_dagster.knockout.competitions import Compete
-from knockem_dagster.records.assays import AssayType, assay_id
-from knockem_dagster.records.genomes import GenomeRecord
-from knockem_dagster.records.submissions import State, SubmissionRecord
+from knockem_dagster.platform import Platform
+from knockem_dagster.records.assays import AssayType, assay_id, with_needs
+from knockem_dagster.records.submissions import State
 from knockem_dagster.stores.documents import Patch
 
 BEAT_SECONDS = 2.0
@@ -50,8 +49,7 @@ class SubmissionRun:
         self._id = submission_id
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{name}"
         self._failure: str | None = None
-        self._source: InProcessSource | None = None
-        self._worker: asyncio.Task[None] | None = None
+        self._workforce: Workforce | None = None
         self._heart: asyncio.Task[None] | None = None
         self.progress: Progress = Progress()
         self._done_before = 0
@@ -161,7 +159,8 @@ class SubmissionRun:
         """Run work beside the heart and the worker: when one of them fails, the work is over."""
         try:
             async with asyncio.TaskGroup() as group:
-                guards = [group.create_task(_follow(task)) for task in (self._heart, self._worker) if task is not None]
+                worker = None if self._workforce is None else self._workforce.task
+                guards = [group.create_task(_follow(task)) for task in (self._heart, worker) if task is not None]
                 result = await work
                 for guard in guards:
                     guard.cancel()
@@ -170,32 +169,20 @@ class SubmissionRun:
             raise _first_of(several) from several
 
     async def check_image(self) -> None:
-        """Make sure that the image is still the one that was accepted: results of two must not be mixed.
-
-        Raises ContainerError when it is not there any more, or is another.
-        """
-        submission = self.submission
-        if submission.container_runtime == "docker":
-            return  # run by its digest, whatever its name stands for by now
-        image = await self.platform.runtime("process").resolve(submission.container_image)
-        if image.digest != submission.image_digest:
-            raise ContainerError(
-                f"The organism {submission.container_image} has changed since the study was accepted (it is "
-                f"{image.digest[:19]}, it was {submission.image_digest[:19]}), and results of two organisms must not "
-                f"be mixed. Put it back and `./knockem resume {self._id[:8]}`, or submit it with another seed."
-            )
+        """Make sure that the image is still the one that was accepted. Raises ContainerError."""
+        await check_organism(self.platform, self.submission)
 
     async def _perform(self, assay_type: AssayType, assay: Callable[[Compete], Awaitable[T]]) -> T:
         submission = self.submission
         record = await asyncio.to_thread(self.records.assays.get, assay_id(submission.id, assay_type))
-        ledger = Ledger(self.records, submission, record, self.genome)
-        source = self._working()
-        run = AssayRun(ledger, source, max_active=submission.max_active, max_fail=submission.max_fail)
+        workforce = await self._working()
+        await workforce.note_assays(await asyncio.to_thread(self._assay_counts, record.id))
+        ledger = Ledger(self.records, submission, record, self.genome, under_way=workforce.under_way)
+        run = AssayRun(ledger, workforce.source, max_active=submission.max_active, max_fail=submission.max_fail)
         self.progress = run.progress
         try:
             async with asyncio.TaskGroup() as group:
-                assert self._worker is not None
-                guard = group.create_task(_follow(self._worker))
+                guard = group.create_task(_follow(workforce.task))
                 async with run:
                     result = await assay(run.compete)
                 guard.cancel()
@@ -204,14 +191,22 @@ class SubmissionRun:
             raise
         return result
 
-    def _working(self) -> InProcessSource:
-        """Return the source, starting the worker at the first call."""
-        if self._source is None:
-            slots = max(1, min(self.submission.max_active, self.platform.settings.cpus))
-            self._source = InProcessSource(workers=slots)
-            worker = Worker(self._source, self.organism, slots=slots, most_in_flight=self.submission.max_active)
-            self._worker = self._loop.create_task(worker.run())
-        return self._source
+    def _assay_counts(self, active: str) -> AssayCounts:
+        """Return how far the submission is, for the queue."""
+        done = {result.id for result in self.records.assay_results.find({"submissionId": self._id})}
+        wanted = {assay_id(self._id, each) for each in with_needs(frozenset(self.submission.assay_types))}
+        return AssayCounts(
+            pending=sorted(wanted - done - {active}),
+            active=[active],
+            completed=len(done),
+            completed_competitions=self._done_before,
+        )
+
+    async def _working(self) -> Workforce:
+        """Return who works for this run, hired at the first call."""
+        if self._workforce is None:
+            self._workforce = await hire(self.platform, self.submission, self.organism)
+        return self._workforce
 
     async def _begin(self) -> asyncio.Task[None]:
         return self._loop.create_task(self._beat())
@@ -269,13 +264,10 @@ class SubmissionRun:
 
     async def _stop_working(self) -> None:
         """End the worker with its containers; the next assay gets a new one."""
-        worker, self._worker = self._worker, None
-        if self._source is not None:
-            await self._source.close()
-            self._source = None
-        if worker is not None:
-            worker.cancel()
-            await asyncio.gather(worker, return_exceptions=True)
+        workforce, self._workforce = self._workforce, None
+        if workforce is not None:
+            current = await asyncio.to_thread(self.records.submissions.find_one, self._id)
+            await workforce.stop(forget=current is None or current.state.is_final)
 
     async def _finish(self) -> None:
         await self._stop_working()
@@ -283,26 +275,6 @@ class SubmissionRun:
             self._heart.cancel()
             await asyncio.gather(self._heart, return_exceptions=True)
         await self._loop.shutdown_default_executor()
-
-
-def organism_of(platform: Platform, submission: SubmissionRecord, genome: GenomeRecord) -> Organism:
-    """Return a submission's organism, ready to run its commands."""
-    runtime = platform.runtime(submission.container_runtime)
-    spec = ContainerSpec(
-        image=Image(submission.container_runtime, submission.container_image, submission.image_digest),
-        environment={
-            **submission.container_env,
-            "KNOCKEM_USER_EMAIL": submission.user_email,
-            "KNOCKEM_RUNMODE": platform.settings.environment,
-        },
-        limits=Limits(
-            cpus=submission.limits.cpus,
-            memory_mib=submission.limits.memory_mib,
-            timeout_seconds=submission.timeout_seconds,
-        ),
-        submission_id=submission.id,
-    )
-    return Organism(runtime, spec, wild_type=genome.content or "")
 
 
 async def _follow(task: asyncio.Task[None]) -> None:

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 
 import typer
 
-from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.assay_runs.status import is_leased
 from knockem_dagster.cli.progress import ProgressView
 from knockem_dagster.cli.terminal import INTERRUPTED, aside, short
 from knockem_dagster.cli.up_lock import is_up
 from knockem_dagster.errors import KnockemError
+from knockem_dagster.platform import Platform
 from knockem_dagster.records.submissions import State, SubmissionRecord
 
 LOOK_SECONDS = 0.5

@@ -15,13 +15,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from knockem_dagster.assay_runs.contract_check import Check, ContractCheck, Verdict, is_usable
-from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.cli.terminal import FAILED, USAGE, aside, for_people
 from knockem_dagster.containers.contract import Organism
 from knockem_dagster.containers.contract_commands import COMPETE_TWO, SERVE
 from knockem_dagster.containers.names import RESERVED_NAMES
 from knockem_dagster.containers.runtime import ContainerSpec, Limits, Runtime
 from knockem_dagster.errors import KnockemError
+from knockem_dagster.platform import Platform
 from knockem_dagster.settings import Settings, load_settings
 
 _COLOURS = {Verdict.PASS: "green", Verdict.MISSING: "yellow", Verdict.FAIL: "bold red"}

@@ -17,11 +17,11 @@ from rich.table import Table
 from knockem_dagster.assay_runs.control import resume
 from knockem_dagster.assay_runs.intake import examine, store, submission_id
 from knockem_dagster.assay_runs.places import place_of
-from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.assay_runs.submission_file import SubmissionFile
 from knockem_dagster.cli.carrying_out import carry_through, tell_end
 from knockem_dagster.cli.terminal import FAILED, aside, for_people, open_platform, short
 from knockem_dagster.errors import ContainerError
+from knockem_dagster.platform import Platform
 from knockem_dagster.records.submissions import State, SubmissionRecord
 
 ORGANISMS = Path(__file__).parents[2] / "deploy" / "organisms"

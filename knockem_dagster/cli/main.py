@@ -10,9 +10,11 @@ from knockem_dagster.cli import (
     demonstration,
     developing,
     looking,
+    queueing,
     results,
     serving,
     submitting,
+    working,
 )
 from knockem_dagster.cli.terminal import explained_errors
 
@@ -37,6 +39,9 @@ app.command("report")(results.report)
 app.command("export")(results.export)
 app.command("purge")(controlling.purge)
 app.command("up")(serving.up)
+app.command("worker")(working.worker)
+app.command("workers")(working.workers)
+app.add_typer(queueing.app, name="queue")
 app.command("test", context_settings=developing.PASS_ON)(developing.test)
 app.command("bench")(developing.bench)
 

@@ -11,11 +11,11 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
-from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.assay_runs.status import expected_total, is_leased
 from knockem_dagster.cli.terminal import aside
 from knockem_dagster.cli.wording import clock
 from knockem_dagster.errors import StoreError
+from knockem_dagster.platform import Platform
 from knockem_dagster.records.submissions import SubmissionRecord
 
 LOOK_SECONDS = 0.5

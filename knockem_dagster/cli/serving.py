@@ -1,4 +1,4 @@
-"""`up`: the Dagster UI and its daemon, sensors on, until the user ends them."""
+"""`up`: the queue server, the Dagster UI and its daemon, sensors on, until the user ends them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import IO, Annotated
 
 import typer
 
-from knockem_dagster.assay_runs.platform import Platform
+from knockem_dagster.cli.queue_service import queue_services
 from knockem_dagster.cli.service_logs import log_folder
 from knockem_dagster.cli.supervision import Service, Supervisor, ended_by_signals
 from knockem_dagster.cli.terminal import aside
@@ -23,6 +23,7 @@ from knockem_dagster.cli.up_lock import only_one
 from knockem_dagster.cli.wording import counted
 from knockem_dagster.containers.processes import ProcessRuntime
 from knockem_dagster.errors import KnockemError
+from knockem_dagster.platform import Platform
 from knockem_dagster.records.submissions import State
 from knockem_dagster.settings import Settings, load_settings
 
@@ -48,6 +49,7 @@ def up(
         page.find_port()
         logs = log_folder(settings)
         services = [
+            *queue_services(settings, logs / "queue.log"),
             Service("webserver", page.command, logs / "webserver.log"),
             Service("daemon", lambda: _dagster("dagster._daemon", "run"), logs / "daemon.log"),
         ]

@@ -10,12 +10,12 @@ from typing import Annotated
 import typer
 
 from knockem_dagster.assay_runs.intake import Accepted, Timing, examine, store, time_competitions
-from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.assay_runs.submission_file import read_submission_file
 from knockem_dagster.cli.carrying_out import carry_through, daemon_is_running, tell_end
 from knockem_dagster.cli.terminal import FAILED, USAGE, AsJson, answer_json, aside, open_platform, short
 from knockem_dagster.cli.wording import clock, counted
 from knockem_dagster.errors import KnockemError
+from knockem_dagster.platform import Platform
 from knockem_dagster.records.submissions import State, SubmissionRecord
 
 LONG_SECONDS = 3_600.0

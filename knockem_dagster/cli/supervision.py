@@ -12,7 +12,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,11 +35,17 @@ Say = Callable[[str], None]
 
 @dataclass(slots=True)
 class Service:
-    """A service: `command` is made anew for every start; its output is appended to `log`."""
+    """A service: `command` is made anew for every start; its output is appended to `log`.
+
+    `repair` is told with which exit code it ended, may mend what ended it, and returns what it did, if anything.
+    A service with `ends_last` serves the others: it is asked to end when they have ended.
+    """
 
     name: str
     command: Callable[[], Sequence[str]]
     log: Path
+    repair: Callable[[int], str] | None = None
+    ends_last: bool = False
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     pause: float = 0.0
@@ -72,20 +78,25 @@ class Supervisor:
 
     def end(self) -> None:
         """Ask everything to end, then kill what has not. Returns when nothing is left."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        asked: set[int] = set()
-        while (left := set(self._marked())) and time.monotonic() < deadline:
-            for pid in left - asked:
-                _ask_to_end(pid)
-            asked |= left
-            time.sleep(LOOK_SECONDS / 4)
-        while left := set(self._marked()):
-            for pid in left:
-                kill(pid)
-            time.sleep(LOOK_SECONDS / 4)
+        serving = {each.process.pid for each in self.services if each.ends_last and each.process is not None}
+        self._end_all_but(serving)
+        self._end_all_but(set())
         for service in self.services:
             if service.process is not None:
                 service.process.wait()
+
+    def _end_all_but(self, spared: Set[int]) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        asked: set[int] = set()
+        while left := set(self._marked()) - spared:
+            late = time.monotonic() >= deadline
+            for pid in left if late else left - asked:
+                if late:
+                    kill(pid)
+                else:
+                    _ask_to_end(pid)
+            asked |= left
+            time.sleep(LOOK_SECONDS / 4)
 
     def _marked(self) -> Iterator[int]:
         """Yield the processes of all services that have not ended."""
@@ -112,6 +123,8 @@ class Supervisor:
         ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         pause = f" in {service.pause:.0f} s" if service.pause else ""
         self.say(f"The {service.name} {ended}; it is started again{pause}. Its output is in {service.log}")
+        if service.repair is not None and (repaired := service.repair(code)):
+            self.say(repaired)
 
     def _start(self, service: Service) -> None:
         service.log.parent.mkdir(parents=True, exist_ok=True)

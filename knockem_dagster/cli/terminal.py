@@ -12,8 +12,8 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.errors import KnockemError
+from knockem_dagster.platform import Platform
 from knockem_dagster.settings import load_settings
 
 FAILED = 1

@@ -46,7 +46,8 @@ class AttemptOutcome:
     """What came of an attempt. `counts` is there exactly when the outcome is SUCCEEDED.
 
     `tail` holds the last lines of its output; times are seconds, `peak_memory` bytes, None where
-    the runtime cannot tell (a request served by a warm container has no process of its own).
+    the runtime cannot tell (a request served by a warm container has no process of its own). `worker` is the name of
+    the one that ran it, empty within a run alone.
     """
 
     attempt: Attempt
@@ -58,3 +59,4 @@ class AttemptOutcome:
     peak_memory: int | None = None
     cpu_seconds: float | None = None
     wall_seconds: float | None = None
+    worker: str = ""

@@ -217,7 +217,7 @@ class DockerCommand:
         if self._reading is not None:
             self._reading.cancel()
         if self._writer is not None:
-            self._writer.transport.abort()  # to close it would wait until the engine has read what is still to be written
+            self._writer.transport.abort()  # closing would wait until the engine has read all that was written
         try:
             await self._engine.call("DELETE", self._path, query={"force": "1", "v": "1"})
         except EngineError as error:

@@ -65,14 +65,21 @@ class DockerRuntime:
     async def remove_leftovers(self, submission_id: str | None = None) -> int:
         """Remove the containers of one submission, or of all whose owner is gone; return how many."""
         label = OWNER_LABEL if submission_id is None else f"{SUBMISSION_LABEL}={submission_id}"
-        query = {"all": "1", "filters": orjson.dumps({"label": [label]}).decode()}
         removed = 0
-        for container in await self._engine.call("GET", "/containers/json", query=query):
+        for container in await self._labelled(label):
             owner = Owner.parse(container["Labels"].get(OWNER_LABEL, ""))
             if submission_id is not None or (owner is not None and owner.is_gone):
                 removed += await self._remove(container["Id"])
         remove_abandoned_folders()
         return removed
+
+    async def remove_owned_by(self, owner: str) -> int:
+        """Remove the containers that one process has started, dead or alive; return how many."""
+        return sum([await self._remove(found["Id"]) for found in await self._labelled(f"{OWNER_LABEL}={owner}")])
+
+    async def _labelled(self, label: str) -> list[Any]:
+        query = {"all": "1", "filters": orjson.dumps({"label": [label]}).decode()}
+        return await self._engine.call("GET", "/containers/json", query=query)
 
     async def _command(self, spec: ContainerSpec, command: Sequence[str], output: Output) -> DockerCommand:
         body = describe_container(spec, command, image_user=await self._image_user(spec.image))

@@ -122,3 +122,7 @@ class Runtime(Protocol):
     async def remove_leftovers(self, submission_id: str | None = None) -> int:
         """Remove what a crash left behind (of one submission, or of all that have no living owner)."""
         ...
+
+    async def remove_owned_by(self, owner: str) -> int:
+        """Remove what one process of this machine has started, dead or alive (owners.py: str(current_owner()))."""
+        ...

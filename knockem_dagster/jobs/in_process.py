@@ -1,4 +1,4 @@
-"""The attempt source of one run: asker and workers share an event loop, and nothing outlives it."""
+"""The attempt source of one run alone: asker and workers share an event loop, and nothing outlives it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from knockem_dagster.containers.attempts import Attempt, AttemptOutcome
 
 
 class InProcessSource:
-    """An AttemptSource within one event loop. `workers` is the number of slots that share the ready attempts."""
+    """AttemptSource and AttemptDesk in one. `workers` is the number of slots that share the ready attempts."""
 
     def __init__(self, *, workers: int) -> None:
         self._workers = workers
@@ -25,6 +25,10 @@ class InProcessSource:
         self._ready.extend(attempts)
         if attempts:
             self._has_ready.set()
+
+    async def adopt(self, attempts: Sequence[Attempt]) -> None:
+        """Nothing outlives a run here, so there is nothing to adopt."""
+        raise AssertionError(f"{len(attempts)} attempts cannot be under way in a source that has just begun")
 
     async def claim(self, most: int) -> Sequence[Attempt]:
         """Wait for ready attempts; return this slot's share, at most `most`. Empty when closed."""

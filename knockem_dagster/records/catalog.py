@@ -10,6 +10,7 @@ from knockem_dagster.records.competitions import (
     CompetitionResultRecord,
 )
 from knockem_dagster.records.genomes import GenomeRecord
+from knockem_dagster.records.jobs import ComputeNodeRecord, EventRecord, JobRecord, ResultRecord, WorkflowRecord
 from knockem_dagster.records.record import Record, Repository
 from knockem_dagster.records.submissions import SubmissionRecord, SubmissionRepository
 from knockem_dagster.records.uploads import UploadRecord
@@ -27,7 +28,11 @@ OF_A_SUBMISSION: tuple[type[Record], ...] = (
 )
 """The models whose documents name their submission in `submissionId`."""
 
-COLLECTIONS: tuple[Collection, ...] = tuple(model.collection for model in (*OF_A_SUBMISSION, SubmissionRecord))
+OF_JOBS: tuple[type[Record], ...] = (WorkflowRecord, JobRecord, ResultRecord, ComputeNodeRecord, EventRecord)
+
+COLLECTIONS: tuple[Collection, ...] = tuple(
+    model.collection for model in (*OF_A_SUBMISSION, SubmissionRecord, *OF_JOBS)
+)
 
 
 class Records:
@@ -44,6 +49,11 @@ class Records:
         self.attempts = Repository(documents, CompetitionAttemptRecord)
         self.attempt_results = Repository(documents, CompetitionAttemptResultRecord)
         self.uploads = Repository(documents, UploadRecord)
+        self.workflows = Repository(documents, WorkflowRecord)
+        self.jobs = Repository(documents, JobRecord)
+        self.results = Repository(documents, ResultRecord)
+        self.compute_nodes = Repository(documents, ComputeNodeRecord)
+        self.events = Repository(documents, EventRecord)
 
     def close(self) -> None:
         """Release the documents store."""

@@ -71,6 +71,9 @@ class CompetitionAttemptRecord(Record):
     assay_id: str
     competition_id: str
     number: int = Field(description="the how-manieth try, from 1")
+    genome_id_alpha: str = Field(default="", description="the background; empty in attempts of early versions")
+    genome_id_beta: str = Field(default="", description="the challenger")
+    seed: int = 0
     user_email: str
 
 
@@ -92,6 +95,7 @@ class CompetitionAttemptResultRecord(Record):
     peak_memory: int | None = Field(default=None, description="bytes")
     cpu_seconds: float | None = None
     wall_seconds: float | None = None
+    worker: str = Field(default="", description="name of the worker that ran it; empty within a run alone")
     result: CountsValue | None = None
     user_email: str
 
@@ -112,6 +116,7 @@ class CompetitionAttemptResultRecord(Record):
             peak_memory=ended.peak_memory,
             cpu_seconds=ended.cpu_seconds,
             wall_seconds=ended.wall_seconds,
+            worker=ended.worker,
             result=None if ended.counts is None else CountsValue.of(ended.counts),
             user_email=user_email,
         )

@@ -29,6 +29,11 @@ def derived_id(*parts: str | int | bytes) -> str:
     return str(uuid.UUID(bytes=hashlib.sha1(_NAMESPACE.bytes + key).digest()[:16], version=5))
 
 
+def new_id() -> str:
+    """Return a random UUID (version 4)."""
+    return str(uuid.uuid4())
+
+
 def now() -> str:
     """Return the time, ISO 8601 in UTC, to the microsecond."""
     return datetime.now(UTC).isoformat()

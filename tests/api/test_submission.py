@@ -9,9 +9,9 @@ import pytest
 
 from knockem_dagster.api import Submission
 from knockem_dagster.assay_runs.competition_table import COMPETITION_COLUMNS
-from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.assay_runs.tables import report_key, write_table
 from knockem_dagster.errors import KnockemError, NotFound
+from knockem_dagster.platform import Platform
 from knockem_dagster.records.submissions import State
 from knockem_dagster.records.tables import TABLES
 from knockem_dagster.settings import Settings, load_settings

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from knockem_dagster.assay_runs import control, removal
-from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.containers.marked_processes import MARK
 from knockem_dagster.errors import KnockemError, SubmissionBusy
+from knockem_dagster.platform import Platform
 from knockem_dagster.records.catalog import COLLECTIONS
 from knockem_dagster.records.submissions import LeaseValue, State
 from knockem_dagster.records.uploads import FaultValue, UploadRecord

@@ -12,9 +12,9 @@ import pytest
 from knockem_dagster.assay_runs import competition_table
 from knockem_dagster.assay_runs.competition_table import COMPETITION_COLUMNS, competition_pages
 from knockem_dagster.assay_runs.export import export
-from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.assay_runs.tables import report_key, write_table
 from knockem_dagster.errors import KnockemError
+from knockem_dagster.platform import Platform
 from knockem_dagster.settings import load_settings
 from tests.services.submissions import a_submission, store_with_competitions
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.assay_runs.status import attempt_logs, expected_total, is_leased, submission_status
+from knockem_dagster.platform import Platform
 from knockem_dagster.records.submissions import CountersValue, LeaseValue, State
 from knockem_dagster.settings import load_settings
 from tests.services.submissions import a_submission, store_with_competitions

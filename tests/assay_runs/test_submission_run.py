@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.assay_runs.submission_run import SubmissionRun
 from knockem_dagster.errors import AssayError, ContainerError, NotFound, SubmissionBusy
 from knockem_dagster.knockout.competitions import Compete, Competition, Counts
 from knockem_dagster.knockout.knockouts import KnockoutSet
+from knockem_dagster.platform import Platform
 from knockem_dagster.records.assays import AssayType, assay_id
 from knockem_dagster.records.submissions import State
 from knockem_dagster.stores.documents import Patch

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.cli import progress
 from knockem_dagster.cli.progress import Observer, ProgressView
+from knockem_dagster.platform import Platform
 from knockem_dagster.records.submissions import CountersValue, LeaseValue, State, SubmissionRecord
 from knockem_dagster.settings import load_settings
 from tests.services.submissions import a_submission

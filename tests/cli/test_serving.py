@@ -19,6 +19,7 @@ from knockem_dagster.api import Submission
 from knockem_dagster.containers.marked_processes import marked_processes
 from knockem_dagster.records.submissions import State
 from knockem_dagster.settings import load_settings
+from knockem_dagster.stores.queue_connection import embedded_queue_answers
 from tests.services.command_line import command_line, environment_of, knockem, tiny_submission
 
 pytestmark = pytest.mark.slow
@@ -89,8 +90,11 @@ def test_up_finishes_submissions_restarts_what_dies_and_leaves_nothing(
     assert "runs already" in second.stderr
     assert url in second.stderr
 
-    with Submission.open(id, load_settings(home=home, environment="testing")) as study:
+    settings = load_settings(home=home, environment="testing")
+    with Submission.open(id, settings) as study:
         until(lambda: study.state is State.COMPLETED, up)
+
+    assert embedded_queue_answers(settings)
 
     (webserver,) = [pid for pid, command in processes_of(up).items() if "dagster_webserver" in command]
     os.kill(webserver, signal.SIGKILL)
@@ -100,4 +104,5 @@ def test_up_finishes_submissions_restarts_what_dies_and_leaves_nothing(
     up.terminate()
     assert up.wait(timeout=60) == 0
     assert processes_of(up) == {}
+    assert not embedded_queue_answers(settings)
     assert "Everything has ended" in said()

@@ -9,9 +9,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.assay_runs.tables import read_table, report_key
 from knockem_dagster.containers.attempts import Outcome
+from knockem_dagster.platform import Platform
 from knockem_dagster.records.assays import AssayType
 from knockem_dagster.records.submissions import State, SubmissionRecord
 from tests.services.organisms import EAT_MEMORY, FLOOD, NUM_SITES, serving, write_organism

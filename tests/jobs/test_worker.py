@@ -13,7 +13,8 @@ from knockem_dagster.containers.processes import ProcessRuntime
 from knockem_dagster.containers.runtime import ContainerSpec, Limits
 from knockem_dagster.errors import ContainerError
 from knockem_dagster.jobs.in_process import InProcessSource
-from knockem_dagster.jobs.worker import Pace, Worker
+from knockem_dagster.jobs.slots import Pace
+from knockem_dagster.jobs.worker import Worker
 from knockem_dagster.knockout.knockouts import KnockoutSet
 
 SITES = 12

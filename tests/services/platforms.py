@@ -12,9 +12,9 @@ import dagster as dg
 from assets.partitions import SUBMISSION_JOB
 from assets.selection import selection_of
 from knockem_dagster.assay_runs.intake import examine, store
-from knockem_dagster.assay_runs.platform import Platform
 from knockem_dagster.assay_runs.submission_file import read_submission_file
 from knockem_dagster.definitions import build_definitions
+from knockem_dagster.platform import Platform
 from knockem_dagster.records.catalog import COLLECTIONS
 from knockem_dagster.settings import load_settings
 from resources.names import SUBMISSIONS

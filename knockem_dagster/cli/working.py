@@ -1,0 +1,161 @@
+"""`worker` and `workers`: working on what is in the queue, and looking at who does."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from knockem_dagster.cli.terminal import AsJson, answer_json, aside, for_people, open_platform
+from knockem_dagster.cli.wording import clock, counted
+from knockem_dagster.errors import KnockemError
+from knockem_dagster.jobs.inspection import WorkerState, worker_states
+from knockem_dagster.jobs.opening import queue_of
+from knockem_dagster.jobs.requirements import Capacity
+from knockem_dagster.jobs.working import WorkerProcess, capacity_here
+from knockem_dagster.platform import Platform
+
+NO_QUEUE = (
+    "There is no queue: start `./knockem up` in another terminal, or name a Redis or Valkey server in "
+    "KNOCKEM_QUEUE_URL."
+)
+TOLD_SECONDS = 10.0
+_TIME = re.compile(r"(?:(?:(?P<days>\d+)-)?(?:(?P<hours>\d+):)?(?P<minutes>\d+):)?(?P<seconds>\d+)")
+
+
+def worker(
+    cpus: Annotated[float | None, typer.Option(help="CPUs to offer.  [default: KNOCKEM_CPUS, all]")] = None,
+    memory: Annotated[int | None, typer.Option(metavar="MIB", help="Memory to offer.  [default: all]")] = None,
+    gpus: Annotated[int, typer.Option(help="GPUs to offer.")] = 0,
+    time_left: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="End after it: seconds, MM:SS, HH:MM:SS or D-HH:MM:SS.  [default: never]"),
+    ] = None,
+) -> None:
+    """Work on whatever is in the queue, until Ctrl-C or SIGTERM: what is in work is finished or handed back."""
+    if cpus is not None and cpus <= 0:
+        raise KnockemError(f"A worker with {cpus:g} CPUs can do nothing: offer some with --cpus, or leave it out.")
+    if memory is not None and memory <= 0:
+        raise KnockemError(f"A worker with {memory} MiB of memory can do nothing: offer some, or leave --memory out.")
+    if gpus < 0:
+        raise KnockemError(f"{gpus} GPUs cannot be offered: --gpus is 0 or more.")
+    seconds = None if time_left is None else _seconds(time_left)
+    with open_platform() as platform:
+        if not platform.has_queue:
+            raise KnockemError(NO_QUEUE)
+        capacity = capacity_here(platform, cpus=cpus, memory_mib=memory, gpus=gpus, seconds_left=seconds)
+        asyncio.run(_work(platform, capacity))
+
+
+def workers(as_json: AsJson = False) -> None:
+    """Show who works: what each offers, what it does, when it was last heard of, what it has done."""
+    with open_platform() as platform:
+        if not platform.has_queue:
+            raise KnockemError(NO_QUEUE)
+        found = asyncio.run(_worker_states(platform))
+    if as_json:
+        answer_json([asdict(each) for each in found])
+    elif not found:
+        for_people().print("No worker is there. A run brings its own; `./knockem worker` starts one for all.")
+    else:
+        for_people().print(_table(found))
+
+
+async def _work(platform: Platform, capacity: Capacity) -> None:
+    async with queue_of(platform) as queue:
+        process = WorkerProcess(platform, queue, capacity, say=say)
+        working = asyncio.current_task()
+        assert working is not None
+        loop = asyncio.get_running_loop()
+        asked = 0
+
+        def end() -> None:
+            nonlocal asked
+            asked += 1
+            if asked == 1:
+                say("Ending: what is in work is finished within 20 s or handed back. Once more ends it at once.")
+                process.stop()
+            else:
+                working.cancel()
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, end)
+        say(f"Worker {process.name} offers {_offer(capacity)}. Ctrl-C ends it.")
+        telling = asyncio.create_task(_tell(process))
+        try:
+            await process.run()
+        except asyncio.CancelledError:
+            say("Ended at once; what was in work goes to others.")
+        finally:
+            telling.cancel()
+        say(f"Done: {process.tally}.")
+
+
+async def _tell(process: WorkerProcess) -> None:
+    """Say from time to time what was done, when there is something new to say."""
+    told = process.tally
+    while True:
+        await asyncio.sleep(TOLD_SECONDS)
+        if process.tally != told:
+            told = process.tally
+            say(f"So far: {told}.")
+
+
+async def _worker_states(platform: Platform) -> list[WorkerState]:
+    async with queue_of(platform) as queue:
+        return await worker_states(queue, platform.records)
+
+
+def _table(found: list[WorkerState]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in ("worker", "host"):
+        table.add_column(name, overflow="fold")
+    for name in ("CPUs", "memory", "GPUs", "jobs"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("current job", overflow="fold")
+    for name in ("last beat", "done", "failed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for each in found:
+        table.add_row(
+            escape(f"in the run of {each.only[:8]}" if each.only else each.name),
+            escape(each.host),
+            f"{each.cpus:g}",
+            f"{each.memory_mib / 1024:.1f} GiB",
+            f"{each.gpus}",
+            f"{each.jobs}",
+            escape(each.current or "waits for work"),
+            f"{clock(each.last_beat)} ago",
+            f"{each.done:,}",
+            f"{each.failed:,}",
+        )
+    return table
+
+
+def _offer(capacity: Capacity) -> str:
+    parts = [counted(int(capacity.cpus), "CPU") if capacity.cpus % 1 == 0 else f"{capacity.cpus:g} CPUs"]
+    parts.append(f"{capacity.memory_mib / 1024:.1f} GiB of memory")
+    if capacity.gpus:
+        parts.append(counted(capacity.gpus, "GPU"))
+    if capacity.seconds_left is not None:
+        parts.append(f"for {clock(capacity.seconds_left)}")
+    return ", ".join(parts) + f" ({', '.join(sorted(capacity.runtimes))})"
+
+
+def _seconds(text: str) -> float:
+    """Read a time as schedulers write it. Raises KnockemError."""
+    found = _TIME.fullmatch(text.strip())
+    if found is None:
+        raise KnockemError(f"--time-left {text!r} is no time: give seconds, MM:SS, HH:MM:SS or D-HH:MM:SS.")
+    days, hours, minutes, seconds = (int(found[name] or 0) for name in ("days", "hours", "minutes", "seconds"))
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def say(line: str) -> None:
+    """Tell people on standard error."""
+    aside().print(line, markup=False, soft_wrap=True)

@@ -1,0 +1,171 @@
+"""Command jobs on their way through the queue: into it from the record, and their results into the record."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from knockem_dagster.containers.attempts import Outcome
+from knockem_dagster.jobs.attempt_records import attempt_id_of, job_of
+from knockem_dagster.jobs.commands.command import Command, CommandEnded
+from knockem_dagster.jobs.queue import Entry, OwnerSettings, Queue
+from knockem_dagster.jobs.requirements import Requirement
+from knockem_dagster.records.catalog import Records
+from knockem_dagster.records.jobs import EventRecord, JobRecord, ResultRecord, WorkflowRecord
+from knockem_dagster.records.record import derived_id, new_id
+from knockem_dagster.stores.documents import Operation
+
+PAGE = 5000
+MOST_UNRECORDED = 100_000
+FLUSH_SECONDS = 0.1
+"""How long an event or a result may wait to be written with others."""
+
+
+def command_of(job: JobRecord) -> Command:
+    """Return what a worker runs for a job."""
+    return Command(
+        arguments=job.command,
+        environment=job.environment,
+        folder=None if job.folder is None else Path(job.folder),
+        timeout_seconds=job.resources.seconds or None,
+        memory_mib=job.resources.memory_mib,
+        keep_output=job.keep_output,
+    )
+
+
+def requirement_of_job(job: JobRecord) -> Requirement:
+    """Return what a job needs."""
+    needs = job.resources
+    return Requirement(
+        cpus=needs.cpus, memory_mib=needs.memory_mib, gpus=needs.gpus, seconds=needs.seconds, runtime="command"
+    )
+
+
+async def submit_jobs(records: Records, queue: Queue, workflow: WorkflowRecord, jobs: Sequence[JobRecord]) -> None:
+    """Record a workflow with its jobs, then make them ready. Repeated after a crash it adds only what is missing."""
+    await asyncio.to_thread(records.workflows.add, workflow)
+    is_new = await asyncio.to_thread(records.jobs.add_many, jobs)
+    if all(is_new):
+        await _enqueue(queue, workflow, jobs)
+    else:
+        await put_missing(records, queue, workflow)
+
+
+async def put_missing(records: Records, queue: Queue, workflow: WorkflowRecord) -> int:
+    """Make those jobs of a workflow ready that have no last result and are not in the queue; return how many."""
+    ready, held = await queue.jobs_of(workflow.id)
+    queued = {attempt_id_of(job) for job in ready | held.keys()}
+    number = 0
+    jobs = records.jobs.find({"workflowId": workflow.id})
+    while page := await asyncio.to_thread(lambda: list(islice(jobs, PAGE))):
+        unqueued = [job for job in page if job.id not in queued]
+        # The record last: what was handed in meanwhile is still in one of the two.
+        unrecorded = {attempt_id_of(entry.job) for entry in await queue.outcomes(workflow.id, most=MOST_UNRECORDED)}
+        ended = await asyncio.to_thread(records.results.get_many, [job.id for job in unqueued])
+        missing = [job for job in unqueued if job.id not in unrecorded | ended.keys()]
+        await _enqueue(queue, workflow, missing)
+        number += len(missing)
+    return number
+
+
+async def _enqueue(queue: Queue, workflow: WorkflowRecord, jobs: Sequence[JobRecord]) -> None:
+    by_requirement: dict[Requirement, list[bytes]] = {}
+    for job in jobs:
+        by_requirement.setdefault(requirement_of_job(job), []).append(job_of(job.id))
+    settings = OwnerSettings(
+        max_active=workflow.max_active, max_fail=workflow.max_fail, weight=workflow.weight, recorded_by="worker"
+    )
+    for requirement, ready in by_requirement.items():
+        await queue.enqueue(workflow.id, ready, requirement=requirement, settings=settings)
+
+
+def to_payload(ended: CommandEnded, *, worker: str) -> bytes:
+    """Return what came of a try at a job, for whoever records it."""
+    return orjson.dumps(
+        {
+            "outcome": ended.outcome.value,
+            "exitCode": ended.exit_code,
+            "tail": ended.tail,
+            "peakMemory": ended.peak_memory,
+            "cpuSeconds": ended.cpu_seconds,
+            "wallSeconds": ended.wall_seconds,
+            "worker": worker,
+        }
+    )
+
+
+def result_of(workflow: str, entry: Entry) -> ResultRecord:
+    """Return the record of a try; the same entry always has the same id, and the last try of a job the job's."""
+    fields: dict[str, Any] = orjson.loads(entry.payload)
+    job = attempt_id_of(entry.job)
+    return ResultRecord(
+        id=job if entry.final else derived_id(job, "try", entry.id),
+        workflow_id=workflow,
+        job_id=job,
+        final=entry.final,
+        outcome=Outcome(fields["outcome"]),
+        exit_code=fields.get("exitCode"),
+        tail=fields.get("tail", ""),
+        peak_memory=fields.get("peakMemory"),
+        cpu_seconds=fields.get("cpuSeconds"),
+        wall_seconds=fields.get("wallSeconds"),
+        compute_node=fields.get("worker", ""),
+    )
+
+
+async def record_unrecorded(records: Records, queue: Queue, workflow: str) -> int:
+    """Record outcomes that a worker left when it died between handing them in and recording them; return how many."""
+    number = 0
+    while entries := await queue.outcomes(workflow):
+        results = [result_of(workflow, entry) for entry in entries]
+        await asyncio.to_thread(records.results.add_many, results)
+        await queue.acknowledge(workflow, [entry.id for entry in entries])
+        number += len(entries)
+    return number
+
+
+class JobJournal:
+    """Writes a worker's results and events to the record, several at a time, off the event loop."""
+
+    def __init__(self, records: Records, queue: Queue) -> None:
+        self._records = records
+        self._queue = queue
+        self._operations: list[Operation] = []
+        self._entries: dict[str, list[bytes]] = {}
+        self._stirred = asyncio.Event()
+        self._writing = asyncio.Lock()
+
+    def note(self, subject: str, *, source: str, kind: str, **data: Any) -> None:
+        """Post an event."""
+        event = EventRecord(id=new_id(), subject=subject, source=source, kind=kind, data=data)
+        self._operations += self._records.events.additions([event])
+        self._stirred.set()
+
+    def record(self, workflow: str, entry: Entry) -> None:
+        """Record what came of a try, and drop it from the queue afterwards."""
+        self._operations += self._records.results.additions([result_of(workflow, entry)])
+        self._entries.setdefault(workflow, []).append(entry.id)
+        self._stirred.set()
+
+    async def run(self) -> None:
+        """Write whatever comes, until cancelled; `flush` afterwards."""
+        while True:
+            await self._stirred.wait()
+            await asyncio.sleep(FLUSH_SECONDS)
+            self._stirred.clear()
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write what there is."""
+        async with self._writing:
+            operations, self._operations = self._operations, []
+            entries, self._entries = self._entries, {}
+            if operations:
+                await asyncio.to_thread(self._records.documents.bulk, operations)
+            for workflow, ids in entries.items():
+                await self._queue.acknowledge(workflow, ids)

@@ -1,0 +1,36 @@
+"""Opening the queue that the settings name, with keys of this environment only."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from knockem_dagster.jobs.queue import Queue
+from knockem_dagster.platform import Platform
+from knockem_dagster.stores.queue_connection import open_async_queue
+
+PREFIX = "knockem"
+
+
+async def open_queue(platform: Platform) -> Queue:
+    """Connect to the queue. Raises StoreError for a server that cannot hold it, QueueAway while it does not answer."""
+    settings = platform.settings
+    return Queue(await open_async_queue(settings), prefix=settings.name_in_environment(PREFIX, "-"))
+
+
+@asynccontextmanager
+async def queue_of(platform: Platform) -> AsyncGenerator[Queue]:
+    """Give the queue, and close the connection."""
+    queue = await open_queue(platform)
+    try:
+        yield queue
+    finally:
+        await queue.close()
+
+
+async def take_out(platform: Platform, owner: str) -> int:
+    """Take an owner's jobs out of the queue, where there is one; return how many there were."""
+    if not platform.has_queue:
+        return 0
+    async with queue_of(platform) as queue:
+        return await queue.cancel(owner, forget=True)

@@ -1,0 +1,93 @@
+"""Keeping the queue and the record in step: lost workers, lost jobs, owners that are over, jobs nobody can run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from knockem_dagster.containers.runtime import Runtime
+from knockem_dagster.jobs.connection import Say
+from knockem_dagster.jobs.inspection import owner_states
+from knockem_dagster.jobs.job_records import put_missing, record_unrecorded
+from knockem_dagster.jobs.queue import Queue
+from knockem_dagster.jobs.queue_views import QueueViews
+from knockem_dagster.jobs.reaping import Reaped, reap_lapsed
+from knockem_dagster.records.catalog import Records
+from knockem_dagster.records.jobs import WorkflowRecord
+from knockem_dagster.stores.documents import Patch
+
+
+@dataclass(frozen=True, slots=True)
+class Tended:
+    """What was found and mended: lost workers, jobs put again, owners taken out; and why some owners' jobs wait."""
+
+    reaped: Sequence[Reaped]
+    put_again: int
+    taken_out: Sequence[str]
+    hindrances: dict[str, str]
+
+
+async def look_after_workers(
+    queue: Queue, records: Records, runtimes: Sequence[Runtime], *, lease_seconds: float, say: Say
+) -> list[Reaped]:
+    """Give up workers whose lease has lapsed, and record what workers left unrecorded when they died."""
+    reaped = await reap_lapsed(queue, runtimes, lease_seconds=lease_seconds)
+    for each in reaped:
+        say(f"Worker {each.worker} on {each.host} is gone; its jobs ({each.jobs}) go to others.")
+    if reaped:
+        for owner, view in (await QueueViews(queue).owners()).items():
+            if view.unrecorded and view.fields.get("recordedBy") == "worker":
+                await record_unrecorded(records, queue, owner)
+    return reaped
+
+
+async def tend(
+    queue: Queue, records: Records, runtimes: Sequence[Runtime], *, lease_seconds: float, say: Say
+) -> Tended:
+    """Do all that upkeep does for the queue. Safe at any time, by several at once."""
+    reaped = await look_after_workers(queue, records, runtimes, lease_seconds=lease_seconds, say=say)
+    put_again = await restore_workflows(queue, records)
+    taken_out = await _take_out_what_is_over(queue, records)
+    states = await owner_states(queue, records)
+    hindrances = {state.owner: state.hindrance for state in states if state.hindrance and not state.running}
+    return Tended(reaped, put_again, taken_out, hindrances)
+
+
+async def restore_workflows(queue: Queue, records: Records, *, all_of_them: bool = False) -> int:
+    """Put jobs again that the queue should have and has not; return how many.
+
+    Only workflows of which the queue knows nothing to do are compared with the record, unless `all_of_them`. A workflow
+    without anything left to do is completed. Competitions are put again by the runs that asked for them.
+    """
+    number = 0
+    owners = await QueueViews(queue).owners()
+    for workflow in await asyncio.to_thread(lambda: list(records.workflows.find({"state": "running"}))):
+        view = owners.get(workflow.id)
+        if view is not None and view.unrecorded and not (view.active or sum(view.ready.values())):
+            await record_unrecorded(records, queue, workflow.id)
+        elif all_of_them or view is None or not (view.active or sum(view.ready.values())):
+            missing = await put_missing(records, queue, workflow)
+            number += missing
+            if not missing and (view is None or not (view.active or sum(view.ready.values()))):
+                await asyncio.to_thread(records.workflows.patch, workflow.id, Patch(set={"state": "completed"}))
+    return number
+
+
+async def _take_out_what_is_over(queue: Queue, records: Records) -> list[str]:
+    """Take submissions out of the queue that are over, purged, or were never in this record."""
+    owners = list(await QueueViews(queue).owners())
+    submissions = await asyncio.to_thread(records.submissions.get_many, owners)
+    workflows = await asyncio.to_thread(records.workflows.get_many, owners)
+    over = [
+        owner
+        for owner in owners
+        if (submissions[owner].state.is_final if owner in submissions else _is_completed(workflows.get(owner)))
+    ]
+    for owner in over:
+        await queue.cancel(owner, forget=True)
+    return over
+
+
+def _is_completed(workflow: WorkflowRecord | None) -> bool:
+    return workflow is None or workflow.state == "completed"

@@ -1,0 +1,149 @@
+"""A worker as a process of its own: what this machine offers, what it can run, and what it leaves in the record."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Sequence
+
+import psutil
+
+from knockem_dagster.containers.attempts import Attempt
+from knockem_dagster.containers.processes import ProcessRuntime
+from knockem_dagster.containers.runtime import Runtime
+from knockem_dagster.containers.runtimes import has_engine
+from knockem_dagster.containers.warden import ensure_warden
+from knockem_dagster.errors import ContainerError, QueueAway
+from knockem_dagster.jobs.attempt_records import AttemptReader, attempt_id_of
+from knockem_dagster.jobs.commands.launcher import CommandLauncher
+from knockem_dagster.jobs.compute_node import ComputeNode, Lane, worker_name
+from knockem_dagster.jobs.connection import Say
+from knockem_dagster.jobs.job_records import JobJournal
+from knockem_dagster.jobs.lanes import AttemptLane, CommandLane
+from knockem_dagster.jobs.organisms import Organisms
+from knockem_dagster.jobs.queue import Queue, Verdict
+from knockem_dagster.jobs.requirements import Capacity
+from knockem_dagster.jobs.tending import look_after_workers
+from knockem_dagster.platform import Platform
+from knockem_dagster.records.jobs import ComputeNodeRecord
+from knockem_dagster.records.record import now
+from knockem_dagster.stores.documents import Patch
+
+
+def capacity_here(
+    platform: Platform,
+    *,
+    cpus: float | None = None,
+    memory_mib: int | None = None,
+    gpus: int = 0,
+    seconds_left: float | None = None,
+) -> Capacity:
+    """Return what a worker on this machine offers: all of it where nothing else is said."""
+    runtimes = {"command", "process"} | ({"docker"} if has_engine() else set())
+    return Capacity(
+        cpus=float(platform.settings.cpus) if cpus is None else cpus,
+        memory_mib=psutil.virtual_memory().total >> 20 if memory_mib is None else memory_mib,
+        gpus=gpus,
+        seconds_left=seconds_left,
+        runtimes=frozenset(runtimes),
+    )
+
+
+def runtimes_here(platform: Platform) -> list[Runtime]:
+    """Return the runtimes that this machine has."""
+    found: list[Runtime] = []
+    for name in ("process", "docker"):
+        with contextlib.suppress(ContainerError):
+            found.append(platform.runtime(name))
+    return found
+
+
+class WorkerProcess:
+    """A compute node with all that this machine can do. `run` it; `stop` drains it."""
+
+    def __init__(self, platform: Platform, queue: Queue, capacity: Capacity, *, say: Say) -> None:
+        self.name = worker_name()
+        self._platform = platform
+        self._queue = queue
+        self._capacity = capacity
+        self._say = say
+        self._journal = JobJournal(platform.records, queue)
+        self._launcher = CommandLauncher()
+        self._reader = AttemptReader(platform.records)
+        self._node = ComputeNode(
+            queue,
+            self._lanes(),
+            capacity,
+            name=self.name,
+            lease_seconds=platform.settings.lease_seconds,
+            say=say,
+        )
+
+    @property
+    def tally(self) -> str:
+        """How many jobs ended how, in words."""
+        words = {
+            Verdict.SUCCEEDED: "done",
+            Verdict.FAILED: "failed",
+            Verdict.LOST: "lost",
+            Verdict.RETURNED: "returned",
+        }
+        counts = {word: self._node.verdicts.get(verdict, 0) for verdict, word in words.items()}
+        return ", ".join(f"{number:,} {word}" for word, number in counts.items() if number or word == "done")
+
+    def stop(self) -> None:
+        """Claim nothing more, finish what is in work or hand it back, and end `run`."""
+        self._node.stop()
+
+    async def run(self) -> None:
+        """Work until stopped, or until the time left is over."""
+        ensure_warden()
+        await ProcessRuntime(()).remove_leftovers()
+        await asyncio.to_thread(self._platform.records.compute_nodes.add, self._record())
+        self._journal.note(self.name, source=self.name, kind="workerStarted", host=socket.gethostname())
+        tasks = [asyncio.create_task(self._journal.run()), asyncio.create_task(self._reap())]
+        try:
+            await self._node.run()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._launcher.close()
+            self._journal.note(self.name, source=self.name, kind="workerEnded", host=socket.gethostname())
+            with contextlib.suppress(QueueAway):  # the record is written; the queue forgets what is recorded later
+                await self._journal.flush()
+            await asyncio.to_thread(self._platform.records.compute_nodes.patch, self.name, Patch(set={"ended": now()}))
+
+    def _lanes(self) -> dict[str, Lane]:
+        organisms = Organisms(self._platform)
+        attempts = AttemptLane(organisms.of, self._read, worker=self.name)
+        commands = CommandLane(self._platform.records, self._launcher, self._journal, worker=self.name)
+        return {"process": attempts, "docker": attempts, "command": commands}
+
+    async def _read(self, jobs: Sequence[bytes]) -> Sequence[Attempt]:
+        return await asyncio.to_thread(self._reader.read, [attempt_id_of(job) for job in jobs])
+
+    async def _reap(self) -> None:
+        """Look after other workers: nobody else may be there to."""
+        seconds = self._platform.settings.lease_seconds
+        while True:
+            await asyncio.sleep(seconds / 2)
+            with contextlib.suppress(QueueAway):
+                await look_after_workers(
+                    self._queue,
+                    self._platform.records,
+                    runtimes_here(self._platform),
+                    lease_seconds=seconds,
+                    say=self._say,
+                )
+
+    def _record(self) -> ComputeNodeRecord:
+        return ComputeNodeRecord(
+            id=self.name,
+            host=socket.gethostname(),
+            cpus=self._capacity.cpus,
+            memoryMiB=self._capacity.memory_mib,
+            gpus=self._capacity.gpus,
+            runtimes=tuple(sorted(self._capacity.runtimes)),
+        )

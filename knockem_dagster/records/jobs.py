@@ -1,0 +1,92 @@
+"""Jobs, their results, the compute nodes that executed them, and events: collections of the seed's job database.
+
+Edges are not documents of their own yet where a field names the other end: a result's job (returned) and its compute
+node (executed).
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from knockem_dagster.containers.attempts import Outcome
+from knockem_dagster.records.record import Record, Value
+from knockem_dagster.stores.documents import Collection, Index
+
+
+class ResourcesValue(Value):
+    """What a job needs while it runs."""
+
+    cpus: float = Field(default=1.0, description="CPUs")
+    memory_mib: int = Field(default=256, alias="memoryMiB", description="MiB, over its process tree")
+    gpus: int = 0
+    seconds: float = Field(default=0.0, description="at most; 0: no limit")
+
+
+class WorkflowRecord(Record):
+    """Jobs that were submitted together, and how they are handed out."""
+
+    collection: ClassVar[Collection] = Collection("workflows", (Index(("state",)),))
+
+    name: str
+    max_active: int = Field(description="jobs that may run at a time")
+    max_fail: int = Field(default=1, description="failed tries of a job allowed; 1: no retry")
+    weight: float = Field(default=1.0, description="its share of slot time beside others")
+    state: Literal["running", "completed"] = "running"
+    user_email: str
+
+
+class JobRecord(Record):
+    """A command to run. Its id is also its 16 bytes in the queue."""
+
+    collection: ClassVar[Collection] = Collection("jobs", (Index(("workflowId",)),))
+
+    workflow_id: str
+    name: str
+    command: tuple[str, ...] = Field(description="the program and its arguments")
+    environment: dict[str, str] = Field(default_factory=dict[str, str], description="beside PATH, HOME and LANG")
+    folder: str | None = Field(default=None, description="where it runs; default: where the worker was started")
+    keep_output: bool = False
+    resources: ResourcesValue = ResourcesValue()
+
+
+class ResultRecord(Record):
+    """What came of a try at a job. The last try's has the job's id, so that a job has one result for good."""
+
+    collection: ClassVar[Collection] = Collection("results", (Index(("workflowId", "jobId")),))
+
+    workflow_id: str
+    job_id: str
+    final: bool = Field(description="the job is not tried again")
+    outcome: Outcome
+    exit_code: int | None = Field(default=None, description="negative for a signal")
+    tail: str = ""
+    peak_memory: int | None = Field(default=None, description="bytes, over the process tree")
+    cpu_seconds: float | None = None
+    wall_seconds: float | None = None
+    compute_node: str = ""
+
+
+class ComputeNodeRecord(Record):
+    """A worker: what it offered and how long it was there."""
+
+    collection: ClassVar[Collection] = Collection("computeNodes", (Index(("datetime",)),))
+
+    host: str
+    cpus: float
+    memory_mib: int = Field(alias="memoryMiB")
+    gpus: int = 0
+    runtimes: tuple[str, ...] = ()
+    ended: str | None = Field(default=None, description="when it left; none for one that runs or was lost")
+
+
+class EventRecord(Record):
+    """Something that happened: `source` posted it, about `subject` (a workflow, a submission or a compute node)."""
+
+    collection: ClassVar[Collection] = Collection("events", (Index(("subject", "datetime")),))
+
+    subject: str
+    source: str
+    kind: str
+    data: dict[str, Any] = Field(default_factory=dict[str, Any])
