@@ -29,6 +29,7 @@ from resources.names import SUBMISSION_TAG, SUBMISSIONS, USER_TAG
 from resources.platform import PlatformResource, SubmissionRuns
 from sensors.arrivals import new_submissions, submission_uploads, uploaded_submissions
 from sensors.dead_runs import settle_dead_runs
+from sensors.queue_upkeep import queue_upkeep
 from sensors.schedules import retention, retention_schedule, summary_schedule
 from sensors.upkeep import interrupted_submissions, leftovers
 
@@ -65,7 +66,7 @@ def build_definitions(
     return dg.Definitions(
         assets=[*SUBMISSION_ASSETS, knockout.submission_summary, submission_uploads],
         jobs=[submission_job, try_image, retention],
-        sensors=[new_submissions, uploaded_submissions, interrupted_submissions, leftovers],
+        sensors=[new_submissions, uploaded_submissions, interrupted_submissions, leftovers, queue_upkeep],
         schedules=[summary_schedule, retention_schedule],
         resources={"platform": platform, "runs": SubmissionRuns(platform=platform), **(resource_overrides or {})},
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import islice
 
+from knockem_dagster.assay_runs.compete import LOSSES_ALLOWED
 from knockem_dagster.containers.attempts import Outcome
 from knockem_dagster.records.assays import with_needs
 from knockem_dagster.records.catalog import Records
@@ -15,6 +17,18 @@ from knockem_dagster.records.competitions import CompetitionAttemptResultRecord
 from knockem_dagster.records.submissions import State, SubmissionRecord
 
 _PAGE = 200
+_MOST_BAD_ATTEMPTS = 5_000
+_MOST_GIVEN_UP = 5
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """A competition that could not be tested: its assay type, purpose and replicate, and what its last attempt said."""
+
+    assay_type: str
+    purpose: str
+    replicate: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +37,7 @@ class SubmissionStatus:
 
     Assays count with all that the requested ones need. `total` is an expectation until the
     submission is completed; `rate` and `seconds_left` are None while nothing can be said about
-    them. `attempts` counts ended attempts by outcome.
+    them. `attempts` counts ended attempts by outcome; `given_up` are some of the untestable competitions.
     """
 
     id: str
@@ -39,6 +53,7 @@ class SubmissionStatus:
     active: int
     total: int
     untestable: int
+    given_up: tuple[GivenUp, ...]
     rate: float | None
     seconds_left: float | None
     attempts: Mapping[str, int]
@@ -113,6 +128,7 @@ def submission_status(records: Records, submission: SubmissionRecord) -> Submiss
         active=counters.submission_num_active_competitions if is_worked_on else 0,
         total=total,
         untestable=submission.untestable_competitions,
+        given_up=_given_up(records, submission) if submission.untestable_competitions else (),
         rate=rate,
         seconds_left=None if not rate or submission.state.is_final else (total - done) / rate,
         attempts=_attempts_by_outcome(records, submission.id),
@@ -158,6 +174,38 @@ def _logs_of(records: Records, page: list[CompetitionAttemptResultRecord]) -> It
             peak_memory=result.peak_memory,
             ended=result.datetime,
         )
+
+
+def _given_up(records: Records, submission: SubmissionRecord) -> tuple[GivenUp, ...]:
+    """Return some of the competitions that were given up, found among the attempts that brought nothing."""
+    bad = [outcome.value for outcome in Outcome if outcome is not Outcome.SUCCEEDED]
+    where = {"submissionId": submission.id, "outcome": {"$in": bad}}
+    tries: dict[str, Counter[bool]] = defaultdict(Counter)
+    last: dict[str, CompetitionAttemptResultRecord] = {}
+    for result in islice(records.attempt_results.find(where), _MOST_BAD_ATTEMPTS):
+        if not result.blameless:
+            tries[result.competition_id][result.outcome is Outcome.LOST] += 1
+            last[result.competition_id] = result
+    over = [id for id, had in tries.items() if had[True] >= LOSSES_ALLOWED or had[False] >= submission.max_fail]
+    answered = records.competition_results.get_many(over)
+    named = [id for id in over if id not in answered][:_MOST_GIVEN_UP]
+    competitions = records.competitions.get_many(named)
+    assays = records.assays.get_many([competition.assay_id for competition in competitions.values()])
+    return tuple(
+        GivenUp(
+            assays[competition.assay_id].assay_type.value,
+            competition.purpose,
+            competition.replicate,
+            _why(tries[id], last[id]),
+        )
+        for id, competition in competitions.items()
+    )
+
+
+def _why(tries: Counter[bool], last: CompetitionAttemptResultRecord) -> str:
+    number = "lost" if tries[True] >= LOSSES_ALLOWED else "failed"
+    words = last.tail.strip().rsplit("\n", 1)[-1][:200]
+    return f"{max(tries.values())} attempts {number}; the last: {last.outcome.value}{f': {words}' if words else ''}"
 
 
 def _attempts_by_outcome(records: Records, submission_id: str) -> dict[str, int]:

@@ -18,6 +18,7 @@ from knockem_dagster.jobs.compute_node import ComputeNode, worker_name
 from knockem_dagster.jobs.in_process import InProcessSource
 from knockem_dagster.jobs.lanes import AttemptLane
 from knockem_dagster.jobs.opening import open_queue
+from knockem_dagster.jobs.organisms import requirement_of
 from knockem_dagster.jobs.queue import AssayCounts, Entry, Queue
 from knockem_dagster.jobs.queue_source import QueueSource, own_worker, take_stock
 from knockem_dagster.jobs.requirements import Capacity, Requirement
@@ -145,23 +146,18 @@ async def hire(platform: Platform, submission: SubmissionRecord, organism: Organ
         return Alone(organism, slots=slots, max_active=submission.max_active)
     while True:
         try:
-            force = OnQueue(platform, submission, await open_queue(platform))
-            await force.begin(organism)
+            queue = await open_queue(platform)
+            force = OnQueue(platform, submission, queue)
+            try:
+                await force.begin(organism)
+            except BaseException:
+                await queue.close()
+                raise
         except QueueAway as away:
             _LOG.warning("%s Waiting for it.", away)
             await asyncio.sleep(AWAY_PAUSE_SECONDS)
         else:
             return force
-
-
-def requirement_of(submission: SubmissionRecord) -> Requirement:
-    """Return what one container of a submission needs."""
-    return Requirement(
-        cpus=submission.limits.cpus,
-        memory_mib=submission.limits.memory_mib,
-        seconds=submission.timeout_seconds,
-        runtime=submission.container_runtime,
-    )
 
 
 def _capacity_for(requirement: Requirement, *, cpus: int) -> Capacity:

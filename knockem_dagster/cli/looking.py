@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -18,6 +21,10 @@ from knockem_dagster.assay_runs.status import (
 )
 from knockem_dagster.cli.terminal import AsJson, SubmissionId, answer_json, for_people, open_platform, short
 from knockem_dagster.cli.wording import clock, counted, moment
+from knockem_dagster.errors import QueueAway
+from knockem_dagster.jobs.inspection import OwnerState, owner_states
+from knockem_dagster.jobs.opening import queue_of
+from knockem_dagster.platform import Platform
 from knockem_dagster.records.submissions import State, SubmissionRecord
 
 _COLOURS = {
@@ -70,10 +77,11 @@ def status(submission: SubmissionId, as_json: AsJson = False) -> None:
     """Show how far a submission is. Exits 0 when completed, 1 when failed or canceled, 3 while it is going."""
     with open_platform() as platform:
         found = submission_status(platform.records, platform.records.submissions.resolve(submission))
+        queued = asyncio.run(_in_queue(platform, found.id)) if not found.state.is_final else None
     if as_json:
-        answer_json(found.to_json())
+        answer_json({**found.to_json(), "queue": None if queued is None else asdict(queued)})
     else:
-        _show(found)
+        _show(found, queued)
     raise typer.Exit(found.exit_code)
 
 
@@ -98,6 +106,16 @@ def logs(
         for_people().print(f"[dim]There may be more: --limit shows more than {limit}.[/dim]")
 
 
+async def _in_queue(platform: Platform, submission_id: str) -> OwnerState | None:
+    """Return what the queue has of a submission; None where there is no queue or nothing in it."""
+    if not platform.has_queue:
+        return None
+    with contextlib.suppress(QueueAway):
+        async with queue_of(platform) as queue:
+            states = await owner_states(queue, platform.records, owner=submission_id)
+            return states[0] if states else None
+
+
 def _listed(submission: SubmissionRecord) -> dict[str, object]:
     return {
         "id": submission.id,
@@ -111,7 +129,7 @@ def _listed(submission: SubmissionRecord) -> dict[str, object]:
     }
 
 
-def _show(found: SubmissionStatus) -> None:
+def _show(found: SubmissionStatus, queued: OwnerState | None) -> None:
     lines = Table.grid(padding=(0, 2))
     lines.add_row("submission", found.id)
     state = _state(found.state, is_worked_on=found.is_worked_on)
@@ -120,10 +138,18 @@ def _show(found: SubmissionStatus) -> None:
     lines.add_row("assays", f"{found.assays_done} of {found.assays_total} done")
     expected = "" if found.state is State.COMPLETED else f" of about {found.total:,}"
     lines.add_row("competitions", f"{found.done:,}{expected} done, {found.active:,} in work")
+    if queued is not None:
+        hindrance = (
+            f"; nothing is claimed: {escape(queued.hindrance)}" if queued.hindrance and not queued.running else ""
+        )
+        lines.add_row("queue", f"{queued.ready:,} ready, {queued.running:,} with workers{hindrance}")
     if found.rate is not None:
         left = "" if found.seconds_left is None else f", about {clock(found.seconds_left)} left"
         lines.add_row("rate", f"{found.rate:,.1f} competitions/s{left}")
     lines.add_row("lost", _losses(found))
+    for each in found.given_up:
+        what = f"{each.assay_type}, {each.purpose}, replicate {each.replicate}"
+        lines.add_row("given up", f"{escape(what)}: {escape(each.reason)}")
     if found.interruptions:
         lines.add_row("interrupted", counted(found.interruptions, "time"))
     lines.add_row("submitted", moment(found.submitted))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +15,10 @@ from knockem_dagster.assay_runs.submission_file import read_submission_file
 from knockem_dagster.cli.carrying_out import carry_through, daemon_is_running, tell_end
 from knockem_dagster.cli.terminal import FAILED, USAGE, AsJson, answer_json, aside, open_platform, short
 from knockem_dagster.cli.wording import clock, counted
-from knockem_dagster.errors import KnockemError
+from knockem_dagster.errors import KnockemError, QueueAway
+from knockem_dagster.jobs.inspection import who_cannot
+from knockem_dagster.jobs.opening import queue_of
+from knockem_dagster.jobs.organisms import requirement_of
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.submissions import State, SubmissionRecord
 
@@ -50,6 +54,9 @@ def submit(
                 soft_wrap=True,
             )
             raise typer.Exit(USAGE)
+        lacking = asyncio.run(_lacking(platform, accepted.submission))
+        if lacking:
+            aside().print(f"{lacking}: only the run's own worker can work on it.", markup=False, soft_wrap=True)
         submission = store(platform, accepted)
         finish(platform, submission, wait=wait, as_json=as_json, timing=timing)
 
@@ -86,6 +93,16 @@ def finish(
         typer.echo(submission.id)
     if wait and submission.state is not State.COMPLETED:
         raise typer.Exit(FAILED)
+
+
+async def _lacking(platform: Platform, submission: SubmissionRecord) -> str:
+    """Tell what no registered worker offers that the submission needs; empty where there is no queue."""
+    if platform.has_queue:
+        with contextlib.suppress(QueueAway):
+            async with queue_of(platform) as queue:
+                lacking = await who_cannot(queue, requirement_of(submission))
+                return lacking[:1].upper() + lacking[1:]
+    return ""
 
 
 async def _examine(platform: Platform, file: Path) -> tuple[Accepted, Timing]:

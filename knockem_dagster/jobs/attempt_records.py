@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -64,21 +65,23 @@ def from_payload(attempt: Attempt, payload: bytes) -> AttemptOutcome:
 
 
 class AttemptReader:
-    """Reads attempts from the record, keeping the knockouts of the genomes used last. Calls block."""
+    """Reads attempts from the record, keeping the knockouts of the genomes used last. Calls block; any thread may."""
 
     def __init__(self, records: Records) -> None:
         self._records = records
         self._knockouts: OrderedDict[str, KnockoutSet] = OrderedDict()
+        self._reading = threading.Lock()
 
     def read(self, ids: Sequence[str]) -> list[Attempt]:
         """Return those of the attempts that are in the record, in this order."""
-        found = self._records.attempts.get_many(ids)
-        records = [found[id] for id in ids if id in found]
-        self._fetch_knockouts({id for record in records for id in (record.genome_id_alpha, record.genome_id_beta)})
-        attempts = [self._attempt(record) for record in records]
-        while len(self._knockouts) > GENOMES_KEPT:
-            self._knockouts.popitem(last=False)
-        return attempts
+        with self._reading:
+            found = self._records.attempts.get_many(ids)
+            records = [found[id] for id in ids if id in found]
+            self._fetch_knockouts({id for record in records for id in (record.genome_id_alpha, record.genome_id_beta)})
+            attempts = [self._attempt(record) for record in records]
+            while len(self._knockouts) > GENOMES_KEPT:
+                self._knockouts.popitem(last=False)
+            return attempts
 
     def _fetch_knockouts(self, genomes: set[str]) -> None:
         missing = [id for id in genomes if id not in self._knockouts]

@@ -71,10 +71,16 @@ def unsatisfiable(requirement: Requirement, workers: Mapping[str, Worker], *, ow
     return f"no worker offers {' and '.join(missing)}"
 
 
-async def owner_states(queue: Queue, records: Records) -> list[OwnerState]:
-    """Return the owners in the queue, those with most to do first."""
+async def who_cannot(queue: Queue, requirement: Requirement) -> str:
+    """Tell why no registered worker can ever run jobs that need this; empty if one can, or if there is none."""
+    return unsatisfiable(requirement, await QueueViews(queue).workers())
+
+
+async def owner_states(queue: Queue, records: Records, *, owner: str | None = None) -> list[OwnerState]:
+    """Return the owners in the queue, or one, those with most to do first."""
     views = QueueViews(queue)
-    owners, workers, classes = await views.owners(), await views.workers(), await queue.classes()
+    owners = await views.owners() if owner is None else await views.one_owner(owner)
+    workers, classes = await views.workers(), await queue.classes()
     since = _asked_since(records, [view.oldest for view in owners.values() if view.oldest is not None])
     states = [
         OwnerState(

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from knockem_dagster.containers.contract import Organism
 from knockem_dagster.containers.runtime import ContainerSpec, Image, Limits
 from knockem_dagster.errors import ContainerError
+from knockem_dagster.jobs.requirements import Requirement
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.genomes import GenomeRecord
 from knockem_dagster.records.submissions import SubmissionRecord
@@ -33,6 +34,16 @@ def organism_of(platform: Platform, submission: SubmissionRecord, genome: Genome
         submission_id=submission.id,
     )
     return Organism(runtime, spec, wild_type=genome.content or "")
+
+
+def requirement_of(submission: SubmissionRecord) -> Requirement:
+    """Return what one container of a submission needs."""
+    return Requirement(
+        cpus=submission.limits.cpus,
+        memory_mib=submission.limits.memory_mib,
+        seconds=submission.timeout_seconds,
+        runtime=submission.container_runtime,
+    )
 
 
 async def check_organism(platform: Platform, submission: SubmissionRecord) -> None:

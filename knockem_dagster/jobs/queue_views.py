@@ -82,6 +82,12 @@ class QueueViews:
         )
         return {name: await self._owner(name) for name in names}
 
+    async def one_owner(self, owner: str) -> dict[str, OwnerView]:
+        """Return the view of one owner; empty when it has nothing in the queue."""
+        key = f"{self._queue.prefix}:activeSubmissions"
+        is_there = await self._queue.guarded(self._queue.server.sismember(key, owner))
+        return {owner: await self._owner(owner)} if is_there else {}
+
     async def _owner(self, owner: str) -> OwnerView:
         base = self._queue.base(owner)
         fields, classes, active, tries, unrecorded, pending, assays = await self._queue.guarded(

@@ -67,17 +67,17 @@ end
 local function wake(owner, class, number)
     local cursor = '0'
     repeat
-        if number < 1 then
-            return 0
-        end
-        local page = redis.call('HSCAN', P .. ':waiting', cursor, 'COUNT', 100)
+        local page = redis.call('HSCAN', P .. ':waiting', cursor, 'COUNT', 10)
         cursor = page[1]
         for index = 1, #page[2], 2 do
+            if number < 1 then
+                return 0
+            end
             local waiter = page[2][index]
             local worker, only, classes = string.match(page[2][index + 1], '^([^\t]*)\t([^\t]*)\t(.*)$')
             if not redis.call('ZSCORE', P .. ':leases', worker) then
                 redis.call('HDEL', P .. ':waiting', waiter) -- a call to the dead would be lost
-            elseif number > 0 and (only == '' or only == owner) and string.find(classes, ',' .. class .. ',', 1, true)
+            elseif (only == '' or only == owner) and string.find(classes, ',' .. class .. ',', 1, true)
                 and redis.call('HDEL', P .. ':waiting', waiter) == 1 then
                 call(waiter)
                 number = number - 1
@@ -92,7 +92,9 @@ local function wake_for_room(owner, base, number)
     for _, class in ipairs(redis.call('SMEMBERS', base .. ':classes')) do
         local ready = redis.call('LLEN', ready_key(base, class))
         local calls = math.min(number, ready)
-        number = number - calls + wake(owner, class, calls)
+        if calls > 0 then
+            number = number - calls + wake(owner, class, calls)
+        end
     end
 end
 
