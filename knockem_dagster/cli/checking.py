@@ -74,7 +74,7 @@ def _show(console: Console, done: Check) -> None:
     lines = done.said.strip().splitlines() or [""]
     first = lines[0] if done.verdict is not Verdict.FAIL else ""
     console.print(
-        f"[{colour}]{done.verdict.value:<18}[/] {done.command:<24} {escape(done.case):<31} "
+        f"[{colour}]{done.verdict.value:<18}[/] {done.command:<24} {escape(done.case):<36} "
         f"{1000 * done.seconds:>9,.1f} ms  {escape(first)}",
         soft_wrap=True,
     )

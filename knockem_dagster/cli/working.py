@@ -86,8 +86,7 @@ async def _work(platform: Platform, capacity: Capacity) -> None:
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, end)
-        say(f"Worker {process.name} offers {_offer(capacity)}. Ctrl-C ends it.")
-        telling = asyncio.create_task(_tell(process))
+        telling = asyncio.create_task(_tell(process, capacity))
         try:
             await process.run()
         except asyncio.CancelledError:
@@ -97,8 +96,10 @@ async def _work(platform: Platform, capacity: Capacity) -> None:
         say(f"Done: {process.tally}.")
 
 
-async def _tell(process: WorkerProcess) -> None:
-    """Say from time to time what was done, when there is something new to say."""
+async def _tell(process: WorkerProcess, capacity: Capacity) -> None:
+    """Say what the worker offers, and from time to time what was done, when there is something new to say."""
+    await process.registered()
+    say(f"Worker {process.name} offers {_offer(capacity)}. Ctrl-C ends it.")
     told = process.tally
     while True:
         await asyncio.sleep(TOLD_SECONDS)

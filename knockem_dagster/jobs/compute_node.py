@@ -84,6 +84,8 @@ class ComputeNode:
         self._keep_warm = keep_warm
         self._most_held = most_held
         self._drain_seconds = drain_seconds
+        self.registered = asyncio.Event()
+        """Set once the queue knows this worker."""
         self._over = asyncio.Event()
         self._room = asyncio.Event()
         self._slots: dict[int, _Slot] = {}
@@ -123,6 +125,7 @@ class ComputeNode:
     async def run(self) -> None:
         """Work until stopped, or until the time left is over."""
         await self._connection.beat(self._lease_seconds, self.description)
+        self.registered.set()
         try:
             async with asyncio.TaskGroup() as group:
                 beating = group.create_task(self._beat())

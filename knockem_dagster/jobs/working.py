@@ -92,6 +92,10 @@ class WorkerProcess:
         counts = {word: self._node.verdicts.get(verdict, 0) for verdict, word in words.items()}
         return ", ".join(f"{number:,} {word}" for word, number in counts.items() if number or word == "done")
 
+    async def registered(self) -> None:
+        """Wait until the queue knows this worker."""
+        await self._node.registered.wait()
+
     def stop(self) -> None:
         """Claim nothing more, finish what is in work or hand it back, and end `run`."""
         self._node.stop()
