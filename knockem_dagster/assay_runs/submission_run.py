@@ -50,6 +50,7 @@ class SubmissionRun:
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{name}"
         self._failure: str | None = None
         self._workforce: Workforce | None = None
+        self._in_work: int | None = None
         self._heart: asyncio.Task[None] | None = None
         self.progress: Progress = Progress()
         self._done_before = 0
@@ -150,7 +151,10 @@ class SubmissionRun:
                         return future.result()
                     interval *= 2
                     progress = self.progress
-                    self.on_progress(f"{progress.answered:,} competitions answered, {progress.untestable:,} untestable")
+                    with_workers = "" if self._in_work is None else f", {self._in_work:,} with workers"
+                    self.on_progress(
+                        f"{progress.answered:,} competitions answered, {progress.untestable:,} untestable{with_workers}"
+                    )
         except BaseException:
             future.cancel()
             raise
@@ -225,6 +229,7 @@ class SubmissionRun:
                 if held is None:
                     raise await asyncio.to_thread(self._reason_to_end)
                 renewed = time.monotonic()
+                self._in_work = None if self._workforce is None else await self._workforce.in_work()
                 await asyncio.to_thread(self.report_progress)
             except StoreError:
                 if time.monotonic() - renewed > seconds:
@@ -240,7 +245,8 @@ class SubmissionRun:
     def report_progress(self) -> None:
         """Write the progress counters to the submission."""
         progress = self.progress
-        active = min(self.submission.max_active, progress.asked - progress.answered)
+        most = min(self.submission.max_active, progress.asked - progress.answered)
+        active = most if self._in_work is None else min(most, self._in_work)
         counters = {
             "counters.submissionNumCompletedCompetitions": self._done_before + progress.answered,
             "counters.submissionNumActiveCompetitions": active,

@@ -21,6 +21,7 @@ from knockem_dagster.jobs.opening import open_queue
 from knockem_dagster.jobs.organisms import requirement_of
 from knockem_dagster.jobs.queue import AssayCounts, Entry, Queue
 from knockem_dagster.jobs.queue_source import QueueSource, own_worker, take_stock
+from knockem_dagster.jobs.queue_views import QueueViews
 from knockem_dagster.jobs.requirements import Capacity, Requirement
 from knockem_dagster.jobs.sources import AttemptSource
 from knockem_dagster.jobs.worker import Worker
@@ -43,6 +44,10 @@ class Workforce:
 
     async def note_assays(self, counts: AssayCounts) -> None:
         """Tell others how far the submission is, if there are others."""
+
+    async def in_work(self) -> int | None:
+        """Return how many competitions workers have, by the queue's counter; None where there is no queue."""
+        return None
 
     async def stop(self, *, forget: bool) -> None:
         """End the worker with its containers; `forget`: nobody else is to go on with what was asked."""
@@ -77,6 +82,7 @@ class OnQueue(Workforce):
             submission.id,
             requirement_of(submission),
             max_active=submission.max_active,
+            lease_seconds=platform.settings.lease_seconds,
             on_stray=self._record,
         )
 
@@ -95,6 +101,14 @@ class OnQueue(Workforce):
     async def note_assays(self, counts: AssayCounts) -> None:
         """Tell the queue how far the submission is."""
         await self._source.note_assays(counts)
+
+    async def in_work(self) -> int | None:
+        """Return how many competitions workers have, by the queue's counter."""
+        try:
+            views = await QueueViews(self._queue).one_owner(self._submission.id)
+        except QueueAway:
+            return None
+        return sum(view.active for view in views.values())
 
     async def stop(self, *, forget: bool) -> None:
         """End the worker; what others work on is left to the next run, unless all is to be forgotten."""
