@@ -8,6 +8,7 @@ install_debian_packages() {
     command -v chromium >/dev/null || missing+=(chromium)
     command -v dockerd >/dev/null || missing+=(docker.io)
     command -v setpriv >/dev/null || missing+=(util-linux)
+    command -v faketime >/dev/null || missing+=(faketime)
     command -v pgrep >/dev/null || missing+=(procps)
     [ -d /usr/share/fonts/truetype/dejavu ] || missing+=(fonts-dejavu-core)
     [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)

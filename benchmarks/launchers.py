@@ -6,6 +6,7 @@ Each gives how long it took and what it used, start-ups excluded. What does not 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import resource
@@ -59,6 +60,8 @@ def hyperqueue(number: int) -> Launched:
     From when its first task starts to when its last one does: two more tasks leave the times. Asking whether the job
     is done would not do, which HyperQueue answers once a second.
     """
+    if importlib.util.find_spec("hyperqueue") is None:
+        raise KnockemError("HyperQueue is missing: it is in the extra `dev`, and there is none but for Linux on x86-64")
     return _started([sys.executable, "-m", "benchmarks.launchers", "hyperqueue", str(number)])
 
 
@@ -76,10 +79,11 @@ def xargs(number: int) -> Launched:
 
 def _started(command: list[str]) -> Launched:
     before = _children_cpu()
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory(prefix="knockem-bench-") as folder:
+        environment = {**os.environ, "TMPDIR": folder}  # HyperQueue does not remove its own
+        ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if ended.returncode:
-        raise KnockemError(f"{' '.join(command[:4])} failed; install what benchmarks need with pip install -e '.[dev]'\n"
-                           f"{ended.stderr}")  # fmt: skip
+        raise KnockemError(f"{' '.join(command[:4])} ... failed:\n{ended.stderr}")
     seconds, own = json.loads(ended.stdout.splitlines()[-1])
     return Launched(seconds, own, _children_cpu() - before)
 
@@ -90,7 +94,7 @@ def _children_cpu() -> float:
 
 
 def _run_hyperqueue(number: int) -> tuple[float, float]:
-    """Run the array in this process, which becomes server and worker; return seconds, and CPU seconds but its tasks'."""
+    """Run the array in this process, which becomes server and worker; return seconds, and CPU seconds of its own."""
     from hyperqueue import Job, LocalCluster
     from hyperqueue.cluster import WorkerConfig
 
@@ -101,7 +105,7 @@ def _run_hyperqueue(number: int) -> tuple[float, float]:
         for _ in range(number):
             job.program([COMMAND], stdout=None, stderr=None)
         job.program(["touch", str(last)], stdout=None, stderr=None, priority=-1)
-        with LocalCluster(Path(folder, "server"), WorkerConfig(cores=AT_A_TIME)) as cluster:
+        with LocalCluster(folder, WorkerConfig(cores=AT_A_TIME)) as cluster:
             client = cluster.client()
             cpu = time.process_time()
             client.wait_for_jobs([client.submit(job)])
@@ -115,8 +119,7 @@ def main() -> None:
     parser.add_argument("launcher", choices=["hyperqueue"])
     parser.add_argument("number", type=int)
     chosen = parser.parse_args()
-    sys.stdout.flush()
-    print(json.dumps(_run_hyperqueue(chosen.number)), file=sys.stdout)
+    print(json.dumps(_run_hyperqueue(chosen.number)))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -184,8 +185,8 @@ class ReferenceOrganism:
             cost -= self._cost_of(competition.background)
         if self.mode == "exact":
             return exact_counts(cost / _GRAIN)
-        survivors = wright_fisher(np.array([cost / _GRAIN]), np.random.default_rng(self._seed_of(competition)))
-        return Counts(_UPDATES, int(survivors[0]), _INDIVIDUALS - int(survivors[0]))
+        survivors = _wright_fisher_once(cost / _GRAIN, np.random.default_rng(self._seed_of(competition)))
+        return Counts(_UPDATES, survivors, _INDIVIDUALS - survivors)
 
     def _cost_of(self, knockout: KnockoutSet) -> int:
         changed = knockout.mask ^ self._mask
@@ -237,4 +238,14 @@ def wright_fisher(effects: NDArray[np.float64], rng: Generator) -> NDArray[np.in
     for _ in range(_UPDATES):
         rivals = (_INDIVIDUALS - survivors) * disadvantage
         survivors = rng.binomial(_INDIVIDUALS, survivors / (survivors + rivals))
+    return survivors
+
+
+def _wright_fisher_once(effect: float, rng: Generator) -> int:
+    """Return what `wright_fisher` draws for a single effect, an order of magnitude faster."""
+    disadvantage = math.exp(-_SELECTION_PER_EFFECT * effect)
+    survivors = _INDIVIDUALS // 2
+    for _ in range(_UPDATES):
+        rivals = (_INDIVIDUALS - survivors) * disadvantage
+        survivors = int(rng.binomial(_INDIVIDUALS, survivors / (survivors + rivals)))
     return survivors

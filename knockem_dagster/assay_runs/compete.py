@@ -23,6 +23,8 @@ LOOKUP_BATCH = 500
 """Questions looked up and recorded in one go."""
 LOSSES_ALLOWED = 5
 """Attempts of one competition that may be lost with their container before it is given up."""
+INTERRUPTIONS_ALLOWED = 5
+"""Attempts that may be lost with their run before a competition is tried alone, to see whether it kills its run."""
 
 
 @dataclass(slots=True)
@@ -139,7 +141,9 @@ class AssayRun:
         numbers = {attempt.id: question.tries for attempt, question in zip(attempts, starting, strict=True)}
         self._active += number
         self.progress.attempts += number
-        await asyncio.get_running_loop().run_in_executor(self._record, self._ledger.begin, attempts, numbers)
+        await asyncio.get_running_loop().run_in_executor(
+            self._record, partial(self._ledger.begin, attempts, numbers, alone=self._alone)
+        )
         await self._source.put(attempts)
 
     def _next_questions(self) -> list[Question]:
@@ -184,7 +188,8 @@ class AssayRun:
         elif question.losses >= LOSSES_ALLOWED:
             self._settle(question, Untestable(f"{question.losses} attempts were lost; the last {question.last}"))
         else:
-            (self._lost if question.losses else self._ready).append(question)
+            is_suspect = question.losses or question.interruptions >= INTERRUPTIONS_ALLOWED
+            (self._lost if is_suspect else self._ready).append(question)
 
     def _settle(self, question: Question, answer: Answer) -> None:
         if isinstance(answer, Untestable):

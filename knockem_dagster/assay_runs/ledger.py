@@ -26,7 +26,11 @@ from knockem_dagster.stores.documents import Operation
 
 @dataclass(slots=True)
 class Question:
-    """A competition on its way to an answer, with the tries it has had; `under_way`: one that an earlier run began."""
+    """A competition on its way to an answer, with the tries it has had.
+
+    `interruptions`: tries that were lost with the run that made them, beside others: nobody knows whose fault that was.
+    `under_way`: a try that an earlier run began.
+    """
 
     id: str
     competition: Competition
@@ -36,6 +40,7 @@ class Question:
     tries: int = 0
     failures: int = 0
     losses: int = 0
+    interruptions: int = 0
     last: str = ""
     under_way: Attempt | None = None
 
@@ -106,7 +111,7 @@ class Ledger:
         """Return the recorded answers by competition id; record the questions that are new.
 
         A question asked before without an answer gets its tries counted; attempts that never
-        ended were lost with the run that made them, and are recorded so, without blame.
+        ended were lost with the run that made them, and are recorded so, without blame unless they were alone.
         """
         known = self._records.competition_results.get_many([question.id for question in questions])
         answers = {id: found.result.to_counts() for id, found in known.items()}
@@ -159,19 +164,25 @@ class Ledger:
                 result = ended.get(id)
                 if result is None and id in self._under_way:
                     question.under_way = attempt
-                elif result is None:
+                    continue
+                if result is None:
                     lost = AttemptOutcome(attempt, Outcome.LOST, tail="the run ended before this attempt did")
-                    abandoned.append(self._attempt_result(lost, blameless=True))
-                elif self._counts(result):
-                    question.note(result.outcome, result.tail)
+                    result = self._attempt_result(lost, blameless=not made[id].alone)
+                    abandoned.append(result)
+                self._count(question, result)
             unsettled = [ids[id] for id in made]
         self._records.attempt_results.add_many(abandoned)
 
-    def _counts(self, result: CompetitionAttemptResultRecord) -> bool:
-        """Tell whether an earlier attempt's end counts: not when it was lost with its run, nor before a resume."""
-        return not result.blameless and result.datetime > (self.submission.resumed or "")
+    def _count(self, question: Question, result: CompetitionAttemptResultRecord) -> None:
+        """Count an earlier attempt's end, unless it was before a resume."""
+        if result.datetime <= (self.submission.resumed or ""):
+            return
+        if result.blameless:
+            question.interruptions += 1
+        else:
+            question.note(result.outcome, result.tail)
 
-    def begin(self, attempts: Sequence[Attempt], numbers: Mapping[str, int]) -> None:
+    def begin(self, attempts: Sequence[Attempt], numbers: Mapping[str, int], *, alone: bool) -> None:
         """Record attempts before they start; `numbers` gives the number of each by its id."""
         self._records.attempts.add_many(
             CompetitionAttemptRecord(
@@ -180,6 +191,7 @@ class Ledger:
                 assay_id=self._assay.id,
                 competition_id=attempt.competition_id,
                 number=numbers[attempt.id],
+                alone=alone,
                 genome_id_alpha=attempt.alpha.id,
                 genome_id_beta=attempt.beta.id,
                 seed=attempt.seed,

@@ -144,13 +144,18 @@ class OnQueue(Workforce):
         return await asyncio.to_thread(self._reader.read, [attempt_id_of(job) for job in jobs])
 
     def _record(self, entries: Sequence[Entry], lost: frozenset[str] = frozenset()) -> None:
-        """Record outcomes of attempts that an earlier run put. Those lost with its own worker blame nobody."""
+        """Record outcomes of attempts that an earlier run put.
+
+        Those lost with its own worker blame nobody, or the one that was alone.
+        """
         if not entries:
             return
         payloads = {attempt_id_of(entry.job): entry.payload for entry in entries}
         attempts = self._reader.read(list(payloads))
         outcomes = [from_payload(attempt, payloads[attempt.id]) for attempt in attempts]
-        record_ended(self._platform.records, outcomes, user_email=self._submission.user_email, blameless=lost)
+        records = self._platform.records
+        blameless = frozenset(id for id, made in records.attempts.get_many(list(lost)).items() if not made.alone)
+        record_ended(records, outcomes, user_email=self._submission.user_email, blameless=blameless)
 
 
 async def hire(platform: Platform, submission: SubmissionRecord, organism: Organism) -> Workforce:

@@ -16,6 +16,7 @@ from knockem_dagster.cli.working import NO_QUEUE, say
 from knockem_dagster.errors import KnockemError
 from knockem_dagster.jobs.inspection import OwnerState, owner_states, worker_states
 from knockem_dagster.jobs.opening import queue_of
+from knockem_dagster.jobs.queue_views import QueueViews
 from knockem_dagster.jobs.seed_structures import seed_structures
 from knockem_dagster.jobs.tending import Tended, restore_workflows, tend
 from knockem_dagster.jobs.working import runtimes_here
@@ -61,12 +62,16 @@ async def _look(platform: Platform, *, most: int) -> tuple[list[OwnerState], int
 
 async def _rebuild(platform: Platform) -> tuple[Tended, int]:
     async with queue_of(_with_queue(platform)) as queue:
+        seconds = platform.settings.lease_seconds
+        if waits := await QueueViews(queue).unsettled_seconds(lease_seconds=seconds):
+            say(f"The queue has just been started: giving its workers {waits:.0f} s to find it again.")
+            await asyncio.sleep(waits)
         number = await restore_workflows(queue, platform.records, all_of_them=True)
         tended = await tend(
             queue,
             platform.records,
             runtimes_here(platform),
-            lease_seconds=platform.settings.lease_seconds,
+            lease_seconds=seconds,
             say=say,
         )
         return tended, number + tended.put_again

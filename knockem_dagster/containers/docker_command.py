@@ -25,6 +25,8 @@ NEVER_EXECUTED = re.compile(
 """What runc writes, in the container's name, when the kernel refuses to execute the command."""
 
 NAME_PREFIX = "knockem-"
+FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.01, 0.1
+"""How often the counters are read while it runs: on a busy machine the last of them are missed."""
 LAST_OUTPUT_SECONDS = 5.0
 """How long the engine may take to hand over what a stopped container had written."""
 
@@ -50,6 +52,7 @@ class DockerCommand:
         self._reading: asyncio.Task[None] | None = None
         self._cgroup: CgroupCounters | None = None
         self._exit_watch: ExitWatch | None = None
+        self._looking: asyncio.Task[None] | None = None
         self._counters: Counters | None = None
         self._counters_are_final = False
         self._created = time.time()
@@ -76,13 +79,21 @@ class DockerCommand:
         self._watch_counters(created["Id"], int(state["Pid"]))
 
     def _watch_counters(self, container: str, pid: int) -> None:
-        """Have the counters read at the one moment when they are final and still there."""
+        """Have the counters read at the one moment when they are final and still there, and now and then before."""
         self._cgroup = CgroupCounters.of_container(container, pid) if pid else None
         if self._cgroup is not None:
             try:
                 self._exit_watch = ExitWatch(pid, self._read_final_counters)
             except ProcessLookupError:
                 return  # it has ended already: the engine's memory of events must do
+            self._looking = asyncio.create_task(self._look())
+
+    async def _look(self) -> None:
+        pause = FIRST_LOOK_SECONDS
+        while not self._counters_are_final:
+            self._read_counters()
+            await asyncio.sleep(pause)
+            pause = min(LONGEST_LOOK_SECONDS, 2 * pause)
 
     async def write(self, data: bytes) -> bool:
         """Write to standard input; False when nobody reads it any more."""
@@ -186,7 +197,7 @@ class DockerCommand:
         return bool(await self._engine.past_events("oom", container=self._name, since=self._created))
 
     def _read_counters(self) -> None:
-        if self._cgroup is not None:
+        if self._cgroup is not None and not self._counters_are_final:
             self._counters = self._cgroup.read() or self._counters
 
     def _read_final_counters(self) -> None:
@@ -214,6 +225,8 @@ class DockerCommand:
     async def _remove(self) -> None:
         if self._exit_watch is not None:
             self._exit_watch.stop()
+        if self._looking is not None:
+            self._looking.cancel()
         if self._reading is not None:
             self._reading.cancel()
         if self._writer is not None:

@@ -17,6 +17,9 @@ from collections.abc import Iterator
 MARK = "KNOCKEM_OWNER"
 """The variable every started process carries: OWNER#NUMBER#SUBMISSION."""
 
+MOST_LOOKS = 100
+"""For processes that do not die when killed, as one that waits for a broken disk."""
+
 
 def mark_of(owner: str, number: int, submission_id: str) -> str:
     """Return the value of MARK for one command."""
@@ -52,6 +55,17 @@ def kill(pid: int) -> bool:
 def kill_owned_by(owner: str) -> int:
     """Kill every process marked by this owner; return how many."""
     return sum(kill(pid) for pid, owned_by, _ in marked_processes() if owned_by == owner)
+
+
+def end_owned_by(owner: str) -> int:
+    """Kill every process marked by this owner and wait until they are gone; return how many there were."""
+    number = found = kill_owned_by(owner)
+    looks = 0
+    while found and looks < MOST_LOOKS:
+        time.sleep(0.01)
+        found = kill_owned_by(owner)
+        looks += 1
+    return number
 
 
 def kill_marked(mark: str) -> int:

@@ -69,8 +69,8 @@ class ProcessRuntime:
         return killed
 
     async def remove_owned_by(self, owner: str) -> int:
-        """Kill the processes that one process has started, dead or alive; return how many."""
-        return await asyncio.to_thread(marked_processes.kill_owned_by, owner)
+        """Kill the processes that one process has started, dead or alive, and wait until they are gone."""
+        return await asyncio.to_thread(marked_processes.end_owned_by, owner)
 
     def _command(
         self, spec: ContainerSpec, command: Sequence[str], output: Output, *, cpu_limit_seconds: int | None = None

@@ -7,7 +7,9 @@ jobs of the same class as long as there are any. What a slot does with jobs is i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import math
 import os
 import secrets
 import socket
@@ -20,7 +22,7 @@ from typing import Protocol
 import orjson
 
 from knockem_dagster.containers.owners import current_owner
-from knockem_dagster.errors import ContainerError, LeaseLapsed
+from knockem_dagster.errors import ContainerError, LeaseLapsed, QueueAway
 from knockem_dagster.jobs.connection import Connection, Say
 from knockem_dagster.jobs.desk import WAIT_SECONDS, Desk
 from knockem_dagster.jobs.queue import Claim, Queue, Verdict, Wanted
@@ -28,12 +30,17 @@ from knockem_dagster.jobs.requirements import Capacity, Requirement
 from knockem_dagster.records.record import now
 
 KEPT_WARM_SECONDS = 5.0
+LEAVING_SECONDS = 1.0
+"""How long before the end of its time a worker ends what still runs, and hands it back."""
 DRAIN_SECONDS = 20.0
 """How long a worker that is told to stop lets jobs go on before it hands them back: schedulers kill after about 30."""
 
 
 class Lane(Protocol):
     """Runs the jobs of one desk. `most` is how many it may hold at a time."""
+
+    keeps_warm: bool
+    """Whether it has something that is worth keeping for a while when the owner has no more jobs."""
 
     async def run(self, desk: Desk, *, most: int) -> None:
         """Work until the desk has no more. Raises ContainerError when this machine cannot do the owner's jobs."""
@@ -75,7 +82,8 @@ class ComputeNode:
         self._lanes = lanes
         self._capacity = replace(capacity, runtimes=capacity.runtimes & lanes.keys())
         self._free = self._capacity
-        self._ends = None if capacity.seconds_left is None else time.monotonic() + capacity.seconds_left
+        left = math.inf if capacity.seconds_left is None else capacity.seconds_left
+        self._ends = time.monotonic() + left - LEAVING_SECONDS
         self._connection = Connection(queue, name, say=say)
         self._queue = queue
         self._lease_seconds = lease_seconds
@@ -88,6 +96,7 @@ class ComputeNode:
         """Set once the queue knows this worker."""
         self._over = asyncio.Event()
         self._room = asyncio.Event()
+        self._beginning = asyncio.Lock()
         self._slots: dict[int, _Slot] = {}
         self._numbers = itertools.count()
         self._unable: dict[str, str] = {}
@@ -126,11 +135,16 @@ class ComputeNode:
         """Work until stopped, or until the time left is over."""
         await self._connection.beat(self._lease_seconds, self.description)
         self.registered.set()
+        if self._ends < math.inf:
+            asyncio.get_running_loop().call_later(self._ends - time.monotonic(), self.stop)
         try:
             async with asyncio.TaskGroup() as group:
                 beating = group.create_task(self._beat())
-                await self._dispatch(group)
-                await self._drain()
+                try:
+                    await self._dispatch(group)
+                    await self._drain()
+                finally:
+                    self._connection.is_patient = False
                 beating.cancel()
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from several
@@ -157,7 +171,7 @@ class ComputeNode:
                 await self._begin_again()
                 continue
             if claim is None:
-                await self._connection.wait_for_work(waiter, WAIT_SECONDS, self._over)
+                await self._connection.wait_for_work(waiter, WAIT_SECONDS, self._room)
             else:
                 self._start(group, claim)
 
@@ -169,13 +183,15 @@ class ComputeNode:
         slot.task = group.create_task(self._work(number, slot, requirement))
 
     def _desk(self, claim: Claim, number: int) -> Desk:
+        requirement = self._classes[claim.class_name]
         return Desk(
             self._connection,
             claim,
             waiter=f"{self.name}/{number}",
             only=self._only,
-            keep_warm=self._keep_warm,
+            keep_warm=self._keep_warm if self._lanes[requirement.runtime].keeps_warm else 0.0,
             over=self._over,
+            latest_start=self._ends - requirement.seconds,
         )
 
     async def _work(self, number: int, slot: _Slot, requirement: Requirement) -> None:
@@ -190,13 +206,13 @@ class ComputeNode:
                         raise
                     self._unable[slot.desk.owner] = str(error)
                     self._say(f"This worker cannot work for {slot.desk.owner}: {error}")
-                except LeaseLapsed:
+                except (LeaseLapsed, QueueAway):  # the latter only when it is left
                     return
-                claim, slot.desk.next = slot.desk.next, None
-                await slot.desk.give_back()
+                desk, claim = slot.desk, slot.desk.next
                 if claim is None:
                     return
-                slot.desk = self._desk(claim, number)
+                slot.desk, desk.next = self._desk(claim, number), None
+                await desk.give_back()
         finally:
             await asyncio.shield(slot.desk.give_back())
             del self._slots[number]
@@ -208,10 +224,12 @@ class ComputeNode:
         while True:
             await asyncio.sleep(self._lease_seconds / 3)
             try:
-                canceled = set(await self._connection.beat(self._lease_seconds))
+                canceled = set(await self._connection.beat(self._lease_seconds, held=self._held))
             except LeaseLapsed:
                 await self._begin_again()
                 continue
+            except QueueAway:  # only when it is left
+                return
             for slot in list(self._slots.values()):
                 gone = canceled & slot.desk.held.keys()
                 if gone and slot.task is not None:
@@ -219,37 +237,47 @@ class ComputeNode:
                         del slot.desk.held[job]
                     slot.task.cancel()
 
+    def _held(self) -> set[bytes]:
+        """Return all jobs that are known to be held."""
+        held: set[bytes] = set()
+        for slot in self._slots.values():
+            held.update(slot.desk.held, () if slot.desk.next is None else slot.desk.next.jobs)
+        return held
+
     async def _begin_again(self) -> None:
         """End all work: it is somebody else's by now. Then register anew."""
-        slots = list(self._slots.values())
-        for slot in slots:
-            slot.desk.held.clear()
-            if slot.task is not None:
-                slot.task.cancel()
-        await asyncio.gather(*(slot.task for slot in slots if slot.task is not None), return_exceptions=True)
-        await self._connection.beat(self._lease_seconds, self.description)
+        async with self._beginning:
+            if self._connection.has_lease:
+                return  # two calls were told of the same
+            slots = list(self._slots.values())
+            for slot in slots:
+                slot.desk.held.clear()
+                if slot.task is not None:
+                    slot.task.cancel()
+            await asyncio.gather(*(slot.task for slot in slots if slot.task is not None), return_exceptions=True)
+            await self._connection.beat(self._lease_seconds, self.description)
 
     async def _drain(self) -> None:
         """Let slots finish what they hold, for a while; then hand it back."""
         tasks = [slot.task for slot in self._slots.values() if slot.task is not None]
         if tasks:
-            await asyncio.wait(tasks, timeout=self._drain_seconds)
+            left = max(0.0, self._ends - time.monotonic())
+            await asyncio.wait(tasks, timeout=min(self._drain_seconds, left))
+        self._connection.is_patient = False
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _leave(self) -> None:
-        if not self._connection.is_away:
+        with contextlib.suppress(QueueAway):  # then its lease lapses
             await self._queue.leave(self.name)
 
     def _now_free(self) -> Capacity:
-        if self._ends is None:
-            return self._free
         return replace(self._free, seconds_left=self._ends - time.monotonic())
 
     def _is_spent(self) -> bool:
         """Tell whether the time left suffices for no class, while nothing is in work."""
-        if self._ends is None or self._slots:
+        if self._slots:
             return False
         left = self._ends - time.monotonic()
         needed = [requirement.seconds for requirement in self._classes.values()]

@@ -1,14 +1,16 @@
-"""A worker's connection to the queue: it waits while the server is away, and tells people so once."""
+"""A worker's connection to the queue: it waits while the server is away, tells people so once, and knows its lease."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TypeVar
 
-from knockem_dagster.errors import QueueAway
+from knockem_dagster.errors import LeaseLapsed, QueueAway
 from knockem_dagster.jobs.queue import Claim, Entry, Queue, Report, Verdict, Wanted
 from knockem_dagster.jobs.requirements import Requirement
 
@@ -20,13 +22,19 @@ Say = Callable[[str], object]
 
 
 class Connection:
-    """The calls of one worker, made again until the server answers. `say` hears when it goes and when it is back."""
+    """The calls of one worker, made again until the server answers. `say` hears when it goes and when it is back.
+
+    Once `is_patient` is False they raise QueueAway instead.
+    """
 
     def __init__(self, queue: Queue, worker: str, *, say: Say) -> None:
         self.queue = queue
         self.worker = worker
+        self.is_patient = True
         self._say = say
         self._away_since: float | None = None
+        self._leased_until = -math.inf
+        self._renewed = asyncio.Event()
         self.verdicts: Counter[Verdict] = Counter()
         """What was said of the jobs that were handed in and were still held."""
 
@@ -35,13 +43,34 @@ class Connection:
         """Whether the server did not answer the latest call."""
         return self._away_since is not None
 
+    @property
+    def has_lease(self) -> bool:
+        """Whether the lease was renewed so lately that nobody can have taken what is held."""
+        return time.monotonic() < self._leased_until
+
+    async def hold_lease(self) -> None:
+        """Return at once while there is a lease, else (this process was paused, or is late) when it is renewed.
+
+        While the server is away nothing is taken from anybody: then there is nothing to wait for.
+        """
+        while not self.has_lease and not self.is_away:
+            self._renewed.clear()
+            await self._renewed.wait()
+
     async def claim(self, waiter: str, wanted: Wanted, *, wait: bool) -> Claim | None:
         """Take jobs. Raises LeaseLapsed."""
         return await self._patiently(lambda: self.queue.claim(self.worker, waiter, wanted, wait=wait))
 
     async def finish(self, reports: Sequence[Report]) -> list[bytes | None]:
         """Hand in jobs. A call whose answer was lost is made again: then its jobs are not held any more."""
-        entries = await self._patiently(lambda: self.queue.finish(self.worker, reports))
+        return self._counted(reports, await self._patiently(lambda: self.queue.finish(self.worker, reports)))
+
+    async def hand_back(self, reports: Sequence[Report]) -> None:
+        """Hand in jobs untouched. While the server is away that is for the next beat, which tells what is held."""
+        with contextlib.suppress(QueueAway):
+            self._counted(reports, await self.queue.finish(self.worker, reports))
+
+    def _counted(self, reports: Sequence[Report], entries: list[bytes | None]) -> list[bytes | None]:
         self.verdicts.update(
             report.verdict for report, entry in zip(reports, entries, strict=True) if entry is not None
         )
@@ -51,11 +80,25 @@ class Connection:
         """Return one outcome that is not acknowledged yet."""
         return await self._patiently(lambda: self.queue.outcome(owner, id))
 
-    async def beat(self, lease_seconds: float, description: bytes = b"") -> list[bytes]:
-        """Renew the lease; return jobs that must be ended. Raises LeaseLapsed."""
-        return await self._patiently(
-            lambda: self.queue.beat(self.worker, lease_seconds=lease_seconds, description=description)
-        )
+    async def beat(
+        self, lease_seconds: float, description: bytes = b"", *, held: Callable[[], Collection[bytes]] | None = None
+    ) -> list[bytes]:
+        """Renew the lease, telling what is held; return jobs that must be ended. Raises LeaseLapsed."""
+
+        async def renew() -> list[bytes]:
+            asked = time.monotonic()
+            known = None if held is None else held()
+            ended = await self.queue.beat(self.worker, lease_seconds=lease_seconds, description=description, held=known)
+            self._leased_until = asked + lease_seconds
+            return ended
+
+        try:
+            return await self._patiently(renew)
+        except LeaseLapsed:
+            self._leased_until = -math.inf
+            raise
+        finally:
+            self._renewed.set()
 
     async def classes(self) -> dict[str, Requirement]:
         """Return the resource classes there are."""
@@ -78,8 +121,11 @@ class Connection:
             try:
                 answer = await call()
             except QueueAway:
+                if not self.is_patient:
+                    raise
                 if self._away_since is None:
                     self._away_since = time.monotonic()
+                    self._renewed.set()
                     self._say("The queue does not answer; work goes on, and what it brings is handed in when it does.")
                 await asyncio.sleep(pause)
                 pause = min(LONGEST_PAUSE_SECONDS, 2 * pause)

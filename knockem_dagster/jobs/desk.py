@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -39,9 +40,20 @@ class Desk:
     """
 
     def __init__(
-        self, connection: Connection, first: Claim, *, waiter: str, only: str, keep_warm: float, over: asyncio.Event
+        self,
+        connection: Connection,
+        first: Claim,
+        *,
+        waiter: str,
+        only: str,
+        keep_warm: float,
+        over: asyncio.Event,
+        latest_start: float = math.inf,
     ) -> None:
-        """`keep_warm`: seconds to wait for more work; `over`: set when nothing more shall be claimed."""
+        """`keep_warm`: seconds to wait for more work; `over`: set when nothing more shall be claimed.
+
+        `latest_start`: by the monotonic clock, when a job of this class can no longer finish in the time left.
+        """
         self.owner = first.owner
         self.class_name = first.class_name
         self.next: Claim | None = None
@@ -53,6 +65,7 @@ class Desk:
         self._only = only
         self._keep_warm = keep_warm
         self._over = over
+        self._latest_start = latest_start
         for job in first.jobs:
             self.held[job] = first.token
 
@@ -62,8 +75,8 @@ class Desk:
             first, self._first = self._first, None
             return first.jobs
         wanted = Wanted([self.class_name], most, only=self._only, preferred=self.owner)
-        until = time.monotonic() + self._keep_warm
-        while not self._over.is_set():
+        until = min(time.monotonic() + self._keep_warm, self._latest_start)
+        while not self._over.is_set() and time.monotonic() < self._latest_start:
             left = until - time.monotonic()
             self._claimed = ()
             await self._ask(wanted, wait=left > 0)
@@ -71,6 +84,11 @@ class Desk:
                 return self._claimed
             await self._connection.wait_for_work(self._waiter, min(left, WAIT_SECONDS), self._over)
         return ()
+
+    async def may_start(self, job: bytes) -> bool:
+        """Tell whether a claimed job may be started now: still held, by a lease that is in force, and in time."""
+        await self._connection.hold_lease()
+        return job in self.held and time.monotonic() < self._latest_start
 
     async def finish(self, reports: Sequence[JobReport]) -> list[bytes | None]:
         """Hand in jobs. For each the id of its outcome's entry; None for one that is not held (any more)."""
@@ -82,7 +100,7 @@ class Desk:
             ]
         )
         for each in known:
-            del self.held[each.job]
+            self.held.pop(each.job, None)
         entries = dict(zip((each.job for each in known), answers, strict=True))
         return [entries.get(report.job) for report in reports]
 
@@ -90,14 +108,22 @@ class Desk:
         """Return an outcome that was handed in here and is not acknowledged yet."""
         return await self._connection.outcome(self.owner, id)
 
+    async def put_back(self, jobs: Sequence[bytes]) -> None:
+        """Hand these back, untouched, as far as they are held here."""
+        tokens = {job: self.held.pop(job) for job in jobs if job in self.held}
+        await self._return([Report(self.owner, job, token, Verdict.RETURNED) for job, token in tokens.items()])
+
     async def give_back(self) -> None:
         """Hand back, untouched, whatever is still held here."""
         reports = [Report(self.owner, job, token, Verdict.RETURNED) for job, token in self.held.items()]
         if self.next is not None:
             reports += [Report(self.next.owner, job, self.next.token, Verdict.RETURNED) for job in self.next.jobs]
         self.held, self.next = {}, None
+        await self._return(reports)
+
+    async def _return(self, reports: Sequence[Report]) -> None:
         if reports:
-            await self._connection.finish(reports)
+            await self._connection.hand_back(reports)
 
     async def _ask(self, wanted: Wanted, *, wait: bool) -> None:
         """Claim, and note what was given even if whoever waits for it is cancelled meanwhile."""
@@ -135,8 +161,9 @@ class QueueDesk:
             known = {job_of(attempt.id) for attempt in attempts}
             # What is not in the record was purged meanwhile: nobody waits for it.
             await self._desk.finish([JobReport(job, Verdict.FAILED, payload=GONE) for job in jobs if job not in known])
-            if attempts:
-                return attempts
+            startable = [attempt for attempt in attempts if await self._desk.may_start(job_of(attempt.id))]
+            if startable:
+                return startable
         return ()
 
     async def finish(self, outcomes: Sequence[AttemptOutcome]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import orjson
 
 from knockem_dagster.containers.attempts import Outcome
+from knockem_dagster.errors import QueueAway
 from knockem_dagster.jobs.attempt_records import attempt_id_of, job_of
 from knockem_dagster.jobs.commands.command import Command, CommandEnded
 from knockem_dagster.jobs.queue import Entry, OwnerSettings, Queue
@@ -18,7 +20,7 @@ from knockem_dagster.jobs.requirements import Requirement
 from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.jobs import EventRecord, JobRecord, ResultRecord, WorkflowRecord
 from knockem_dagster.records.record import derived_id, new_id
-from knockem_dagster.stores.documents import Operation
+from knockem_dagster.stores.documents import Operation, Patch
 
 PAGE = 5000
 MOST_UNRECORDED = 100_000
@@ -54,6 +56,7 @@ async def submit_jobs(records: Records, queue: Queue, workflow: WorkflowRecord, 
         await _enqueue(queue, workflow, jobs)
     else:
         await put_missing(records, queue, workflow)
+    await asyncio.to_thread(records.workflows.patch, workflow.id, Patch(set={"state": "running"}))
 
 
 async def put_missing(records: Records, queue: Queue, workflow: WorkflowRecord) -> int:
@@ -67,7 +70,8 @@ async def put_missing(records: Records, queue: Queue, workflow: WorkflowRecord) 
         # The record last: what was handed in meanwhile is still in one of the two.
         unrecorded = {attempt_id_of(entry.job) for entry in await queue.outcomes(workflow.id, most=MOST_UNRECORDED)}
         ended = await asyncio.to_thread(records.results.get_many, [job.id for job in unqueued])
-        missing = [job for job in unqueued if job.id not in unrecorded | ended.keys()]
+        known = unrecorded | ended.keys()
+        missing = [job for job in unqueued if job.id not in known]
         await _enqueue(queue, workflow, missing)
         number += len(missing)
     return number
@@ -137,6 +141,7 @@ class JobJournal:
         self._queue = queue
         self._operations: list[Operation] = []
         self._entries: dict[str, list[bytes]] = {}
+        self._written: dict[str, list[bytes]] = {}
         self._stirred = asyncio.Event()
         self._writing = asyncio.Lock()
 
@@ -158,14 +163,18 @@ class JobJournal:
             await self._stirred.wait()
             await asyncio.sleep(FLUSH_SECONDS)
             self._stirred.clear()
-            await self.flush()
+            with contextlib.suppress(QueueAway):  # what is in the record is dropped from the queue next time
+                await self.flush()
 
     async def flush(self) -> None:
-        """Write what there is."""
+        """Write what there is. Raises QueueAway when all of it is written, and the queue could not be told."""
         async with self._writing:
             operations, self._operations = self._operations, []
             entries, self._entries = self._entries, {}
             if operations:
                 await asyncio.to_thread(self._records.documents.bulk, operations)
             for workflow, ids in entries.items():
-                await self._queue.acknowledge(workflow, ids)
+                self._written.setdefault(workflow, []).extend(ids)
+            for workflow in list(self._written):
+                await self._queue.acknowledge(workflow, self._written[workflow])
+                del self._written[workflow]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import contextlib
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 
 from knockem_dagster.containers.attempts import Outcome
 from knockem_dagster.containers.contract import Organism
@@ -20,11 +22,13 @@ from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.jobs import JobRecord
 
 HANDED_IN_SECONDS = 0.1
-"""How long a command's result may wait to be handed in with others."""
+"""How long a command's result may wait to be handed in with others, and a claimed command for one before it."""
 
 
 class AttemptLane:
     """Runs attempts with the organism of their submission, in one container at a time."""
+
+    keeps_warm = True
 
     def __init__(self, organism: Callable[[str], Awaitable[Organism]], read: ReadAttempts, *, worker: str) -> None:
         self._organism = organism
@@ -37,8 +41,31 @@ class AttemptLane:
         await Slot(QueueDesk(desk, self._read, worker=self._worker), organism, most).run()
 
 
+@dataclass(slots=True)
+class _Batch:
+    """Jobs that a slot has claimed: those that wait for their turn, and what came of those that had it."""
+
+    waiting: deque[JobRecord]
+    reports: list[JobReport] = field(default_factory=list[JobReport])
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def take_reports(self) -> list[JobReport]:
+        """Return the reports that were not taken before."""
+        taken = list(self.reports)
+        self.reports.clear()
+        return taken
+
+    def take_waiting(self) -> list[JobRecord]:
+        """Return the jobs that wait, which are somebody else's concern from here on."""
+        taken = list(self.waiting)
+        self.waiting.clear()
+        return taken
+
+
 class CommandLane:
     """Runs plain commands, one after the other."""
+
+    keeps_warm = False
 
     def __init__(self, records: Records, launcher: CommandLauncher, journal: JobJournal, *, worker: str) -> None:
         self._records = records
@@ -50,41 +77,60 @@ class CommandLane:
         """Work until the desk has no more."""
         pace = Pace(most)
         while claimed := await desk.claim(pace.window):
-            found = await asyncio.to_thread(self._records.jobs.get_many, [attempt_id_of(job) for job in claimed])
-            # What is not in the record was removed meanwhile: nobody waits for it.
-            gone = [job for job in claimed if attempt_id_of(job) not in found]
-            await desk.finish([JobReport(job, Verdict.FAILED, payload=GONE) for job in gone])
-            await self._run_all(desk, list(found.values()), pace)
+            await self._run_all(desk, await self._read(desk, claimed), pace)
+
+    async def _read(self, desk: Desk, claimed: Sequence[bytes]) -> list[JobRecord]:
+        found = await asyncio.to_thread(self._records.jobs.get_many, [attempt_id_of(job) for job in claimed])
+        # What is not in the record was removed meanwhile: nobody waits for it.
+        gone = [job for job in claimed if attempt_id_of(job) not in found]
+        await desk.finish([JobReport(job, Verdict.FAILED, payload=GONE) for job in gone])
+        return [found[attempt_id_of(job)] for job in claimed if attempt_id_of(job) in found]
 
     async def _run_all(self, desk: Desk, jobs: Sequence[JobRecord], pace: Pace) -> None:
-        reports: list[JobReport] = []
-        handed_in = time.monotonic()
+        batch = _Batch(deque(jobs))
+        tending = asyncio.create_task(self._tend(desk, batch))
         try:
-            for job in jobs:
-                if job_of(job.id) not in desk.held:
-                    continue  # canceled while others were running
+            while batch.waiting:
+                job = batch.waiting.popleft()
+                if not await desk.may_start(job_of(job.id)):
+                    continue  # canceled while others were running, or too late
                 pace.began()
-                reports.append(await self._run(job))
+                report = await self._run(job)
+                batch.reports.append(report)
                 pace.answered(1)
-                if time.monotonic() - handed_in > HANDED_IN_SECONDS:
-                    ready, reports = reports, []
-                    await self._hand_in(desk, ready)
-                    handed_in = time.monotonic()
         finally:
+            batch.over.set()
+            await tending
+            await self._hand_in(desk, batch.take_reports())
+
+    async def _tend(self, desk: Desk, batch: _Batch) -> None:
+        """Hand results in while others are in work; put back what waits behind a job that turns out to be long."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HANDED_IN_SECONDS):
+                    await batch.over.wait()
+                return
+            reports = batch.take_reports()
             await self._hand_in(desk, reports)
+            if not reports:
+                await desk.put_back([job_of(job.id) for job in batch.take_waiting()])
 
     async def _run(self, job: JobRecord) -> JobReport:
-        self._journal.note(job.workflow_id, source=self._worker, kind="jobStarted", job=job.id)
+        self._note("jobStarted", job)
         try:
             ended = await self._launcher.run(command_of(job))
         except SpawnerLost as lost:
-            self._journal.note(job.workflow_id, source=self._worker, kind="jobLost", job=job.id)
+            self._note("jobLost", job)
             return JobReport(job_of(job.id), Verdict.LOST, 0.0, to_payload(_lost(str(lost)), worker=self._worker))
-        self._journal.note(
-            job.workflow_id, source=self._worker, kind="jobEnded", job=job.id, outcome=ended.outcome.value
-        )
+        except asyncio.CancelledError:
+            self._note("jobInterrupted", job)
+            raise
+        self._note("jobEnded", job, outcome=ended.outcome.value)
         verdict = Verdict.SUCCEEDED if ended.outcome is Outcome.SUCCEEDED else Verdict.FAILED
         return JobReport(job_of(job.id), verdict, ended.wall_seconds, to_payload(ended, worker=self._worker))
+
+    def _note(self, kind: str, job: JobRecord, **data: str) -> None:
+        self._journal.note(job.workflow_id, source=self._worker, kind=kind, job=job.id, **data)
 
     async def _hand_in(self, desk: Desk, reports: Sequence[JobReport]) -> None:
         """Hand results in, and record those that were still ours to give."""
@@ -93,10 +139,11 @@ class CommandLane:
         for report, id in zip(reports, await desk.finish(reports), strict=True):
             if id is None:
                 continue
-            entry = Entry(id, report.job, True, report.payload)
+            entry: Entry | None = Entry(id, report.job, True, report.payload)
             if report.verdict is not Verdict.SUCCEEDED:  # the queue knows whether it is tried again
-                entry = await desk.outcome(id) or entry
-            self._journal.record(desk.owner, entry)
+                entry = await desk.outcome(id)
+            if entry is not None:  # else upkeep was quicker to record it
+                self._journal.record(desk.owner, entry)
 
 
 def _lost(reason: str) -> CommandEnded:

@@ -29,7 +29,6 @@ MOST_LOST = 5
 """Workers that may be lost with one job before it is given up."""
 LEAD_SECONDS = 5.0
 """Slot time by which a worker's present owner may lead before the worker turns to another: warm containers are kept."""
-LOST = orjson.dumps({"outcome": "lost", "tail": "its worker stopped renewing its lease"})
 
 
 class Verdict(StrEnum):
@@ -213,7 +212,16 @@ class Queue:
         `now`: whatever their leases say; for who knows that they have ended.
         """
         patience = -(2**53) if now else int(patience_seconds * 1000)
-        return await self._call("reap", patience, LOST, *workers) if workers else []
+        return [
+            number for worker in workers for number in await self._call("reap", patience, lost_with(worker), worker)
+        ]
+
+    async def end_leases(self, workers: Sequence[str]) -> list[int]:
+        """End leases that have lapsed: nothing more is taken from these workers, and nobody else gets their jobs yet.
+
+        For who kills what they run before it reaps them. Returns the same as `reap`.
+        """
+        return await self._call("reap", 0, b"", *workers) if workers else []
 
     async def cancel(self, owner: str, *, forget: bool = False) -> int:
         """Take an owner's jobs out of the queue; `forget` its outcomes too that are not recorded. Return how many."""
@@ -313,6 +321,11 @@ class Queue:
             raise
         except (RedisError, OSError) as error:
             raise _translated(error) from error
+
+
+def lost_with(worker: str) -> bytes:
+    """Return what is said of a job whose worker is given up."""
+    return orjson.dumps({"outcome": "lost", "tail": "its worker stopped renewing its lease", "worker": worker})
 
 
 def _translated(error: Exception) -> Exception:

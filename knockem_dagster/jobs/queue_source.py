@@ -11,10 +11,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from knockem_dagster.containers.attempts import Attempt, AttemptOutcome
+import orjson
+
+from knockem_dagster.containers.attempts import Attempt, AttemptOutcome, Outcome
 from knockem_dagster.errors import QueueAway
 from knockem_dagster.jobs.attempt_records import attempt_id_of, from_payload, job_of
 from knockem_dagster.jobs.queue import AssayCounts, Entry, OwnerSettings, Queue
+from knockem_dagster.jobs.queue_views import QueueViews
 from knockem_dagster.jobs.requirements import Requirement
 
 WAIT_SECONDS = 1.0
@@ -27,7 +30,7 @@ AWAY_PAUSE_SECONDS = 0.5
 class LeftOver:
     """What an earlier run of a submission left in the queue.
 
-    `ended`: outcomes that are not recorded; `lost`: attempts that its own worker held; `under_way`: the rest.
+    `ended`: outcomes that are not recorded; `lost`: those of attempts lost with its own worker; `under_way`: the rest.
     """
 
     ended: Sequence[Entry]
@@ -46,15 +49,21 @@ async def take_stock(queue: Queue, submission_id: str) -> LeftOver:
     Only for who holds the submission's lease: nobody else may be asking for it.
     """
     ready, held = await queue.jobs_of(submission_id)
-    dead = {worker for worker in held.values() if worker.startswith(own_worker(submission_id))}
-    lost = frozenset(attempt_id_of(job) for job, worker in held.items() if worker in dead)
-    await queue.reap(sorted(dead), now=True)
+    own = own_worker(submission_id)
+    await queue.reap(sorted({worker for worker in held.values() if worker.startswith(own)}), now=True)
     ended: list[Entry] = []
     while entries := await queue.outcomes(submission_id, after=ended[-1].id if ended else b"0"):
         ended += entries
+    lost = frozenset(attempt_id_of(entry.job) for entry in ended if _is_lost_with(own, entry))
     over = {entry.job for entry in ended}
     left = {attempt_id_of(job) for job in (ready | held.keys()) - over}
     return LeftOver(ended, lost, frozenset(left - lost))
+
+
+def _is_lost_with(own: str, entry: Entry) -> bool:
+    """Tell whether an attempt was lost with a submission's own worker, whoever gave that up."""
+    said = orjson.loads(entry.payload)
+    return said["outcome"] == Outcome.LOST and said.get("worker", "").startswith(own)
 
 
 class QueueSource:
@@ -67,14 +76,20 @@ class QueueSource:
         requirement: Requirement,
         *,
         max_active: int,
+        lease_seconds: float,
         on_stray: Callable[[Sequence[Entry]], object],
     ) -> None:
-        """`on_stray` is given outcomes nobody here asked for, to record them; it may block."""
+        """`on_stray` is given outcomes nobody here asked for, to record them; it may block.
+
+        `lease_seconds`: of the workers, which may not have heard yet that a server has lost what they work on.
+        """
         self._queue = queue
         self._owner = submission_id
         self._requirement = requirement
         # The asker decides what is tried again: it knows the competition behind the attempts.
         self._settings = OwnerSettings(max_active=max_active, max_fail=1, max_lost=1)
+        self._views = QueueViews(queue)
+        self._lease_seconds = lease_seconds
         self._on_stray = on_stray
         self._expected: dict[bytes, Attempt] = {}
         self._heard: list[bytes] = []
@@ -146,8 +161,13 @@ class QueueSource:
         await self._queue.enqueue(self._owner, jobs, requirement=self._requirement, settings=self._settings)
 
     async def _put_again(self) -> None:
-        """Put again what must be in the queue and is not: the server lost it, or a call's fate is unknown."""
+        """Put again what must be in the queue and is not: the server lost it, or a call's fate is unknown.
+
+        Not before its workers have ended what it has lost, or more would run than maxActive allows.
+        """
         self._compared = time.monotonic()
+        if await self._views.unsettled_seconds(lease_seconds=self._lease_seconds):
+            return
         expected = set(self._expected)
         ready, held = await self._queue.jobs_of(self._owner)
         missing = expected - ready - held.keys()

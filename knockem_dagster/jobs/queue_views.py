@@ -10,6 +10,9 @@ import orjson
 
 from knockem_dagster.jobs.queue import Queue, ready_key
 
+SETTLING_SECONDS = 3.0
+"""Longer than a worker waits before it looks again whether a server is back."""
+
 
 @dataclass(frozen=True, slots=True)
 class Worker:
@@ -55,7 +58,7 @@ class QueueViews:
             .execute()
         )
         seconds, microseconds = await self._queue.guarded(self._queue.server.time())
-        lapse = {name: (until - seconds * 1000 - microseconds / 1000) / 1000 for name, until in leases}
+        lapse = {name: (abs(until) - seconds * 1000 - microseconds / 1000) / 1000 for name, until in leases}
         return {
             name.decode(): Worker(
                 description=orjson.loads(text),
@@ -131,9 +134,13 @@ class QueueViews:
         )
         return ready, {job: value.partition(b"\t")[0].decode() for job, value in list(held.items())[:most]}
 
-    async def uptime_seconds(self) -> float:
-        """Return for how long the server has been up."""
-        return (await self._queue.guarded(self._queue.server.info("server")))["uptime_in_seconds"]
+    async def unsettled_seconds(self, *, lease_seconds: float) -> float:
+        """Return for how long it must be waited after a start of the server, until every living worker found it again.
+
+        Until then it may not know what they hold, and they may not know what it has lost.
+        """
+        uptime = (await self._queue.guarded(self._queue.server.info("server")))["uptime_in_seconds"]
+        return max(0.0, lease_seconds + SETTLING_SECONDS - uptime)
 
     def _pipeline(self) -> Any:
         """Return a pipeline; the client's types do not know that its commands can be chained."""

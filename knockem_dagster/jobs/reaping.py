@@ -33,13 +33,14 @@ class Reaped:
 async def reap_lapsed(queue: Queue, runtimes: Sequence[OwnedRemover], *, lease_seconds: float) -> list[Reaped]:
     """Give up workers whose lease has lapsed; return which.
 
-    Their containers are removed before their jobs are claimable, or two might run at a time. On another host that
-    is for somebody there to do, who is given as long again. A server that has just started knows no lease better than
-    its workers do: these are given time to renew them.
+    Their containers are removed before their jobs are claimable, or two might run at a time; before that their leases
+    are ended, or they might hand in as failed what was killed. On another host that is for somebody there to do, who
+    is given as long again. A server that has just started knows no lease better than its workers do: these are given
+    time to renew them. A worker of this process lives, and looks after itself.
     """
     lapsed = await queue.lapsed_workers()
     views = QueueViews(queue)
-    if not lapsed or await views.uptime_seconds() < lease_seconds + 1:
+    if not lapsed or await views.unsettled_seconds(lease_seconds=lease_seconds):
         return []
     workers = await views.workers()
     reaped: list[Reaped] = []
@@ -47,7 +48,9 @@ async def reap_lapsed(queue: Queue, runtimes: Sequence[OwnedRemover], *, lease_s
         said = workers[name].description if name in workers else {}
         host = str(said.get("host", ""))
         is_here = host == socket.gethostname()
-        if is_here and said["owner"] != str(current_owner()):
+        if is_here:
+            if said["owner"] == str(current_owner()) or await queue.end_leases([name]) == [-1]:
+                continue
             for runtime in runtimes:
                 try:
                     await runtime.remove_owned_by(said["owner"])

@@ -16,7 +16,8 @@ import orjson
 class Requirement:
     """What a job needs while it runs: CPUs, memory in MiB, GPUs, seconds at most, and the runtime that starts it.
 
-    `runtime` is "process", "docker", or "command" for a plain command of the worker's machine.
+    `runtime` is "process", "docker", or "command" for a plain command of the worker's machine. Turns are taken by the
+    CPU time that jobs have had, so each needs some.
     """
 
     cpus: float
@@ -24,6 +25,11 @@ class Requirement:
     gpus: int = 0
     seconds: float = 0.0
     runtime: str = "process"
+
+    def __post_init__(self) -> None:
+        """Refuse what no job can need. Raises ValueError."""
+        if not self.cpus > 0 or self.memory_mib < 0 or self.gpus < 0 or self.seconds < 0:
+            raise ValueError(f"{self} is no requirement: CPUs are above 0, the rest 0 or more")
 
     @property
     def name(self) -> str:

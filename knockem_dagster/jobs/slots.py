@@ -106,11 +106,12 @@ class Slot:
         """Feed a serving container until it ends or there is no more: (is there more, was anything answered)."""
         pace = Pace(self._most)
         answered = False
+        there_is_more = True
         answers: asyncio.Task[Sequence[AttemptOutcome]] | None = None
         try:
-            while True:
+            while there_is_more or serving.outstanding:
                 room = pace.window - serving.outstanding
-                if self._claim is None and room > 0:
+                if there_is_more and self._claim is None and room > 0:
                     self._claim = asyncio.create_task(self._take(room))
                 if answers is None and serving.outstanding:
                     answers = asyncio.create_task(self._hear(serving))
@@ -124,14 +125,16 @@ class Slot:
                     pace.answered(max(1, len(outcomes)))
                     await self._desk.finish(outcomes)
                     if serving.is_over:
-                        return True, answered
+                        return there_is_more, answered
                 if self._claim is not None and self._claim.done():
                     attempts, self._claim = self._claim.result(), None
-                    if not attempts:
-                        return False, answered
+                    if not attempts:  # what was asked is answered before it ends
+                        there_is_more = False
+                        continue
                     if not serving.outstanding:
                         pace.began()
                     await serving.ask(attempts)
+            return False, answered
         finally:
             if answers is not None:
                 answers.cancel()

@@ -47,7 +47,9 @@ async def tend(
 ) -> Tended:
     """Do all that upkeep does for the queue. Safe at any time, by several at once."""
     reaped = await look_after_workers(queue, records, runtimes, lease_seconds=lease_seconds, say=say)
-    put_again = await restore_workflows(queue, records)
+    # A server that has just started may have lost what workers still work on: they must hear of it first.
+    has_settled = not await QueueViews(queue).unsettled_seconds(lease_seconds=lease_seconds)
+    put_again = await restore_workflows(queue, records) if has_settled else 0
     taken_out = await _take_out_what_is_over(queue, records)
     states = await owner_states(queue, records)
     hindrances = {state.owner: state.hindrance for state in states if state.hindrance and not state.running}

@@ -101,18 +101,20 @@ class WorkerProcess:
         self._node.stop()
 
     async def run(self) -> None:
-        """Work until stopped, or until the time left is over."""
+        """Work until stopped, or until the time left is over. Raises StoreError when the record cannot be written."""
         ensure_warden()
         await ProcessRuntime(()).remove_leftovers()
         await asyncio.to_thread(self._platform.records.compute_nodes.add, self._record())
         self._journal.note(self.name, source=self.name, kind="workerStarted", host=socket.gethostname())
-        tasks = [asyncio.create_task(self._journal.run()), asyncio.create_task(self._reap())]
         try:
-            await self._node.run()
+            async with asyncio.TaskGroup() as group:
+                beside = [group.create_task(self._journal.run()), group.create_task(self._reap())]
+                await self._node.run()
+                for task in beside:
+                    task.cancel()
+        except BaseExceptionGroup as several:
+            raise several.exceptions[0] from several
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             self._launcher.close()
             self._journal.note(self.name, source=self.name, kind="workerEnded", host=socket.gethostname())
             with contextlib.suppress(QueueAway):  # the record is written; the queue forgets what is recorded later

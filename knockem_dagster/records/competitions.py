@@ -71,6 +71,7 @@ class CompetitionAttemptRecord(Record):
     assay_id: str
     competition_id: str
     number: int = Field(description="the how-manieth try, from 1")
+    alone: bool = Field(default=False, description="tried with nothing beside it, to see what it kills")
     genome_id_alpha: str = Field(default="", description="the background; empty in attempts of early versions")
     genome_id_beta: str = Field(default="", description="the challenger")
     seed: int = 0

@@ -33,7 +33,9 @@ class WorkflowRecord(Record):
     max_active: int = Field(description="jobs that may run at a time")
     max_fail: int = Field(default=1, description="failed tries of a job allowed; 1: no retry")
     weight: float = Field(default=1.0, description="its share of slot time beside others")
-    state: Literal["running", "completed"] = "running"
+    state: Literal["uninitialized", "running", "completed"] = Field(
+        default="uninitialized", description="running once all its jobs are in the record and the queue"
+    )
     user_email: str
 
 

@@ -93,14 +93,14 @@ def test_an_owner_that_cannot_be_served_now_does_not_hide_the_preferred_one(queu
 def test_more_owners_than_a_page_of_the_line_are_looked_through(queue_server: QueueServer) -> None:
     async def scenario(queue: Queue) -> None:
         await join(queue, "w")
-        for number in range(250):
+        for number in range(150):
             await queue.enqueue(f"o{number:03}", jobs([number]), requirement=LARGE, settings=MANY)
         await queue.enqueue("z", jobs([999]), requirement=SMALL, settings=MANY)
         assert numbers((await took(queue, "w")).jobs) == [999]
         handed = [
-            number for _ in range(250) if (claim := await take(queue, "w", 1, LARGE)) for number in numbers(claim.jobs)
+            number for _ in range(150) if (claim := await take(queue, "w", 1, LARGE)) for number in numbers(claim.jobs)
         ]
-        assert sorted(handed) == list(range(250))
+        assert sorted(handed) == list(range(150))
 
     play(queue_server, scenario)
 

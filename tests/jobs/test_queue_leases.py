@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from knockem_dagster.errors import LeaseLapsed
-from knockem_dagster.jobs.queue import LOST, OwnerSettings, Queue, Verdict
+from knockem_dagster.jobs.queue import OwnerSettings, Queue, Verdict, lost_with
 from tests.services.queue_play import (
     LONG_SECONDS,
     MANY,
@@ -82,7 +82,7 @@ def test_what_a_lost_worker_held_is_first_in_line_again_in_order(queue_server: Q
         await join(queue, "w")
         assert numbers((await took(queue, "w", 9)).jobs) == list(range(8))
         entries = await queue.outcomes("o")
-        assert [(entry.final, entry.payload) for entry in entries] == [(False, LOST)] * 3
+        assert [(entry.final, entry.payload) for entry in entries] == [(False, lost_with("dead"))] * 3
 
     play(queue_server, scenario)
 
@@ -147,9 +147,10 @@ def test_a_job_that_kills_its_workers_is_given_up_at_the_cap_and_the_others_go_o
                 await queue.leave(worker)
         assert killed == 5
         entries = await queue.outcomes("o")
-        over = [(entry.job, entry.payload) for entry in entries if entry.final and entry.payload == LOST]
-        done = [entry.job for entry in entries if entry.payload != LOST]
-        assert (jobs([0])[0], LOST) in over
+        lost = {lost_with(f"w{each}") for each in range(1, number + 1)}
+        over = [(entry.job, entry.payload) for entry in entries if entry.final and entry.payload in lost]
+        done = [entry.job for entry in entries if entry.payload not in lost]
+        assert jobs([0])[0] in [job for job, _ in over]
         assert len(over) + len(done) == len({job for job, _ in over} | set(done)) == 100
 
     play(queue_server, scenario)

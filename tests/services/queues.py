@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import redis
 
@@ -24,10 +25,10 @@ PATIENCE_SECONDS = 30.0
 
 
 class QueueServer:
-    """An embedded server below `home`; it dies with this process at the latest."""
+    """An embedded server below `home`, with other settings as named; it dies with this process at the latest."""
 
-    def __init__(self, home: Path) -> None:
-        self.settings = load_settings(home=home, queue_url=None)
+    def __init__(self, home: Path, **settings: Any) -> None:
+        self.settings = load_settings(home=home, queue_url=None, **settings)
         self.log = self.settings.folder / "queue.log"
         self.process: subprocess.Popen[bytes] | None = None
         self._clients: list[redis.Redis] = []
@@ -69,9 +70,9 @@ class QueueServer:
 
 
 @contextmanager
-def running_queue(home: Path) -> Iterator[QueueServer]:
-    """Give a server that answers, below `home`, which is made when missing."""
-    server = QueueServer(home)
+def running_queue(home: Path, **settings: Any) -> Iterator[QueueServer]:
+    """Give a server that answers, below `home`, which is made when missing; other settings as named."""
+    server = QueueServer(home, **settings)
     try:
         server.start()
         yield server

@@ -29,8 +29,11 @@ if lease == 0 then
     redis.call('DEL', P .. ':held:' .. worker, P .. ':canceled:' .. worker)
     return {}
 end
-if said == '' and not redis.call('ZSCORE', P .. ':leases', worker) then
-    return redis.error_reply('LAPSED this worker has no lease')
+if not has_lease(worker) then
+    if said == '' then
+        return redis.error_reply('LAPSED this worker has no lease')
+    end
+    give_back(function() return false end) -- who registers has ended all work
 end
 redis.call('ZADD', P .. ':leases', milliseconds() + lease, worker)
 if said ~= '' then

@@ -6,7 +6,7 @@
 local worker, waiter, token, most, only, preferred, lead, wait, excluded =
     ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7], tonumber(ARGV[8]), ARGV[9] == '1', ARGV[10]
 local PAGE = 100
-if not redis.call('ZSCORE', P .. ':leases', worker) then
+if not has_lease(worker) then
     return redis.error_reply('LAPSED this worker has no lease')
 end
 redis.call('HDEL', P .. ':waiting', waiter)

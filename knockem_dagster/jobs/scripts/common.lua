@@ -4,7 +4,8 @@
 --   P:ready                                    sorted set: owners with ready jobs, by the slot time they have had
 --   P:clock                                    the slot time of the owner whose turn it was at the latest claim
 --   P:classes                                  hash: resource class -> its requirement as JSON
---   P:leases                                   sorted set: workers, by when their lease lapses (ms of the server's clock)
+--   P:leases                                   sorted set: workers, by when their lease lapses (ms of the server's clock);
+--                                              negative: it was ended, and its jobs wait until nothing of them runs
 --   P:workers, P:tally                         hashes: worker -> what it says of itself; worker and outcome -> number of jobs
 --   P:held:W                                   hash: what worker W holds, job -> owner
 --   P:canceled:W                               set: jobs that W holds and must end
@@ -39,6 +40,11 @@ end
 
 local function active_key(base)
     return base .. ':activeCompetitionAttempts'
+end
+
+-- One whose lease was ended (reap.lua) has none until it registers again, whatever it still does.
+local function has_lease(worker)
+    return tonumber(redis.call('ZSCORE', P .. ':leases', worker) or 0) > 0
 end
 
 -- An owner with ready jobs stands in line at its own slot time, but never before the present: idling earns nothing.

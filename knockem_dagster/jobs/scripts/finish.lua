@@ -4,11 +4,12 @@
 -- returned; false for one that the worker does not hold (any more): nothing has changed then.
 local worker = ARGV[2]
 local answers, returned, freed = {}, {}, {}
+local is_there = has_lease(worker)
 for index = 3, #ARGV, 6 do
     local owner, job, token, verdict = ARGV[index], ARGV[index + 1], ARGV[index + 2], ARGV[index + 3]
     local seconds, payload = tonumber(ARGV[index + 4]), ARGV[index + 5]
     local base = base_of(owner)
-    local held = release(base, job, worker, token)
+    local held = is_there and release(base, job, worker, token)
     local answer = false
     if held then
         charge(owner, base, seconds * cpus_of(held.class) - held.charged)
