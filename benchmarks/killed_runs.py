@@ -22,14 +22,16 @@ from benchmarks.workplace import ROOT, Workplace, tables_of, until
 from knockem_dagster.errors import KnockemError
 
 LEASE_SECONDS = 3.0
-SECONDS_EACH = 0.03
-"""How long a competition takes: the run must live long enough to be killed."""
+SECONDS_EACH = 0.15
+"""How long a competition takes while runs are killed: there must be something left to do for all of them."""
+PACE = "seconds_each"
 NUM_SITES = 60
 BUSY_EXIT = 1
 SLOW_SERVING = """\
 #!/usr/bin/env python3
 import sys
 import time
+from pathlib import Path
 
 from explicit_competition import EXACT_UNIT, exact, mode_from_environment
 from explicit_genome import run
@@ -38,7 +40,7 @@ from explicit_serving import Server
 
 class SlowServer(Server):
     def compete_two(self, request):
-        time.sleep({seconds})
+        time.sleep(float(Path(__file__).resolve().parents[2].joinpath("seconds_each").read_text()))
         return super().compete_two(request)
 
 
@@ -80,7 +82,9 @@ def _carry_through(place: Workplace, id: str, rng: Generator, kills: int) -> int
         time.sleep(float(rng.uniform(0.0, 1.0)))
         os.killpg(run.pid, signal.SIGKILL)
         run.wait()
-        found += len(until(lambda: place.on_queue(lambda queue: queue.outcomes(id)), "the worker to go on alone"))
+        until(lambda: not any(place.on_queue(lambda queue: queue.jobs_of(id))), "the worker to do what was under way")
+        found += len(place.on_queue(lambda queue: queue.outcomes(id)))
+    _set_pace(place.folder, 0.0)
     if _start_run(place, id).wait(300) != 0:
         raise KnockemError(f"the last run failed: {(place.folder / 'commands.log').read_text()[-2000:]}")
     return found
@@ -114,8 +118,8 @@ def _checked(place: Workplace, id: str, kills: int, found: int) -> list[Measurem
         raise KnockemError("a competition was answered more than once")
     if any(result.outcome not in ("succeeded", "lost") or not (result.blameless or result.result) for result in ended):
         raise KnockemError("a killed run is blamed on a competition")
-    if left := place.on_queue(lambda queue: queue.jobs_of(id)) != (set(), {}):
-        raise KnockemError(f"the queue still has {left} of a submission that is completed")
+    if any(place.on_queue(lambda queue: queue.jobs_of(id))):
+        raise KnockemError("the queue still has attempts of a submission that is completed")
     again = len(attempts) - number
     return [
         Measurement("runs killed, tables those of an undisturbed run", kills, "blows", number),
@@ -128,8 +132,17 @@ def _place(folder: Path, *, seconds_each: float) -> Workplace:
     organism = folder / "organisms" / "slow"
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "deploy" / "organisms" / "explicit", organism, ignore=ignored)
-    (organism / "knockem_serve").write_text(SLOW_SERVING.replace("{seconds}", str(seconds_each)))
+    (organism / "knockem_serve").write_text(SLOW_SERVING)
+    _set_pace(folder, seconds_each)
     return Workplace(folder, lease_seconds=LEASE_SECONDS, KNOCKEM_ORGANISMS=str(folder / "organisms"))
+
+
+def _set_pace(folder: Path, seconds_each: float) -> None:
+    """Tell the organism how long a competition takes from now on."""
+    pace = folder / PACE
+    new = pace.with_suffix(".new")
+    new.write_text(str(seconds_each))
+    new.replace(pace)
 
 
 def _study(folder: Path, genome: str, *, seed: int) -> Path:

@@ -275,3 +275,46 @@ def test_beats_and_reaping_agree_whatever_order_they_come_in(queue_server: Queue
         assert counted.pending == counted.in_lists == 20 - counted.completed
 
     play(queue_server, scenario)
+
+
+def test_a_worker_whose_lease_was_ended_gives_nothing_and_its_jobs_wait_until_it_is_reaped(
+    queue_server: QueueServer,
+) -> None:
+    """While what it runs is being killed it must not hand that in as failed, nor may anybody else begin it."""
+
+    async def scenario(queue: Queue) -> None:
+        await join(queue, "slow", lease_seconds=SHORT_SECONDS)
+        await join(queue, "w")
+        await queue.enqueue("o", jobs([1]), requirement=SMALL, settings=MANY)
+        claim = await took(queue, "slow")
+        assert await queue.end_leases(["w", "nobody"]) == [-1, -1]
+        await until_lapsed(queue, "slow")
+        assert await queue.end_leases(["slow"]) == [1]
+        assert await queue.end_leases(["slow"]) == [1], "another may have begun to end it, and died"
+        assert await queue.lapsed_workers() == ["slow"]
+        assert await queue.finish("slow", reports(claim, Verdict.FAILED)) == [None]
+        for call in (lambda: take(queue, "slow"), lambda: queue.beat("slow", lease_seconds=LONG_SECONDS)):
+            with pytest.raises(LeaseLapsed):
+                await call()
+        assert await take(queue, "w") is None
+        assert await queue.reap(["slow"]) == [1]
+        assert (await took(queue, "w")).jobs == claim.jobs
+
+    play(queue_server, scenario)
+
+
+def test_a_worker_whose_lease_was_ended_registers_with_empty_hands(queue_server: QueueServer) -> None:
+    async def scenario(queue: Queue) -> None:
+        await join(queue, "slow", lease_seconds=SHORT_SECONDS)
+        await queue.enqueue("o", jobs([1]), requirement=SMALL, settings=MANY)
+        claim = await took(queue, "slow")
+        await until_lapsed(queue, "slow")
+        await queue.end_leases(["slow"])
+        await join(queue, "slow")
+        assert await queue.reap(["slow"]) == [-1], "it has a new lease"
+        assert await queue.finish("slow", reports(claim)) == [None]
+        again = await took(queue, "slow")
+        assert again.jobs == claim.jobs
+        assert None not in await queue.finish("slow", reports(again))
+
+    play(queue_server, scenario)

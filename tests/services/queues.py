@@ -84,9 +84,7 @@ def running_queue(home: Path, **settings: Any) -> Iterator[QueueServer]:
 def served_queue(folder: Path, *options: str) -> Iterator[str]:
     """Give HOST:PORT of a server like the embedded one, but on loopback, and with other options."""
     settings = load_settings(home=folder, queue_url=None)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = _free_port()
     command = [*server_command(settings), "--bind", "127.0.0.1", "--port", str(port), *options]
     log = settings.folder / "queue.log"
     log.unlink(missing_ok=True)
@@ -101,6 +99,16 @@ def served_queue(folder: Path, *options: str) -> Iterator[str]:
     finally:
         process.kill()
         process.wait()
+
+
+def _free_port() -> int:
+    """Return a free port; a cluster's servers need the one 10,000 above it too."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port < 65536 - 10_000:
+            return port
 
 
 def start_marked(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:

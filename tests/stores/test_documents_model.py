@@ -22,8 +22,9 @@ IDS = st.sampled_from(["a", "b", "c", "d"])
 GROUPS = st.sampled_from(["x", "y", None])
 RANKS = st.integers(-3, 3)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=5)
+FLOATS = st.floats(-(2.0**49), 2.0**49, width=32)  # the stand-in for MongoDB rounds larger ones when it patches
 VALUES = st.recursive(
-    st.none() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False, width=32) | TEXTS,
+    st.none() | st.integers(-(2**53), 2**53) | FLOATS | TEXTS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["k", "l"]), inner, max_size=2),
     max_leaves=6,
 )

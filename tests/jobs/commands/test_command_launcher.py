@@ -120,7 +120,7 @@ def test_the_end_of_output_is_kept_however_much_waits_in_the_pipe(tmp_path: Path
     begun, go = tmp_path / "begun", tmp_path / "go"
     large = "import fcntl, os; fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, 1 << 20); os.write(1, b'x' * 900_000 + b' the end')"
     script = (
-        f'echo $$ > {begun}.new; mv {begun}.new {begun}; until [ -e {go} ]; do :; done; exec {PYTHON[0]} -c "{large}"'
+        f'echo $$ > {begun}.new; mv {begun}.new {begun}; until [ -e {go} ]; do :; done; exec "{PYTHON[0]}" -c "{large}"'
     )
 
     async def story(opened: CommandLauncher) -> None:

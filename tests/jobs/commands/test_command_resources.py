@@ -30,7 +30,7 @@ def holding(megabytes: int, seconds: float) -> str:
 def grandparent(tmp_path: Path) -> Command:
     """A job whose grandchild holds 300 MB for 200 ms."""
     (tmp_path / "grandchild.py").write_text(holding(300, 0.2))
-    child = f"{sys.executable} -I -S {tmp_path}/grandchild.py; exit 0"
+    child = f'"{sys.executable}" -I -S {tmp_path}/grandchild.py; exit 0'
     return shell(f"sh -c '{child}'; exit 0")
 
 
@@ -56,14 +56,14 @@ def test_the_least_that_can_be_told_is_the_spawner_not_this_process():
 
 def test_processes_side_by_side_are_added_up(tmp_path: Path):
     (tmp_path / "part.py").write_text(holding(60, 0.3))
-    part = f"{sys.executable} -I -S {tmp_path}/part.py"
+    part = f'"{sys.executable}" -I -S {tmp_path}/part.py'
     (ended,) = run(shell(f"{part} & {part} & {part} & wait"))
     assert ended.peak_memory == pytest.approx(180 * MEGABYTE, rel=0.1)
 
 
 def test_a_tree_that_grows_past_its_memory_is_killed(tmp_path: Path):
     (tmp_path / "part.py").write_text(holding(60, 60))
-    part = f"{sys.executable} -I -S {tmp_path}/part.py"
+    part = f'"{sys.executable}" -I -S {tmp_path}/part.py'
     within, beyond = run(
         shell("exit 5", memory_mib=100),
         shell(f"{part} & {part} & {part} & wait", memory_mib=100, timeout_seconds=50),
@@ -74,7 +74,7 @@ def test_a_tree_that_grows_past_its_memory_is_killed(tmp_path: Path):
 
 
 def test_cpu_time_is_that_of_all_who_worked():
-    busy = f'{sys.executable} -I -S -c "import time\nwhile time.process_time() < 0.25: pass"'
+    busy = f'"{sys.executable}" -I -S -c "import time\nwhile time.process_time() < 0.25: pass"'
     until_it_is_dead = 'while read -r _ _ state _ < /proc/$p/stat && [ "$state" != Z ]; do sleep 0.1; done 2> /dev/null'
     alone, nested, abandoned, idle = run(
         shell(f"exec {busy}"),

@@ -1,0 +1,127 @@
+"""A worker and its lease: it starts nothing that may be another's by now, and what it never heard of goes back."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+
+from knockem_dagster.jobs.compute_node import ComputeNode
+from knockem_dagster.jobs.desk import Desk, JobReport
+from knockem_dagster.jobs.queue import Queue, Verdict, Wanted
+from knockem_dagster.jobs.requirements import Capacity
+from tests.services.queue_play import MANY, SMALL, jobs, numbers, play, tally, until, until_lapsed
+from tests.services.queues import QueueServer
+
+LEASE_SECONDS = 0.3
+
+
+class QuickLane:
+    """Does jobs in no time. `before` is called before each, and may block the whole worker."""
+
+    keeps_warm = False
+
+    def __init__(self, before: Callable[[], None] = lambda: None) -> None:
+        self.before = before
+        self.done: list[int] = []
+
+    async def run(self, desk: Desk, *, most: int) -> None:
+        while claimed := await desk.claim(most):
+            for job in claimed:
+                self.before()
+                if await desk.may_start(job):
+                    self.done += numbers([job])
+                    await desk.finish([JobReport(job, Verdict.SUCCEEDED, 0.001)])
+
+
+def node_of(queue: Queue, lane: QuickLane) -> ComputeNode:
+    capacity = Capacity(cpus=1, memory_mib=100, runtimes=frozenset({SMALL.runtime}))
+    return ComputeNode(
+        queue,
+        {SMALL.runtime: lane},
+        capacity,
+        name="w",
+        lease_seconds=LEASE_SECONDS,
+        say=lambda line: None,
+        keep_warm=0.0,
+    )
+
+
+def test_a_job_whose_claim_was_never_answered_is_ready_again(queue_server: QueueServer) -> None:
+    lane = QuickLane()
+
+    async def scenario(queue: Queue) -> None:
+        node = node_of(queue, lane)
+        working = asyncio.create_task(node.run())
+        await node.registered.wait()
+        await queue.enqueue("o", jobs([1]), requirement=SMALL, settings=MANY)
+        # As if the server had been killed between the claim and its answer: the worker holds what it does not know of.
+        unheard = await queue.claim("w", "w/lost", Wanted([SMALL.name]))
+        if unheard is not None:  # else the worker was quicker
+            assert lane.done == []
+
+        async def is_done() -> bool:
+            return lane.done == [1]
+
+        await until(is_done)
+        node.stop()
+        await working
+
+    play(queue_server, scenario)
+    counted = tally(queue_server.client(), "o")
+    assert (counted.pending, counted.active, counted.completed) == (0, 0, 1)
+
+
+def test_a_worker_that_was_paused_beyond_its_lease_starts_nothing_of_what_it_held(queue_server: QueueServer) -> None:
+    """Its jobs were given to others meanwhile; it must not begin the next of them before it hears that."""
+    began: list[list[int]] = []
+
+    def pause_once() -> None:
+        if not began:
+            elsewhere = threading.Thread(target=play, args=(queue_server, reap))
+            elsewhere.start()
+            elsewhere.join()  # the worker's loop stands still
+            began.append(list(lane.done))
+
+    async def reap(queue: Queue) -> None:
+        await until_lapsed(queue, "w")
+        assert await queue.reap(["w"]) != [-1]
+
+    lane = QuickLane(pause_once)
+
+    async def scenario(queue: Queue) -> None:
+        node = node_of(queue, lane)
+        await queue.enqueue("o", jobs(range(6)), requirement=SMALL, settings=MANY)
+        working = asyncio.create_task(node.run())
+
+        async def all_done() -> bool:
+            return len(await queue.outcomes("o")) >= 6 and tally(queue_server.client(), "o").completed == 6
+
+        await until(all_done)
+        node.stop()
+        await working
+
+    play(queue_server, scenario)
+    assert began == [[]]
+    assert sorted(lane.done) == list(range(6)), "one was begun that was not its own any more"
+
+
+def test_a_worker_ends_when_its_time_is_over_and_starts_nothing_too_late(queue_server: QueueServer) -> None:
+    lane = QuickLane()
+
+    async def scenario(queue: Queue) -> float:
+        capacity = Capacity(cpus=1, memory_mib=100, seconds_left=1.5, runtimes=frozenset({SMALL.runtime}))
+        node = ComputeNode(
+            queue, {SMALL.runtime: lane}, capacity, name="w", lease_seconds=LEASE_SECONDS, say=lambda line: None
+        )
+        lane.before = lambda: time.sleep(0.1)
+        await queue.enqueue("o", jobs(range(100)), requirement=SMALL, settings=MANY)
+        began = time.monotonic()
+        await node.run()
+        return time.monotonic() - began
+
+    assert play(queue_server, scenario) < 1.5
+    counted = tally(queue_server.client(), "o")
+    assert 0 < counted.completed == len(lane.done) < 100
+    assert (counted.pending, counted.active) == (100 - counted.completed, 0)
