@@ -145,7 +145,7 @@ class Campaign:
 
     def _bombard(self, *, deadline: float) -> None:
         """Keep workers going and kill some of all until nothing is left to do."""
-        due = time.monotonic() + self._draw(PAUSE_SECONDS)
+        due = time.monotonic()
         special = deque([(1 / 10, self._be_away), (1 / 4, self._forget_everything)])
         while (done := self._number_done()) < len(self.jobs):
             check(time.monotonic() < deadline, f"only {done} of {len(self.jobs)} jobs have a result; {self.blows}")
