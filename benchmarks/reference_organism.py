@@ -185,8 +185,12 @@ class ReferenceOrganism:
             cost -= self._cost_of(competition.background)
         if self.mode == "exact":
             return exact_counts(cost / _GRAIN)
-        survivors = _wright_fisher_once(cost / _GRAIN, np.random.default_rng(self._seed_of(competition)))
+        survivors = _wright_fisher_once(cost / _GRAIN, np.random.default_rng(self.seed_of(competition)))
         return Counts(_UPDATES, survivors, _INDIVIDUALS - survivors)
+
+    def is_detectable(self, knockout: KnockoutSet) -> bool:
+        """Tell whether a knockout costs one threshold or more. Ground truth: it is not a competition."""
+        return self._cost_of(knockout) >= _GRAIN
 
     def _cost_of(self, knockout: KnockoutSet) -> int:
         changed = knockout.mask ^ self._mask
@@ -218,7 +222,8 @@ class ReferenceOrganism:
             if left == 0:
                 self._cost += self._penalties[number]
 
-    def _seed_of(self, competition: Competition) -> int:
+    def seed_of(self, competition: Competition) -> int:
+        """Return the seed of one competition."""
         digest = hashlib.sha256(f"{self._seed}/{competition.purpose}/{competition.replicate}/".encode())
         digest.update(competition.background.to_bytes())
         digest.update(competition.challenger.to_bytes())

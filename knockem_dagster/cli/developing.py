@@ -54,12 +54,13 @@ def bench(
     if name not in benchmarks:
         aside().print(f"There is no benchmark {name!r}; there are {', '.join(benchmarks)}.", markup=False)
         raise typer.Exit(USAGE)
-    measurement = importlib.import_module("benchmarks.measurement")
-    measured = _load(name).run(scale, seed)
+    benchmark = _load(name)
+    presentation = getattr(benchmark, "presentation", None) or _load("measurement")
+    measured = benchmark.run(scale, seed)
     if as_json:
-        typer.echo(measurement.as_json(measured))
+        typer.echo(presentation.as_json(measured))
     else:
-        measurement.print_table(measured, title=f"bench {name}", console=for_people())
+        presentation.print_table(measured, title=f"bench {name}", console=for_people())
 
 
 def _benchmarks() -> list[str]:

@@ -1,0 +1,75 @@
+"""Asking what a group of sites does on a background, one independent competition at a time.
+
+Under noise the background itself is the opponent: no effect of the group then is no effect at all, however much the
+background has lost before. Without noise the opponent is the wild type, since an exact organism hides what stays
+below one threshold.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from knockem_dagster.knockout.assays.asking import ask_with_replacement
+from knockem_dagster.knockout.competitions import Compete, Competition, Counts, Untestable, score
+from knockem_dagster.knockout.knockouts import KnockoutSet
+from knockem_dagster.knockout.score_model import ScoreModel
+
+_MOST_ASKS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Does knocking out `group` matter where `background` is knocked out already? `purpose` is recorded with it."""
+
+    background: KnockoutSet
+    group: KnockoutSet
+    purpose: str
+
+
+class GroupTests:
+    """The competitions of one search: asks, numbers replicates, and counts what was spent.
+
+    Asking a question again is a new, independent competition with the next replicate number. An untestable one is
+    replaced up to twice. `num_beneficial` counts scores that are detected benefits.
+    """
+
+    def __init__(self, compete: Compete, model: ScoreModel) -> None:
+        self.model = model
+        self.num_competitions = 0
+        self.num_beneficial = 0
+        self._last_untestable = Untestable("no reason given")
+        self._compete = compete
+        self._next_replicate: defaultdict[Question, int] = defaultdict(int)
+
+    async def scores(self, questions: Sequence[Question]) -> list[float | Untestable]:
+        """Ask every question once, together; scores (1/update) in the order asked."""
+
+        def draw(slot: int, attempt: int) -> Competition:
+            return self._next_competition(questions[slot])
+
+        asked = await ask_with_replacement(self._compete, draw, slots=len(questions), most_asks_per_slot=_MOST_ASKS)
+        values = [score(one.answer) if isinstance(one.answer, Counts) else one.answer for one in asked]
+        self._last_untestable = next((each for each in values if isinstance(each, Untestable)), self._last_untestable)
+        self.num_beneficial += sum(isinstance(each, float) and self.model.null.detects_benefit(each) for each in values)
+        return values
+
+    async def evidence(self, questions: Sequence[Question], *, effect: float) -> list[float | Untestable]:
+        """Ask every question once, together; log likelihood ratios of `effect` (thresholds) against no effect."""
+        return [
+            answer if isinstance(answer, Untestable) else self.model.log_likelihood_ratio(answer, effect=effect)
+            for answer in await self.scores(questions)
+        ]
+
+    def untestable(self, count: int) -> list[Untestable]:
+        """Return so many lost answers, with the reason of the last one that was lost."""
+        return [self._last_untestable] * count
+
+    def _next_competition(self, question: Question) -> Competition:
+        replicate = self._next_replicate[question]
+        self._next_replicate[question] += 1
+        self.num_competitions += 1
+        challenger = question.background | question.group
+        opponent = KnockoutSet.none(challenger.num_sites) if self.model.is_exact else question.background
+        return Competition(opponent, challenger, question.purpose, replicate)

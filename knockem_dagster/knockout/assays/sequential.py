@@ -1,0 +1,80 @@
+"""The sequential probability ratio test (Wald 1945): as many competitions as the answer needs, and no more.
+
+It decides whether one group has an effect of at least the resolution on top of a background. Where evidence from
+several groups bears on one another, prefix search weighs it together; this test is for a single question.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+from knockem_dagster.knockout.assays.group_tests import GroupTests, Question
+from knockem_dagster.knockout.competitions import Untestable
+
+
+class Verdict(Enum):
+    """What a test found: an effect, none of the size asked for, no decision within the cap, or no answers at all."""
+
+    EFFECT = "effect"
+    NO_EFFECT = "no effect"
+    UNDECIDED = "undecided"
+    UNTESTABLE = "untestable"
+
+
+@dataclass(frozen=True, slots=True)
+class SequentialBounds:
+    """When to stop: log likelihood ratio at least `upper`, at most `lower`, or `cap` competitions spent."""
+
+    upper: float
+    lower: float
+    cap: int = 120
+
+    def __post_init__(self) -> None:
+        if not self.lower < 0 < self.upper or self.cap < 1:
+            raise ValueError("a sequential test needs lower < 0 < upper, and a cap of at least one competition")
+
+    @classmethod
+    def for_error_rate(cls, error_rate: float, *, expected_tests: float, cap: int = 120) -> SequentialBounds:
+        """Return bounds that spend `error_rate` (expected wrong decisions) over `expected_tests` tests.
+
+        Both bounds are ln(expected_tests / error_rate), so either kind of error has this budget.
+        """
+        bound = math.log(expected_tests / error_rate)
+        return cls(bound, -bound, cap)
+
+    def confirming(self) -> SequentialBounds:
+        """Return the bounds of an independent confirmation: an effect needs evidence e^2 times as strong."""
+        return SequentialBounds(self.upper + 2, self.lower, self.cap)
+
+
+@dataclass(frozen=True, slots=True)
+class SequentialResult:
+    """The verdict, the log likelihood ratio it rests on, and how many competitions had an answer."""
+
+    verdict: Verdict
+    log_likelihood_ratio: float
+    num_answers: int
+
+
+async def test_sequentially(
+    tests: GroupTests, question: Question, *, resolution: float, bounds: SequentialBounds, width: int = 1
+) -> SequentialResult:
+    """Ask until a bound is reached: H0 no effect, H1 an effect of `resolution` (thresholds).
+
+    `width` competitions are asked at a time. An exact organism is asked once.
+    """
+    total, answers = 0.0, 0
+    while answers < bounds.cap:
+        wave = 1 if tests.model.is_exact else min(width, bounds.cap - answers)
+        for evidence in await tests.evidence([question] * wave, effect=resolution):
+            if isinstance(evidence, Untestable):
+                return SequentialResult(Verdict.UNTESTABLE, total, answers)
+            total += evidence
+            answers += 1
+        if total >= bounds.upper:
+            return SequentialResult(Verdict.EFFECT, total, answers)
+        if total <= bounds.lower:
+            return SequentialResult(Verdict.NO_EFFECT, total, answers)
+    return SequentialResult(Verdict.UNDECIDED, total, answers)
