@@ -81,7 +81,7 @@ local function wake(owner, class, number)
             end
             local waiter = page[2][index]
             local worker, only, classes = string.match(page[2][index + 1], '^([^\t]*)\t([^\t]*)\t(.*)$')
-            if not redis.call('ZSCORE', P .. ':leases', worker) then
+            if not has_lease(worker) then
                 redis.call('HDEL', P .. ':waiting', waiter) -- a call to the dead would be lost
             elseif (only == '' or only == owner) and string.find(classes, ',' .. class .. ',', 1, true)
                 and redis.call('HDEL', P .. ':waiting', waiter) == 1 then
