@@ -13,6 +13,7 @@ from knockem_dagster.cli.service_logs import blot_out
 from knockem_dagster.cli.submitting import finish
 from knockem_dagster.cli.terminal import FAILED, AsJson, SubmissionId, aside, for_people, open_platform, short
 from knockem_dagster.cli.wording import counted
+from knockem_dagster.jobs.opening import wipe_history
 
 if TYPE_CHECKING:
     from knockem_dagster.assay_runs.removal import RemovalPlan
@@ -64,6 +65,7 @@ def purge(
         definitions.forget_submission(platform.settings, record.id, dry_run=False)
         removal.remove(platform, removal.plan_removal(platform, record))
         blot_out(platform.settings, record.id)
+        asyncio.run(wipe_history(platform))
     for_people().print(f"Submission {record.id} is removed.")
 
 

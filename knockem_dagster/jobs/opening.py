@@ -34,3 +34,10 @@ async def take_out(platform: Platform, owner: str) -> int:
         return 0
     async with queue_of(platform) as queue:
         return await queue.cancel(owner, forget=True)
+
+
+async def wipe_history(platform: Platform) -> None:
+    """Let the embedded server rewrite its file, which tells all that was ever in the queue, from what is in it now."""
+    if platform.settings.queue_url is None and platform.has_queue:
+        async with queue_of(platform) as queue:
+            await queue.guarded(queue.server.execute_command("BGREWRITEAOF"))
