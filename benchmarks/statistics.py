@@ -22,8 +22,8 @@ from benchmarks.monotone import MonotoneOrganism
 from benchmarks.published import false_positive_rates
 from benchmarks.reference_organism import ReferenceGenome, ReferenceOrganism
 from benchmarks.targets import TargetRow
+from knockem_dagster.knockout.assays.boundary_search import SearchSettings
 from knockem_dagster.knockout.assays.critical_rates import RunningRate, SitePrior
-from knockem_dagster.knockout.assays.prefix_search import SearchSettings
 from knockem_dagster.knockout.assays.prefix_skeletons import (
     PrefixSkeleton,
     PrefixSkeletonSettings,

@@ -119,6 +119,10 @@ class NullDistribution:
         """Tell whether the challenger of this score (1/update) is detectably better."""
         return score <= self.beneficial_threshold
 
+    def angle(self, score: float) -> float:
+        """Return the angle of a score (1/update), in which noise is close to normal."""
+        return math.asin(max(-1.0, min(1.0, score / self.bound)))
+
     def p_values(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the one-sided p value of each score, same shape; a missing score has a missing p value."""
         if self.sd == 0:

@@ -1,22 +1,21 @@
 """How a score speaks for or against an effect: the model of scores that sequential decisions rest on.
 
 Everything here comes from a submission's own competitions: the spread of the null, the threshold it sets, and, where
-there are some, competitions of groups whose effect is known. Which to run is the assays' affair.
+sites were weighed, what that told of both (estimators/sparse_regression.py). Which to run is the assays' affair.
 
-Selection changes the log odds of the two sides at a constant rate, so an effect e (in thresholds) has the mean score
-bound * tanh(rate * e): one threshold is where the null puts it, and what is smaller or larger follows. Around that
-mean the angle arcsin(score / bound) is close to normal, as in the detection of single scores.
+Selection changes the log odds of the two sides at a constant rate: an effect e (in thresholds) is a drift of rate * e,
+half the log odds after one competition. The angle arcsin(score / bound) is close to normal around gd(drift), as in the
+detection of single scores. One threshold is the effect whose mean score is the null's 99th percentile.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, stats
+from scipy import stats
 
 from knockem_dagster.errors import AssayError
 from knockem_dagster.knockout.detection import NullDistribution
@@ -24,14 +23,7 @@ from knockem_dagster.knockout.detection import NullDistribution
 _ASYMMETRIC = 0.001
 """Below this p value both sides are not alike, and the null mean is taken as measured instead of as zero."""
 _LEVEL = 0.95
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class KnownGroup:
-    """A group whose effect (thresholds) is known, and scores (1/update) of its competitions, shape (n,)."""
-
-    effect: float
-    scores: NDArray[np.float64]
+_WIDEST_ANGLE = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +60,8 @@ class ScoreModel:
     rate: float
 
     @classmethod
-    def fit(cls, null: NullDistribution, known: Sequence[KnownGroup] = ()) -> ScoreModel:
-        """Fit the model to a null and, where given, to groups of known effect.
+    def fit(cls, null: NullDistribution) -> ScoreModel:
+        """Fit the model to a null.
 
         Raises AssayError when noise is so large that no score can be a detection.
         """
@@ -81,22 +73,27 @@ class ScoreModel:
                 "effect from noise: let competitions have more individuals, or fewer updates, and submit again"
             )
         mean = 0.0 if null.symmetry_p >= _ASYMMETRIC else null.angle_mean
-        threshold_angle = math.asin(null.threshold / null.bound)
-        rate = math.atanh(math.sin(threshold_angle - mean))
-        return cls(null, mean, null.angle_sd, _calibrated(rate, known, bound=null.bound, angle_mean=mean))
+        return cls(null, mean, null.angle_sd, threshold_drift(null.angle_sd, null.level))
+
+    def recalibrated(self, angle_sd: float) -> ScoreModel:
+        """Return the model with a better known spread, and the unit that follows from it."""
+        return replace(self, angle_sd=angle_sd, rate=threshold_drift(angle_sd, self.null.level))
 
     @property
     def is_exact(self) -> bool:
         """Tell whether the organism answers without noise, so that one competition decides."""
         return self.angle_sd == 0
 
-    def log_likelihood_ratio(self, score: float, *, effect: float) -> float:
-        """Return ln P(score | effect) - ln P(score | no effect), of one score (1/update); infinite without noise."""
+    def log_likelihood_ratio(self, score: float, *, effect: float, known: float = 0.0) -> float:
+        """Return ln P(score | effect) - ln P(score | known), of one score (1/update); infinite without noise.
+
+        Both effects are in thresholds.
+        """
         if self.is_exact:
             return math.inf if self.null.detects(score) else -math.inf
-        shift = self._shift(effect)
         deviation = (self._angle(score) - self.angle_mean) / self.angle_sd
-        return shift * (deviation - shift / 2)
+        less, more = self._shift(known), self._shift(effect)
+        return (more - less) * (deviation - (more + less) / 2)
 
     def information(self, effect: float) -> float:
         """Return the expected log likelihood ratio of one competition of this effect; infinite without noise."""
@@ -141,20 +138,16 @@ class ScoreModel:
         return math.atanh(math.sin(angle)) / self.rate
 
 
+def threshold_drift(angle_sd: float, level: float) -> float:
+    """Return the drift of one detection threshold: its mean score is what the null exceeds with probability `level`.
+
+    Noise pulls mean scores towards zero by exp(-sd^2 / 2). Where no drift has so large a mean score, it is the drift
+    whose angle is the threshold's.
+    """
+    reach = min(float(stats.norm.isf(level)) * angle_sd, _WIDEST_ANGLE)
+    mean = math.sin(reach) * math.exp(angle_sd**2 / 2)
+    return math.atanh(mean if mean < 1 else math.sin(reach))
+
+
 def _gudermannian(drift: float) -> float:
     return math.asin(math.tanh(drift))
-
-
-def _calibrated(rate: float, known: Sequence[KnownGroup], *, bound: float, angle_mean: float) -> float:
-    """Return the rate that fits the mean angle of each known group best (least squares, weighted by competitions)."""
-    if not known:
-        return rate
-    angles = [float(np.arcsin(np.clip(group.scores / bound, -1.0, 1.0)).mean()) - angle_mean for group in known]
-
-    def misfit(candidate: float) -> float:
-        return sum(
-            group.scores.size * (angle - _gudermannian(candidate * group.effect)) ** 2
-            for group, angle in zip(known, angles, strict=True)
-        )
-
-    return float(optimize.fminbound(misfit, rate / 4, rate * 4))

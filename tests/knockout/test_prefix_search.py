@@ -19,8 +19,8 @@ from benchmarks.reference_organism import ReferenceGenome, ReferenceOrganism
 from benchmarks.statistics import equals_greedy, is_greedy
 from knockem_dagster.errors import AssayError
 from knockem_dagster.knockout.assays.boundary import Boundary
+from knockem_dagster.knockout.assays.boundary_search import SearchSettings
 from knockem_dagster.knockout.assays.critical_rates import RunningRate, SitePrior
-from knockem_dagster.knockout.assays.prefix_search import SearchSettings
 from knockem_dagster.knockout.assays.prefix_skeletons import (
     PrefixSkeletons,
     PrefixSkeletonSettings,

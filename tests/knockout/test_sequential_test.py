@@ -16,7 +16,7 @@ from knockem_dagster.knockout.assays.sequential import SequentialBounds, Sequent
 from knockem_dagster.knockout.competitions import Answer, Competition, Untestable
 from knockem_dagster.knockout.detection import NullDistribution
 from knockem_dagster.knockout.knockouts import KnockoutSet
-from knockem_dagster.knockout.score_model import KnownGroup, ScoreModel
+from knockem_dagster.knockout.score_model import ScoreModel
 from tests.knockout.worlds import exact_null, seeded
 
 test_sequentially.__test__ = False  # type: ignore[attr-defined]  # named for the field's term, not for pytest
@@ -133,11 +133,11 @@ def test_effects_are_measured_on_the_scale_of_thresholds() -> None:
     assert saturated.low > 2
 
 
-def test_known_groups_correct_the_scale() -> None:
-    null = NullDistribution.from_scores(scores_of(0, 200, 5), bound=1 / 100)
-    known = [KnownGroup(0.5, scores_of(0.5, 2000, 6)), KnownGroup(1.0, scores_of(1.0, 2000, 7))]
-    corrected = ScoreModel.fit(null, known)
-    assert corrected.measured_effect(scores_of(0.75, 4000, 8)).value == pytest.approx(0.75, abs=0.03)
+def test_a_better_known_spread_corrects_the_scale() -> None:
+    rough = ScoreModel.fit(NullDistribution.from_scores(scores_of(0, 20, 5), bound=1 / 100))
+    spread = noisy_model().angle_sd
+    assert rough.recalibrated(spread).rate == noisy_model().rate
+    assert rough.recalibrated(spread).angle_sd == spread
 
 
 def test_a_null_that_covers_the_whole_scale_is_refused() -> None:

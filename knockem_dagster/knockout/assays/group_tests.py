@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from knockem_dagster.knockout.assays.asking import ask_with_replacement
 from knockem_dagster.knockout.competitions import Compete, Competition, Counts, Untestable, score
@@ -21,11 +22,40 @@ _MOST_ASKS = 3
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Does knocking out `group` matter where `background` is knocked out already? `purpose` is recorded with it."""
+    """Does knocking out `group` matter where `background` is knocked out already? `purpose` is recorded with it.
+
+    One that `restores` asks whether giving the group back to the background helps. Of the difference, `known`
+    (thresholds) is explained already: what matters is what is lost beyond it.
+    """
 
     background: KnockoutSet
     group: KnockoutSet
     purpose: str
+    restores: bool = False
+    known: float = 0.0
+
+    @property
+    def fitter(self) -> KnockoutSet:
+        """Return the side that lacks less."""
+        return self.background - self.group if self.restores else self.background
+
+    @property
+    def weaker(self) -> KnockoutSet:
+        """Return the side that lacks more."""
+        return self.background if self.restores else self.background | self.group
+
+
+class Tests(Protocol):
+    """What searches ask: evidence (log likelihood ratios) that groups matter by `effect` (thresholds)."""
+
+    @property
+    def model(self) -> ScoreModel:
+        """Return how scores speak for effects."""
+        ...
+
+    async def evidence(self, questions: Sequence[Question], *, effect: float) -> list[float | Untestable]:
+        """Ask every question once, together."""
+        ...
 
 
 class GroupTests:
@@ -58,18 +88,24 @@ class GroupTests:
     async def evidence(self, questions: Sequence[Question], *, effect: float) -> list[float | Untestable]:
         """Ask every question once, together; log likelihood ratios of `effect` (thresholds) against no effect."""
         return [
-            answer if isinstance(answer, Untestable) else self.model.log_likelihood_ratio(answer, effect=effect)
-            for answer in await self.scores(questions)
+            answer if isinstance(answer, Untestable) else self._evidence(question, answer, effect)
+            for question, answer in zip(questions, await self.scores(questions), strict=True)
         ]
 
     def untestable(self, count: int) -> list[Untestable]:
         """Return so many lost answers, with the reason of the last one that was lost."""
         return [self._last_untestable] * count
 
+    def _evidence(self, question: Question, answer: float, effect: float) -> float:
+        evidence = self.model.log_likelihood_ratio(answer, effect=question.known + effect, known=question.known)
+        return -evidence if self.model.is_exact and question.restores else evidence
+
     def _next_competition(self, question: Question) -> Competition:
+        """Return the next competition of a question. An exact organism is asked about the side that is in doubt."""
         replicate = self._next_replicate[question]
         self._next_replicate[question] += 1
         self.num_competitions += 1
-        challenger = question.background | question.group
-        opponent = KnockoutSet.none(challenger.num_sites) if self.model.is_exact else question.background
-        return Competition(opponent, challenger, question.purpose, replicate)
+        if not self.model.is_exact:
+            return Competition(question.fitter, question.weaker, question.purpose, replicate)
+        doubtful = question.fitter if question.restores else question.weaker
+        return Competition(KnockoutSet.none(doubtful.num_sites), doubtful, question.purpose, replicate)

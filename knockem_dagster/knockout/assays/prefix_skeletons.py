@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from knockem_dagster.knockout.assays.asking import require_tolerable, side_by_side
+from knockem_dagster.knockout.assays.boundary_search import SearchSettings
 from knockem_dagster.knockout.assays.critical_rates import SitePrior
 from knockem_dagster.knockout.assays.frames import typed_frame
 from knockem_dagster.knockout.assays.group_tests import GroupTests, Question
-from knockem_dagster.knockout.assays.prefix_search import PrefixSearch, SearchSettings, SearchState
+from knockem_dagster.knockout.assays.prefix_search import PrefixSearch, SearchState
 from knockem_dagster.knockout.assays.sequential import Verdict
 from knockem_dagster.knockout.competitions import Compete, Untestable
 from knockem_dagster.knockout.knockouts import Genome, KnockoutSet

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
-from knockem_dagster.knockout.assays.group_tests import GroupTests, Question
+from knockem_dagster.knockout.assays.group_tests import Question, Tests
 from knockem_dagster.knockout.competitions import Untestable
 
 
@@ -59,7 +59,7 @@ class SequentialResult:
 
 
 async def test_sequentially(
-    tests: GroupTests, question: Question, *, resolution: float, bounds: SequentialBounds, width: int = 1
+    tests: Tests, question: Question, *, resolution: float, bounds: SequentialBounds, width: int = 1
 ) -> SequentialResult:
     """Ask until a bound is reached: H0 no effect, H1 an effect of `resolution` (thresholds).
 

@@ -1,0 +1,223 @@
+"""Weighing the sites of an organism without noise: groups on a filler, halved while they weigh something.
+
+A group that adds nothing to the filler's cost holds no additive site. One that does is halved: what one half costs
+tells what the other does. The first filler is the shortest prefix of a random order that costs a threshold; its own
+sites are weighed on a filler of sites known by then.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from knockem_dagster.knockout.assays.asking import require_tolerable
+from knockem_dagster.knockout.assays.boundary_search import BoundarySearch, SearchSettings
+from knockem_dagster.knockout.assays.exact_balance import Cost, ExactBalance, choose_filler, light_groups
+from knockem_dagster.knockout.assays.frames import checked_frame, typed_frame
+from knockem_dagster.knockout.assays.group_tests import GroupTests, Question
+from knockem_dagster.knockout.assays.sequential import Verdict
+from knockem_dagster.knockout.competitions import Compete, Untestable
+from knockem_dagster.knockout.knockouts import Genome, KnockoutSet
+from knockem_dagster.knockout.score_model import ScoreModel
+
+COLUMNS = {"site": "int64", "effect": "float64", "tested": "bool"}
+SORT_KEY = ("site",)
+
+_PURPOSE = "weighing"
+_CHANCE = 0.02
+_MOST_FAILURES = 3
+_LARGEST_SUM = 1.8
+"""Known sites are checked together while they cost no more (thresholds)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExactWeighingSettings:
+    """The share `tolerated_untested` of sites may be untestable."""
+
+    tolerated_untested: float = 0.05
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExactWeights:
+    """Every site (COLUMNS) with its effect in thresholds: zero for none, missing where untested.
+
+    An effect beyond the scale stands as the end of the scale. All are missing where nothing could be weighed: all sites
+    together cost less than a threshold, or no few of them fill the scale.
+    """
+
+    table: pd.DataFrame
+
+    @classmethod
+    def from_table(cls, table: pd.DataFrame) -> ExactWeights:
+        """Rebuild the result from its stored table. Raises ValueError when columns are missing."""
+        return cls(checked_frame(COLUMNS, table, sort_by=SORT_KEY))
+
+    @property
+    def is_weighed(self) -> bool:
+        """Tell whether any site could be weighed."""
+        return bool(self.table["tested"].any())
+
+    @property
+    def effects(self) -> dict[int, float]:
+        """Return the effect (thresholds) of every additive site."""
+        found = self.table[self.table["effect"].fillna(0.0) != 0]
+        return dict(zip(found["site"].tolist(), found["effect"].tolist(), strict=True))
+
+
+async def weigh_exactly(
+    genome: Genome, compete: Compete, rng: Generator, settings: ExactWeighingSettings, *, model: ScoreModel
+) -> ExactWeights:
+    """Weigh every site. Raises AssayError when too many sites are untestable."""
+    order = rng.permutation(genome.num_sites)
+    weighing = _Weighing(compete, model, genome.num_sites)
+    filler = await weighing.first_filler(order)
+    if filler is not None:
+        inside = np.isin(order, filler.sites)
+        size = max(1, filler.dose)
+        await weighing.weigh(filler, _chunks(order[~inside], size))
+        own = choose_filler(weighing.effects, avoid=filler)
+        if own is not None:
+            await weighing.weigh(own, _chunks(order[inside], max(1, size // 2)))
+        await weighing.check_sums()
+        require_tolerable(
+            [weighing.last_untestable] * (genome.num_sites - len(weighing.tested)),
+            asked=genome.num_sites,
+            tolerated=settings.tolerated_untested,
+            assay=_PURPOSE,
+        )
+    return weighing.result()
+
+
+class _Weighing:
+    def __init__(self, compete: Compete, model: ScoreModel, num_sites: int) -> None:
+        self.effects: dict[int, float] = {}
+        self.tested: set[int] = set()
+        self.last_untestable = Untestable("no known sites are left that could fill the scale")
+        self._compete = compete
+        self._model = model
+        self._num_sites = num_sites
+        self._end_of_scale = (model.null.bound - model.null.mean) / model.null.unit
+
+    async def first_filler(self, order: NDArray[np.int64]) -> KnockoutSet | None:
+        """Return the shortest prefix that costs a threshold, without sites that alone are beyond the scale."""
+        tests = GroupTests(self._compete, self._model)
+        search = BoundarySearch(tests, SearchSettings())
+        rest, failures = order, 0
+        while failures < _MOST_FAILURES:
+            found = await search.first(rest, np.full(rest.size, _CHANCE), self._loss, _believed)
+            if found.position is None:
+                return None
+            prefix, site = rest[: found.position + 1], int(rest[found.position])
+            together, alone = (
+                self._cost(answer) for answer in await tests.scores([self._loss(prefix), self._loss(np.array([site]))])
+            )
+            if math.isfinite(together):
+                return self._set(prefix)
+            if not math.isfinite(alone) and not math.isnan(alone):
+                self._note(site, Cost(alone, 0.0))
+            else:
+                failures += 1
+            rest = rest[rest != site]
+        return None
+
+    async def weigh(self, filler: KnockoutSet, groups: Sequence[NDArray[np.int64]]) -> None:
+        """Weigh groups of sites on a filler, and halve those that weigh something, down to single sites."""
+        balance = ExactBalance(self._compete, self._model, effects={}, filler=filler)
+        costs = await balance.costs([self._set(group) for group in groups], _PURPOSE)
+        weighed = list(zip(groups, costs, strict=True))
+        while weighed := [each for each in weighed if not self._is_settled(*each)]:
+            halves = [np.array_split(group, 2) for group, _ in weighed]
+            firsts = await balance.costs([self._set(first) for first, _ in halves], _PURPOSE)
+            seconds = [_rest(whole, first) for (_, whole), first in zip(weighed, firsts, strict=True)]
+            unknown = [number for number, cost in enumerate(seconds) if cost is None]
+            asked = await balance.costs([self._set(halves[number][1]) for number in unknown], _PURPOSE)
+            answers = dict(zip(unknown, asked, strict=True))
+            weighed = [
+                each
+                for number, (first, second) in enumerate(halves)
+                for each in ((first, firsts[number]), (second, seconds[number] or answers[number]))
+            ]
+
+    async def check_sums(self) -> None:
+        """Let known sites cost together what each costs, a few at a time; weigh each alone again where they do not."""
+        balance = ExactBalance(self._compete, self._model, effects=dict(self.effects))
+        groups = list(light_groups(self.effects, _LARGEST_SUM))
+        costs = await balance.costs([self._set(np.array(group)) for group in groups], "sums")
+        for group, cost in zip(groups, costs, strict=True):
+            expected = sum(self.effects[site] for site in group)
+            if isinstance(cost, Untestable) or abs(cost.value - expected) <= (1 + len(group)) * cost.grain:
+                continue
+            alone = await balance.costs([self._set(np.array([site])) for site in group], "alone")
+            for site, own in zip(group, alone, strict=True):
+                if isinstance(own, Cost):
+                    self.effects.pop(site)
+                    self._note(site, own)
+
+    def result(self) -> ExactWeights:
+        sites = range(self._num_sites)
+        return ExactWeights(
+            typed_frame(
+                COLUMNS,
+                {
+                    "site": sites,
+                    "effect": [self.effects.get(site, 0.0) if site in self.tested else math.nan for site in sites],
+                    "tested": [site in self.tested for site in sites],
+                },
+                sort_by=SORT_KEY,
+            )
+        )
+
+    def _is_settled(self, group: NDArray[np.int64], cost: Cost | Untestable) -> bool:
+        """Note what a group's cost decides; tell whether nothing of it is left to be weighed."""
+        if isinstance(cost, Untestable):
+            self.last_untestable = cost
+            return group.size == 1
+        if cost.is_nothing:
+            self.tested.update(group.tolist())
+            return True
+        if group.size == 1:
+            self._note(int(group[0]), cost)
+            return True
+        return group.size == 0
+
+    def _note(self, site: int, cost: Cost) -> None:
+        self.tested.add(site)
+        if not cost.is_nothing:
+            self.effects[site] = cost.value if math.isfinite(cost.value) else self._end_of_scale
+
+    def _loss(self, sites: NDArray[np.int64]) -> Question:
+        return Question(KnockoutSet.none(self._num_sites), self._set(sites), _PURPOSE)
+
+    def _cost(self, answer: float | Untestable) -> float:
+        """Return the cost (thresholds) of a score; infinite at the end of the scale, missing without an answer."""
+        if isinstance(answer, Untestable):
+            self.last_untestable = answer
+            return math.nan
+        cost = (answer - self._model.null.mean) / self._model.null.unit
+        return cost if cost < 0.99 * self._end_of_scale else math.inf
+
+    def _set(self, sites: NDArray[np.int64]) -> KnockoutSet:
+        return KnockoutSet.of(sites, self._num_sites)
+
+
+async def _believed(_: int) -> Verdict:
+    return Verdict.EFFECT
+
+
+def _rest(whole: Cost | Untestable, first: Cost | Untestable) -> Cost | None:
+    """Return what the other half costs, where that follows."""
+    if isinstance(whole, Untestable) or isinstance(first, Untestable):
+        return None
+    if math.isinf(whole.value) or math.isinf(first.value):
+        return None
+    return Cost(whole.value - first.value, whole.grain + first.grain)
+
+
+def _chunks(sites: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
+    return [sites[start : start + size] for start in range(0, sites.size, size)]

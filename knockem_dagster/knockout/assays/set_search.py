@@ -1,0 +1,202 @@
+"""Epistatic sets by enumeration: what can be lost only together, found one set after another.
+
+Sites with an effect of their own are known by now and stay out of the background. What remains is deleted in a random
+order until nothing more can be: the site kept for a set is the last of it in the order, and on the background that
+lacks it, too, exactly the other members can restore what is lost ("rescue"; a search on prefixes of sites given back).
+Later passes delete known members first, so that sets hidden behind others show themselves. At last each additive site
+is deleted on that background: one that costs more there than alone is a member of a set as well ("unmask").
+
+Every set that is claimed is lost as a whole and by no member less, with everything else intact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from knockem_dagster.knockout.assays.asking import side_by_side
+from knockem_dagster.knockout.assays.boundary_search import BoundarySearch, SearchSettings
+from knockem_dagster.knockout.assays.critical_rates import RunningRate, SitePrior
+from knockem_dagster.knockout.assays.exact_balance import light_groups
+from knockem_dagster.knockout.assays.group_tests import Question, Tests
+from knockem_dagster.knockout.assays.prefix_search import PrefixSearch, SearchState
+from knockem_dagster.knockout.assays.sequential import Verdict
+from knockem_dagster.knockout.knockouts import KnockoutSet
+
+_EXPECTED_MATES = 3.0
+_SEEN_WEIGHT, _UNSEEN_WEIGHT = 0.25, 0.002
+_MOST_SETS_OF_A_SITE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class SetSearchSettings:
+    """`search` decides; at most `passes` backgrounds are made, until one shows nothing new."""
+
+    passes: int = 4
+    search: SearchSettings = field(
+        default_factory=lambda: SearchSettings(resolution=0.5, tail_certainty=0.995, overlooked=0.005)
+    )
+    largest_batch: float = 1.8
+    """Additive sites are unmasked together while they cost no more (thresholds), where nothing is lost to noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundSets:
+    """What was enumerated: sets, sites critical by themselves on some background, and critical sites unexplained.
+
+    `lone` sites cost something without any mate being found: an effect of their own that weighing missed, or mates
+    that were. `background` is the last that was made.
+    """
+
+    sets: tuple[frozenset[int], ...]
+    lone: tuple[int, ...]
+    background: KnockoutSet
+    passes: int
+
+
+async def enumerate_sets(
+    num_sites: int, rng: Generator, settings: SetSearchSettings, *, tests: Tests, effects: Mapping[int, float]
+) -> FoundSets:
+    """Find the sets of a genome whose additive sites have these `effects` (thresholds)."""
+    return await _SetSearch(num_sites, rng, settings, tests, effects).run()
+
+
+class _SetSearch:
+    def __init__(
+        self, num_sites: int, rng: Generator, settings: SetSearchSettings, tests: Tests, effects: Mapping[int, float]
+    ) -> None:
+        self._num_sites = num_sites
+        self._rng = rng
+        self._settings = settings
+        self._tests = tests
+        self._search = BoundarySearch(tests, settings.search)
+        self._effects = effects
+        self._plain = np.array([site for site in range(num_sites) if site not in effects], dtype=np.int64)
+        self._sets: list[frozenset[int]] = []
+        self._lone: list[int] = []
+
+    async def run(self) -> FoundSets:
+        backgrounds: list[KnockoutSet] = []
+        for number in range(1, self._settings.passes + 1):
+            known = len(self._sets) + len(self._lone)
+            state = await self._background(f"background {number}")
+            backgrounds.append(state.deleted)
+            for site in state.kept:
+                await self._explain(state.deleted, site, f"rescue {number}")
+            if len(self._sets) + len(self._lone) == known:
+                break
+        for number, background in enumerate(dict.fromkeys([backgrounds[0], backgrounds[-1]]), start=1):
+            for site in await self._masked(background, f"unmask {number}"):
+                await self._explain(background, site, f"rescue masked {number}")
+        return FoundSets(tuple(self._sets), tuple(sorted(self._lone)), backgrounds[-1], len(backgrounds))
+
+    async def _background(self, purpose: str) -> SearchState:
+        """Delete all plain sites that can be, those in known sets first."""
+        seen = frozenset(site for each in self._sets for site in each)
+        shuffled = [site for site in self._rng.permutation(self._plain).tolist() if site not in self._lone]
+        order = np.array(sorted(shuffled, key=lambda site: site not in seen), dtype=np.int64)
+        prior = SitePrior.uninformed(self._num_sites)
+        if seen:
+            weights = np.full(self._num_sites, _UNSEEN_WEIGHT)
+            weights[list(seen)] = _SEEN_WEIGHT
+            prior = SitePrior(weights, RunningRate(3.0, 3.0, 0.9))
+        search = PrefixSearch(
+            self._tests, self._settings.search, num_sites=self._num_sites, prior=prior, purpose=purpose
+        )
+        state = SearchState(KnockoutSet.none(self._num_sites), (), (), order, np.ones(self._num_sites), prior.rate)
+        while state.remaining.size:
+            state = await search.advance(state)
+        return state
+
+    async def _explain(self, background: KnockoutSet, site: int, purpose: str) -> None:
+        """Find the sets that a site completes on this background."""
+        for _ in range(_MOST_SETS_OF_A_SITE):
+            whole = [each for each in self._sets if site in each and self._set(each - {site}).issubset(background)]
+            for each in whole:
+                background = background - self._set([min(each - {site})])
+            if (
+                whole
+                and await self._search.confirm(self._loss(background, [site], f"{purpose}/more")) is not Verdict.EFFECT
+            ):
+                return
+            mates = await self._mates(background.with_site(site), site, purpose)
+            new = [each for each in await self._minimal(frozenset([site, *mates]), purpose) if each not in self._sets]
+            if not new:
+                if site not in self._effects and not whole and await self._matters(background, site, purpose):
+                    self._lone.append(site)
+                return
+            self._sets.extend(new)
+
+    async def _mates(self, lost: KnockoutSet, site: int, purpose: str) -> list[int]:
+        """Return the sites that, given back alone, restore something of what is lost with this site."""
+        mates: list[int] = []
+        rest = np.array([each for each in self._rng.permutation(lost.sites).tolist() if each != site], dtype=np.int64)
+
+        def gain(sites: NDArray[np.int64]) -> Question:
+            return Question(lost, self._set(sites), purpose, restores=True, known=self._known(sites))
+
+        while rest.size:
+            candidates = rest
+
+            async def confirm(place: int, candidates: NDArray[np.int64] = candidates) -> Verdict:
+                return await self._search.confirm(gain(candidates[place : place + 1]))
+
+            found = await self._search.first(
+                candidates, np.full(rest.size, min(0.5, _EXPECTED_MATES / rest.size)), gain, confirm
+            )
+            if found.position is None:
+                break
+            if found.verdict is Verdict.EFFECT:
+                mates.append(int(rest[found.position]))
+            rest = rest[found.position + 1 :]
+        return mates
+
+    async def _minimal(self, sites: frozenset[int], purpose: str) -> list[frozenset[int]]:
+        """Return the smallest sets among these sites that cost something as a whole, with everything else intact."""
+        if len(sites) < 2 or not await self._is_lost(sites, purpose):
+            return []
+        found: list[frozenset[int]] = []
+        ordered = sorted(sites)
+        without = await side_by_side([self._is_lost(sites - {site}, purpose) for site in ordered])
+        for site, is_lost in zip(ordered, without, strict=True):
+            if is_lost:
+                found += [each for each in await self._minimal(sites - {site}, purpose) if each not in found]
+        return found or [sites]
+
+    async def _is_lost(self, sites: frozenset[int], purpose: str) -> bool:
+        question = self._loss(KnockoutSet.none(self._num_sites), sorted(sites), f"{purpose}/alone")
+        return await self._search.confirm(question) is Verdict.EFFECT
+
+    async def _matters(self, background: KnockoutSet, site: int, purpose: str) -> bool:
+        """Look again, with competitions of its own, at a site for which no mates were found."""
+        return await self._search.confirm(self._loss(background, [site], f"{purpose}/again")) is Verdict.EFFECT
+
+    async def _masked(self, background: KnockoutSet, purpose: str) -> list[int]:
+        """Return the additive sites that cost more on this background than alone."""
+        if self._tests.model.is_exact:
+            batches = list(light_groups(self._effects, self._settings.largest_batch))
+            answers = await self._tests.evidence(
+                [self._loss(background, batch, purpose) for batch in batches], effect=self._settings.search.resolution
+            )
+            suspects = [
+                site for batch, answer in zip(batches, answers, strict=True) if answer != -np.inf for site in batch
+            ]
+        else:
+            suspects = sorted(self._effects)
+        verdicts = await side_by_side(
+            [self._search.confirm(self._loss(background, [site], f"{purpose}/site")) for site in suspects]
+        )
+        return [site for site, verdict in zip(suspects, verdicts, strict=True) if verdict is Verdict.EFFECT]
+
+    def _loss(self, background: KnockoutSet, sites: Sequence[int], purpose: str) -> Question:
+        return Question(background, self._set(sites), purpose, known=self._known(sites))
+
+    def _known(self, sites: Sequence[int] | NDArray[np.int64]) -> float:
+        return sum(self._effects.get(int(site), 0.0) for site in sites)
+
+    def _set(self, sites: Sequence[int] | frozenset[int] | NDArray[np.int64]) -> KnockoutSet:
+        return KnockoutSet.of(sites, self._num_sites)

@@ -1,0 +1,256 @@
+"""Weighing sites against one another: competitions between random knockouts, and a regression on who lacked what.
+
+Both sides of a competition are knockouts of equally many sites, so that their losses nearly cancel and the score stays
+where it tells most (a chemical balance: Hotelling 1944). Each site takes part in a large share of all competitions, on
+either side, and its effect is what it adds, all others accounted for. The first doses are found by stochastic
+approximation (Robbins and Monro 1951); then sites known to be heavy take part rarely, which leaves room for many more
+of the light ones. Effects are taken to add up: what does not is for the assays of sets to find.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+
+import numpy as np
+import pandas as pd
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from knockem_dagster.knockout.assays.asking import require_tolerable
+from knockem_dagster.knockout.assays.frames import checked_frame, typed_frame
+from knockem_dagster.knockout.competitions import Compete, Competition, Counts, Untestable, score
+from knockem_dagster.knockout.detection import NullDistribution
+from knockem_dagster.knockout.estimators.sparse_regression import SparseFit, fit_effects
+from knockem_dagster.knockout.knockouts import Genome, KnockoutSet
+from knockem_dagster.knockout.score_model import threshold_drift
+
+COLUMNS = {"wave": "int64", "number": "int64", "alpha": "str", "beta": "str", "score": "float64"}
+SORT_KEY = ("wave", "number")
+
+_STEP, _STEP_DECAY = 2.0, 0.8
+_HEAVY = 0.25
+_HEAVY_ERRORS = 5.0
+"""A site is heavy when its effect is at least so large (thresholds), by so many standard errors."""
+_LIGHT_SPREAD = 0.8
+_HEAVY_SPREAD = 0.5
+"""Standard deviation, in thresholds, of what light and heavy sites together do to a competition."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeighingSettings:
+    """How much is weighed: at most `most_competitions`, of which `dose_tests` find the first dose, in `waves`.
+
+    Later waves are left out when every site's standard error is already at most `error` (thresholds). No side of a
+    competition lacks more than the share `largest_share` of sites, lest sets be lost wholly.
+    """
+
+    most_competitions: int = 5000
+    error: float = 0.0
+    dose_tests: int = 40
+    waves: int = 4
+    largest_share: float = 0.15
+    tolerated_untested: float = 0.05
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Weighings:
+    """The competitions, one row each (COLUMNS): the sites each side lacks as bitsets, and the score (1/update).
+
+    Wave 0 is the search for the dose. The score is missing where a competition was untestable.
+    """
+
+    table: pd.DataFrame
+    num_sites: int
+
+    @classmethod
+    def from_table(cls, table: pd.DataFrame, num_sites: int) -> Weighings:
+        """Rebuild the result from its stored table. Raises ValueError when columns are missing."""
+        return cls(checked_frame(COLUMNS, table, sort_by=SORT_KEY), num_sites)
+
+    def fit(self, null: NullDistribution) -> SparseFit:
+        """Return the effects that these competitions tell, wave by wave as the assay itself saw them."""
+        fit = None
+        data = _Data(self.num_sites, null)
+        tested = self.table[self.table["score"].notna()]
+        waves = tested["wave"].to_numpy(dtype=np.int64)
+        rows = zip(waves.tolist(), tested["alpha"].tolist(), tested["beta"].tolist(), tested["score"], strict=True)
+        for wave, members in groupby(rows, key=itemgetter(0)):
+            for _, alpha, beta, value in members:
+                sides = (KnockoutSet.from_bitset(side, self.num_sites) for side in (alpha, beta))
+                data.add(wave, _Pair(*sides), value)
+            if wave > 0 or wave == waves[-1]:
+                fit = data.fit(fit)
+        return fit or data.fit(None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    alpha: KnockoutSet
+    beta: KnockoutSet
+
+
+async def weigh_sites(
+    genome: Genome, compete: Compete, rng: Generator, settings: WeighingSettings, *, null: NullDistribution
+) -> Weighings:
+    """Weigh all sites of a noisy organism. Raises AssayError when too many competitions are untestable."""
+    return await _Weighing(genome, compete, rng, settings, null).weigh()
+
+
+class _Weighing:
+    def __init__(
+        self, genome: Genome, compete: Compete, rng: Generator, settings: WeighingSettings, null: NullDistribution
+    ) -> None:
+        self._num_sites = genome.num_sites
+        self._compete = compete
+        self._rng = rng
+        self._settings = settings
+        self._null = null
+        self._data = _Data(genome.num_sites, null)
+        self._asked: list[tuple[int, int, _Pair, float]] = []
+        self._untestable: list[Untestable] = []
+
+    async def weigh(self) -> Weighings:
+        dose = await self._find_dose()
+        left = self._settings.most_competitions - len(self._asked)
+        fit: SparseFit | None = None
+        for wave in range(1, self._settings.waves + 1):
+            size = left // (self._settings.waves + 1 - wave)
+            left -= size
+            pairs = self._pairs(size, dose) if fit is None else self._informed_pairs(size, fit)
+            await self._ask(wave, pairs)
+            fit = self._data.fit(fit)
+            if self._is_enough(fit):
+                break
+        return self._result()
+
+    async def _find_dose(self) -> int:
+        """Return the dose of both sides at which half of all competitions are detected, on either side."""
+        largest = self._largest_dose(self._num_sites)
+        log_dose = math.log(max(1.0, largest / 8))
+        for number in range(self._settings.dose_tests):
+            dose = min(largest, max(1, round(math.exp(log_dose))))
+            angle = await self._ask(0, self._pairs(1, dose), number)
+            detected = abs(angle) > 2.3263 * self._null.angle_sd
+            log_dose += _STEP / (number + 2) ** _STEP_DECAY * (0.5 - detected)
+            log_dose = min(max(log_dose, 0.0), math.log(largest))
+        return min(largest, max(1, round(math.exp(log_dose))))
+
+    def _largest_dose(self, num_sites: int) -> int:
+        return max(1, int(min(self._settings.largest_share, 0.5) * num_sites))
+
+    def _pairs(self, count: int, dose: int) -> list[_Pair]:
+        groups = self._groups(np.arange(self._num_sites), 2 * dose, count)
+        return [self._pair(group[: group.size // 2], group[group.size // 2 :]) for group in groups]
+
+    def _informed_pairs(self, count: int, fit: SparseFit) -> list[_Pair]:
+        """Draw pairs in which light sites take part as often as their effects allow, and heavy ones rarely."""
+        unit = self._unit(fit)
+        is_heavy = (fit.mean > _HEAVY * unit) & (fit.mean > _HEAVY_ERRORS * fit.error)
+        heavy, light = np.flatnonzero(is_heavy), np.flatnonzero(~is_heavy)
+        dose = self._dose(fit, light, _LIGHT_SPREAD * unit)
+        num_heavy = 2 * self._dose(fit, heavy, _HEAVY_SPREAD * unit)
+        with_heavy = self._groups(heavy, min(num_heavy, heavy.size), count)
+        pairs: list[_Pair] = []
+        for group, others in zip(self._groups(light, 2 * dose, count), with_heavy, strict=True):
+            on_beta = self._rng.random(others.size) < 0.5
+            half = group.size // 2
+            pairs.append(
+                self._pair(np.append(group[:half], others[~on_beta]), np.append(group[half:], others[on_beta]))
+            )
+        return pairs
+
+    def _dose(self, fit: SparseFit, sites: NDArray[np.int64], spread: float) -> int:
+        """Return how many of these sites on each side make a difference with this standard deviation (drift)."""
+        if not sites.size:
+            return 0
+        mean_square = float((fit.mean[sites] ** 2).mean())
+        allowed = spread**2 / (2 * mean_square) if mean_square else math.inf
+        return int(min(self._largest_dose(sites.size), max(1.0, allowed)))
+
+    def _groups(self, sites: NDArray[np.int64], size: int, count: int) -> Iterator[NDArray[np.int64]]:
+        """Yield groups of sites, cut from one random order after another so that all take part about equally often."""
+        size = min(size, sites.size)
+        order, start = sites, sites.size
+        for _ in range(count):
+            if start + size > sites.size:
+                order, start = self._rng.permutation(sites), 0
+            yield order[start : start + size]
+            start += size
+
+    def _pair(self, alpha: NDArray[np.int64], beta: NDArray[np.int64]) -> _Pair:
+        return _Pair(KnockoutSet.of(alpha, self._num_sites), KnockoutSet.of(beta, self._num_sites))
+
+    async def _ask(self, wave: int, pairs: Sequence[_Pair], first: int = 0) -> float:
+        """Ask a wave; return the angle of the last answer, zero where there is none."""
+        purpose = f"weighing {wave}" if wave else "dose"
+        answers = await self._compete(
+            [Competition(pair.alpha, pair.beta, purpose, first + number) for number, pair in enumerate(pairs)]
+        )
+        value = math.nan
+        for number, (pair, answer) in enumerate(zip(pairs, answers, strict=True), start=first):
+            value = score(answer) if isinstance(answer, Counts) else math.nan
+            self._asked.append((wave, number, pair, value))
+            if isinstance(answer, Untestable):
+                self._untestable.append(answer)
+            else:
+                self._data.add(wave, pair, value)
+        require_tolerable(
+            self._untestable,
+            asked=max(len(self._asked), self._settings.most_competitions // self._settings.waves),
+            tolerated=self._settings.tolerated_untested,
+            assay="weighing",
+        )
+        return 0.0 if math.isnan(value) else self._null.angle(value)
+
+    def _unit(self, fit: SparseFit) -> float:
+        return threshold_drift(fit.link.sd, self._null.level)
+
+    def _is_enough(self, fit: SparseFit) -> bool:
+        return bool((fit.error <= self._settings.error * self._unit(fit)).mean() > 0.99)
+
+    def _result(self) -> Weighings:
+        table = typed_frame(
+            COLUMNS,
+            {
+                "wave": [wave for wave, *_ in self._asked],
+                "number": [number for _, number, *_ in self._asked],
+                "alpha": [pair.alpha.bitset for *_, pair, _ in self._asked],
+                "beta": [pair.beta.bitset for *_, pair, _ in self._asked],
+                "score": [value for *_, value in self._asked],
+            },
+            sort_by=SORT_KEY,
+        )
+        return Weighings(table, self._num_sites)
+
+
+class _Data:
+    """What was weighed so far, in the form that the regression takes."""
+
+    def __init__(self, num_sites: int, null: NullDistribution) -> None:
+        self._num_sites = num_sites
+        self._null = null
+        self._rows: list[NDArray[np.int8]] = []
+        self._waves: list[int] = []
+        self._angles: list[float] = []
+
+    def add(self, wave: int, pair: _Pair, value: float) -> None:
+        row = np.zeros(self._num_sites, dtype=np.int8)
+        row[pair.beta.sites] += 1
+        row[pair.alpha.sites] -= 1
+        self._rows.append(row)
+        self._waves.append(wave)
+        self._angles.append(self._null.angle(value))
+
+    def fit(self, start: SparseFit | None) -> SparseFit:
+        return fit_effects(
+            np.array(self._rows, dtype=np.int8).reshape(-1, self._num_sites),
+            np.array(self._angles),
+            np.array(self._waves, dtype=np.int64),
+            null_sd=self._null.angle_sd,
+            num_null=self._null.n,
+            start=start,
+        )
