@@ -45,6 +45,10 @@ class Effect:
         """Return an effect that no competition could measure."""
         return cls(math.nan, math.nan, math.nan, 0)
 
+    def minus(self, known: float) -> Effect:
+        """Return what is left of it when so much (thresholds) is explained."""
+        return Effect(self.value - known, self.low - known, self.high - known, self.n)
+
 
 @dataclass(frozen=True, slots=True)
 class ScoreModel:

@@ -14,7 +14,7 @@ from knockem_dagster.knockout.assays.asking import ask_with_replacement
 from knockem_dagster.knockout.assays.group_tests import Question
 from knockem_dagster.knockout.competitions import Compete, Competition, Counts, Untestable, score
 from knockem_dagster.knockout.knockouts import KnockoutSet
-from knockem_dagster.knockout.score_model import ScoreModel
+from knockem_dagster.knockout.score_model import Effect, ScoreModel
 
 LEAST_FILL, MOST_FILL = 1.02, 1.7
 """What a filler may cost (thresholds): enough to be seen, and no more, since the rest of the scale is for questions."""
@@ -78,6 +78,18 @@ class ExactBalance:
         costs = await self.costs(sides, questions[0].purpose if questions else "")
         return [
             _evidence(fitter, weaker, question.known)
+            for question, fitter, weaker in zip(questions, costs[::2], costs[1::2], strict=True)
+        ]
+
+    async def measured(self, questions: Sequence[Question], competitions: int) -> list[Effect]:
+        """Measure what each question's group costs beyond what is known; one competition of each side is enough."""
+        del competitions
+        sides = [side for question in questions for side in (question.fitter, question.weaker)]
+        costs = await self.costs(sides, questions[0].purpose if questions else "")
+        return [
+            Effect.unknown()
+            if isinstance(fitter, Untestable) or isinstance(weaker, Untestable)
+            else Effect(weaker.value - fitter.value, math.nan, math.nan, 1).minus(question.known)
             for question, fitter, weaker in zip(questions, costs[::2], costs[1::2], strict=True)
         ]
 

@@ -1,5 +1,8 @@
 """Weighing the sites of an organism without noise: groups on a filler, halved while they weigh something.
 
+An effect beyond the scale stands as the end of the scale. Nothing can be weighed where all sites together cost less
+than a threshold, or no few of them fill the scale.
+
 A group that adds nothing to the filler's cost holds no additive site. One that does is halved: what one half costs
 tells what the other does. The first filler is the shortest prefix of a random order that costs a threshold; its own
 sites are weighed on a filler of sites known by then.
@@ -12,22 +15,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from numpy.random import Generator
 from numpy.typing import NDArray
 
 from knockem_dagster.knockout.assays.asking import require_tolerable
 from knockem_dagster.knockout.assays.boundary_search import BoundarySearch, SearchSettings
 from knockem_dagster.knockout.assays.exact_balance import Cost, ExactBalance, choose_filler, light_groups
-from knockem_dagster.knockout.assays.frames import checked_frame, typed_frame
 from knockem_dagster.knockout.assays.group_tests import GroupTests, Question
 from knockem_dagster.knockout.assays.sequential import Verdict
-from knockem_dagster.knockout.competitions import Compete, Untestable
+from knockem_dagster.knockout.assays.site_weights import SiteWeights
+from knockem_dagster.knockout.competitions import Answer, Compete, Competition, Untestable
 from knockem_dagster.knockout.knockouts import Genome, KnockoutSet
 from knockem_dagster.knockout.score_model import ScoreModel
-
-COLUMNS = {"site": "int64", "effect": "float64", "tested": "bool"}
-SORT_KEY = ("site",)
 
 _PURPOSE = "weighing"
 _CHANCE = 0.02
@@ -43,36 +42,9 @@ class ExactWeighingSettings:
     tolerated_untested: float = 0.05
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ExactWeights:
-    """Every site (COLUMNS) with its effect in thresholds: zero for none, missing where untested.
-
-    An effect beyond the scale stands as the end of the scale. All are missing where nothing could be weighed: all sites
-    together cost less than a threshold, or no few of them fill the scale.
-    """
-
-    table: pd.DataFrame
-
-    @classmethod
-    def from_table(cls, table: pd.DataFrame) -> ExactWeights:
-        """Rebuild the result from its stored table. Raises ValueError when columns are missing."""
-        return cls(checked_frame(COLUMNS, table, sort_by=SORT_KEY))
-
-    @property
-    def is_weighed(self) -> bool:
-        """Tell whether any site could be weighed."""
-        return bool(self.table["tested"].any())
-
-    @property
-    def effects(self) -> dict[int, float]:
-        """Return the effect (thresholds) of every additive site."""
-        found = self.table[self.table["effect"].fillna(0.0) != 0]
-        return dict(zip(found["site"].tolist(), found["effect"].tolist(), strict=True))
-
-
 async def weigh_exactly(
     genome: Genome, compete: Compete, rng: Generator, settings: ExactWeighingSettings, *, model: ScoreModel
-) -> ExactWeights:
+) -> SiteWeights:
     """Weigh every site. Raises AssayError when too many sites are untestable."""
     order = rng.permutation(genome.num_sites)
     weighing = _Weighing(compete, model, genome.num_sites)
@@ -99,10 +71,18 @@ class _Weighing:
         self.effects: dict[int, float] = {}
         self.tested: set[int] = set()
         self.last_untestable = Untestable("no known sites are left that could fill the scale")
-        self._compete = compete
+        self._num_competitions = 0
+        self._compete = self._counting(compete)
         self._model = model
         self._num_sites = num_sites
         self._end_of_scale = (model.null.bound - model.null.mean) / model.null.unit
+
+    def _counting(self, compete: Compete) -> Compete:
+        async def ask(competitions: Sequence[Competition]) -> list[Answer]:
+            self._num_competitions += len(competitions)
+            return await compete(competitions)
+
+        return ask
 
     async def first_filler(self, order: NDArray[np.int64]) -> KnockoutSet | None:
         """Return the shortest prefix that costs a threshold, without sites that alone are beyond the scale."""
@@ -159,18 +139,17 @@ class _Weighing:
                     self.effects.pop(site)
                     self._note(site, own)
 
-    def result(self) -> ExactWeights:
-        sites = range(self._num_sites)
-        return ExactWeights(
-            typed_frame(
-                COLUMNS,
-                {
-                    "site": sites,
-                    "effect": [self.effects.get(site, 0.0) if site in self.tested else math.nan for site in sites],
-                    "tested": [site in self.tested for site in sites],
-                },
-                sort_by=SORT_KEY,
-            )
+    def result(self) -> SiteWeights:
+        """Return what was found; no site is tested where there was no filler."""
+        effects = np.array([self.effects.get(site, 0.0) for site in range(self._num_sites)])
+        errors = np.array([0.0 if site in self.tested else math.inf for site in range(self._num_sites)])
+        return SiteWeights.of(
+            effects,
+            errors,
+            (effects != 0).astype(np.float64),
+            angle_sd=0.0,
+            unit_error=0.0,
+            num_competitions=self._num_competitions,
         )
 
     def _is_settled(self, group: NDArray[np.int64], cost: Cost | Untestable) -> bool:

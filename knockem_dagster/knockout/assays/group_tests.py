@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from knockem_dagster.knockout.assays.asking import ask_with_replacement
 from knockem_dagster.knockout.competitions import Compete, Competition, Counts, Untestable, score
 from knockem_dagster.knockout.knockouts import KnockoutSet
-from knockem_dagster.knockout.score_model import ScoreModel
+from knockem_dagster.knockout.score_model import Effect, ScoreModel
 
 _MOST_ASKS = 3
 
@@ -57,6 +59,10 @@ class Tests(Protocol):
         """Ask every question once, together."""
         ...
 
+    async def measured(self, questions: Sequence[Question], competitions: int) -> list[Effect]:
+        """Measure what each question's group costs beyond what is known, with so many competitions each."""
+        ...
+
 
 class GroupTests:
     """The competitions of one search: asks, numbers replicates, and counts what was spent.
@@ -91,6 +97,21 @@ class GroupTests:
             answer if isinstance(answer, Untestable) else self._evidence(question, answer, effect)
             for question, answer in zip(questions, await self.scores(questions), strict=True)
         ]
+
+    async def measured(self, questions: Sequence[Question], competitions: int) -> list[Effect]:
+        """Measure what each question's group costs beyond what is known, with so many competitions each.
+
+        One is enough without noise.
+        """
+        number = 1 if self.model.is_exact else competitions
+        answers = await self.scores([question for question in questions for _ in range(number)])
+        effects: list[Effect] = []
+        for place, question in enumerate(questions):
+            own = answers[place * number : (place + 1) * number]
+            scores = [each for each in own if not isinstance(each, Untestable)]
+            effect = self.model.measured_effect(np.array(scores)) if scores else Effect.unknown()
+            effects.append(effect.minus(question.known))
+        return effects
 
     def untestable(self, count: int) -> list[Untestable]:
         """Return so many lost answers, with the reason of the last one that was lost."""

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import pandas as pd
 from numpy.random import Generator
 from numpy.typing import NDArray
 
@@ -22,10 +23,14 @@ from knockem_dagster.knockout.assays.asking import side_by_side
 from knockem_dagster.knockout.assays.boundary_search import BoundarySearch, SearchSettings
 from knockem_dagster.knockout.assays.critical_rates import RunningRate, SitePrior
 from knockem_dagster.knockout.assays.exact_balance import light_groups
+from knockem_dagster.knockout.assays.frames import checked_frame, typed_frame
 from knockem_dagster.knockout.assays.group_tests import Question, Tests
 from knockem_dagster.knockout.assays.prefix_search import PrefixSearch, SearchState
 from knockem_dagster.knockout.assays.sequential import Verdict
 from knockem_dagster.knockout.knockouts import KnockoutSet
+
+COLUMNS = {"set": "int64", "site": "int64", "penalty": "float64", "low": "float64", "high": "float64"}
+SORT_KEY = ("set", "site")
 
 _EXPECTED_MATES = 3.0
 _SEEN_WEIGHT, _UNSEEN_WEIGHT = 0.25, 0.002
@@ -34,28 +39,50 @@ _MOST_SETS_OF_A_SITE = 8
 
 @dataclass(frozen=True, slots=True)
 class SetSearchSettings:
-    """`search` decides; at most `passes` backgrounds are made, until one shows nothing new."""
+    """`search` decides; at most `passes` backgrounds are made, until one shows nothing new.
+
+    What a set costs is measured by `penalty_competitions`, or one without noise.
+    """
 
     passes: int = 4
     search: SearchSettings = field(
         default_factory=lambda: SearchSettings(resolution=0.5, tail_certainty=0.995, overlooked=0.005)
     )
+    penalty_competitions: int = 20
     largest_batch: float = 1.8
     """Additive sites are unmasked together while they cost no more (thresholds), where nothing is lost to noise."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class FoundSets:
-    """What was enumerated: sets, sites critical by themselves on some background, and critical sites unexplained.
+    """What was enumerated, one row per set and site (COLUMNS), with what losing the set costs (thresholds).
 
-    `lone` sites cost something without any mate being found: an effect of their own that weighing missed, or mates
-    that were. `background` is the last that was made.
+    A set of one is a site that costs something by itself on some background, without any mate being found: an effect
+    of its own that weighing did not see, or mates that were not found. `passes` backgrounds were made; `num_background`
+    is the dose of the last.
     """
 
-    sets: tuple[frozenset[int], ...]
-    lone: tuple[int, ...]
-    background: KnockoutSet
+    table: pd.DataFrame
     passes: int
+    num_background: int
+
+    @classmethod
+    def from_table(cls, table: pd.DataFrame, *, passes: int, num_background: int) -> FoundSets:
+        """Rebuild the result from its stored table. Raises ValueError when columns are missing."""
+        return cls(checked_frame(COLUMNS, table, sort_by=SORT_KEY), passes, num_background)
+
+    @property
+    def sets(self) -> tuple[frozenset[int], ...]:
+        """Return the sets of two and more sites."""
+        return tuple(members for members in self._groups() if len(members) > 1)
+
+    @property
+    def lone(self) -> tuple[int, ...]:
+        """Return the sites that are sets of one."""
+        return tuple(site for members in self._groups() if len(members) == 1 for site in members)
+
+    def _groups(self) -> list[frozenset[int]]:
+        return [frozenset(group["site"].tolist()) for _, group in self.table.groupby("set")]
 
 
 async def enumerate_sets(
@@ -92,7 +119,8 @@ class _SetSearch:
         for number, background in enumerate(dict.fromkeys([backgrounds[0], backgrounds[-1]]), start=1):
             for site in await self._masked(background, f"unmask {number}"):
                 await self._explain(background, site, f"rescue masked {number}")
-        return FoundSets(tuple(self._sets), tuple(sorted(self._lone)), backgrounds[-1], len(backgrounds))
+        groups = sorted([sorted(each) for each in [*self._sets, *({site} for site in self._lone)]])
+        return FoundSets(await self._table(groups), len(backgrounds), backgrounds[-1].dose)
 
     async def _background(self, purpose: str) -> SearchState:
         """Delete all plain sites that can be, those in known sets first."""
@@ -191,6 +219,18 @@ class _SetSearch:
             [self._search.confirm(self._loss(background, [site], f"{purpose}/site")) for site in suspects]
         )
         return [site for site, verdict in zip(suspects, verdicts, strict=True) if verdict is Verdict.EFFECT]
+
+    async def _table(self, groups: Sequence[Sequence[int]]) -> pd.DataFrame:
+        """Measure what each group costs, and return the rows of all."""
+        questions = [self._loss(KnockoutSet.none(self._num_sites), group, "penalty") for group in groups]
+        penalties = await self._tests.measured(questions, self._settings.penalty_competitions)
+        rows = [
+            (number, site, penalty.value, penalty.low, penalty.high)
+            for number, (group, penalty) in enumerate(zip(groups, penalties, strict=True))
+            for site in group
+        ]
+        columns = zip(*rows, strict=True) if rows else [[] for _ in COLUMNS]
+        return typed_frame(COLUMNS, dict(zip(COLUMNS, columns, strict=True)), sort_by=SORT_KEY)
 
     def _loss(self, background: KnockoutSet, sites: Sequence[int], purpose: str) -> Question:
         return Question(background, self._set(sites), purpose, known=self._known(sites))

@@ -12,24 +12,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
 
 import numpy as np
-import pandas as pd
 from numpy.random import Generator
 from numpy.typing import NDArray
 
 from knockem_dagster.knockout.assays.asking import require_tolerable
-from knockem_dagster.knockout.assays.frames import checked_frame, typed_frame
+from knockem_dagster.knockout.assays.site_weights import SiteWeights
 from knockem_dagster.knockout.competitions import Compete, Competition, Counts, Untestable, score
 from knockem_dagster.knockout.detection import NullDistribution
 from knockem_dagster.knockout.estimators.sparse_regression import SparseFit, fit_effects
 from knockem_dagster.knockout.knockouts import Genome, KnockoutSet
 from knockem_dagster.knockout.score_model import threshold_drift
-
-COLUMNS = {"wave": "int64", "number": "int64", "alpha": "str", "beta": "str", "score": "float64"}
-SORT_KEY = ("wave", "number")
 
 _STEP, _STEP_DECAY = 2.0, 0.8
 _HEAVY = 0.25
@@ -56,37 +50,6 @@ class WeighingSettings:
     tolerated_untested: float = 0.05
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Weighings:
-    """The competitions, one row each (COLUMNS): the sites each side lacks as bitsets, and the score (1/update).
-
-    Wave 0 is the search for the dose. The score is missing where a competition was untestable.
-    """
-
-    table: pd.DataFrame
-    num_sites: int
-
-    @classmethod
-    def from_table(cls, table: pd.DataFrame, num_sites: int) -> Weighings:
-        """Rebuild the result from its stored table. Raises ValueError when columns are missing."""
-        return cls(checked_frame(COLUMNS, table, sort_by=SORT_KEY), num_sites)
-
-    def fit(self, null: NullDistribution) -> SparseFit:
-        """Return the effects that these competitions tell, wave by wave as the assay itself saw them."""
-        fit = None
-        data = _Data(self.num_sites, null)
-        tested = self.table[self.table["score"].notna()]
-        waves = tested["wave"].to_numpy(dtype=np.int64)
-        rows = zip(waves.tolist(), tested["alpha"].tolist(), tested["beta"].tolist(), tested["score"], strict=True)
-        for wave, members in groupby(rows, key=itemgetter(0)):
-            for _, alpha, beta, value in members:
-                sides = (KnockoutSet.from_bitset(side, self.num_sites) for side in (alpha, beta))
-                data.add(wave, _Pair(*sides), value)
-            if wave > 0 or wave == waves[-1]:
-                fit = data.fit(fit)
-        return fit or data.fit(None)
-
-
 @dataclass(frozen=True, slots=True)
 class _Pair:
     alpha: KnockoutSet
@@ -95,7 +58,7 @@ class _Pair:
 
 async def weigh_sites(
     genome: Genome, compete: Compete, rng: Generator, settings: WeighingSettings, *, null: NullDistribution
-) -> Weighings:
+) -> SiteWeights:
     """Weigh all sites of a noisy organism. Raises AssayError when too many competitions are untestable."""
     return await _Weighing(genome, compete, rng, settings, null).weigh()
 
@@ -110,12 +73,12 @@ class _Weighing:
         self._settings = settings
         self._null = null
         self._data = _Data(genome.num_sites, null)
-        self._asked: list[tuple[int, int, _Pair, float]] = []
+        self._num_asked = 0
         self._untestable: list[Untestable] = []
 
-    async def weigh(self) -> Weighings:
+    async def weigh(self) -> SiteWeights:
         dose = await self._find_dose()
-        left = self._settings.most_competitions - len(self._asked)
+        left = self._settings.most_competitions - self._num_asked
         fit: SparseFit | None = None
         for wave in range(1, self._settings.waves + 1):
             size = left // (self._settings.waves + 1 - wave)
@@ -125,7 +88,7 @@ class _Weighing:
             fit = self._data.fit(fit)
             if self._is_enough(fit):
                 break
-        return self._result()
+        return self._weights(fit or self._data.fit(None))
 
     async def _find_dose(self) -> int:
         """Return the dose of both sides at which half of all competitions are detected, on either side."""
@@ -190,21 +153,21 @@ class _Weighing:
         answers = await self._compete(
             [Competition(pair.alpha, pair.beta, purpose, first + number) for number, pair in enumerate(pairs)]
         )
-        value = math.nan
-        for number, (pair, answer) in enumerate(zip(pairs, answers, strict=True), start=first):
-            value = score(answer) if isinstance(answer, Counts) else math.nan
-            self._asked.append((wave, number, pair, value))
-            if isinstance(answer, Untestable):
-                self._untestable.append(answer)
+        self._num_asked += len(pairs)
+        angle = 0.0
+        for pair, answer in zip(pairs, answers, strict=True):
+            if isinstance(answer, Counts):
+                angle = self._null.angle(score(answer))
+                self._data.add(wave, pair, angle)
             else:
-                self._data.add(wave, pair, value)
+                self._untestable.append(answer)
         require_tolerable(
             self._untestable,
-            asked=max(len(self._asked), self._settings.most_competitions // self._settings.waves),
+            asked=max(self._num_asked, self._settings.most_competitions // self._settings.waves),
             tolerated=self._settings.tolerated_untested,
             assay="weighing",
         )
-        return 0.0 if math.isnan(value) else self._null.angle(value)
+        return angle
 
     def _unit(self, fit: SparseFit) -> float:
         return threshold_drift(fit.link.sd, self._null.level)
@@ -212,19 +175,16 @@ class _Weighing:
     def _is_enough(self, fit: SparseFit) -> bool:
         return bool((fit.error <= self._settings.error * self._unit(fit)).mean() > 0.99)
 
-    def _result(self) -> Weighings:
-        table = typed_frame(
-            COLUMNS,
-            {
-                "wave": [wave for wave, *_ in self._asked],
-                "number": [number for _, number, *_ in self._asked],
-                "alpha": [pair.alpha.bitset for *_, pair, _ in self._asked],
-                "beta": [pair.beta.bitset for *_, pair, _ in self._asked],
-                "score": [value for *_, value in self._asked],
-            },
-            sort_by=SORT_KEY,
+    def _weights(self, fit: SparseFit) -> SiteWeights:
+        unit = self._unit(fit)
+        return SiteWeights.of(
+            fit.estimate / unit,
+            fit.error / unit,
+            fit.probability,
+            angle_sd=fit.link.sd,
+            unit_error=(2 * (self._null.n + self._num_asked / 3)) ** -0.5,
+            num_competitions=self._num_asked,
         )
-        return Weighings(table, self._num_sites)
 
 
 class _Data:
@@ -237,13 +197,13 @@ class _Data:
         self._waves: list[int] = []
         self._angles: list[float] = []
 
-    def add(self, wave: int, pair: _Pair, value: float) -> None:
+    def add(self, wave: int, pair: _Pair, angle: float) -> None:
         row = np.zeros(self._num_sites, dtype=np.int8)
         row[pair.beta.sites] += 1
         row[pair.alpha.sites] -= 1
         self._rows.append(row)
         self._waves.append(wave)
-        self._angles.append(self._null.angle(value))
+        self._angles.append(angle)
 
     def fit(self, start: SparseFit | None) -> SparseFit:
         return fit_effects(

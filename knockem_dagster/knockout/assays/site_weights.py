@@ -1,0 +1,105 @@
+"""What weighing tells of every site: its effect with an interval, and whether it may be called additive."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from knockem_dagster.knockout.assays.frames import checked_frame, typed_frame
+
+COLUMNS = {
+    "site": "int64",
+    "effect": "float64",
+    "low": "float64",
+    "high": "float64",
+    "error": "float64",
+    "probability": "float64",
+    "tested": "bool",
+}
+SORT_KEY = ("site",)
+
+_LEVEL = 0.95
+_SURE = 0.99
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SiteWeights:
+    """Every site, one row each (COLUMNS): effect with its 95% interval and standard error, in thresholds.
+
+    `probability` is that of having an effect at all, which rests on what effects of other sites are like. An untested
+    site has neither. `angle_sd` is the noise of a competition as all of them showed it, 0 for an organism without;
+    `unit_error` the relative standard error of one threshold; `num_competitions` what was asked for.
+    """
+
+    table: pd.DataFrame
+    angle_sd: float
+    unit_error: float
+    num_competitions: int
+
+    @classmethod
+    def of(
+        cls,
+        effects: NDArray[np.float64],
+        errors: NDArray[np.float64],
+        probabilities: NDArray[np.float64],
+        *,
+        angle_sd: float,
+        unit_error: float,
+        num_competitions: int,
+    ) -> SiteWeights:
+        """Return the weights of sites with these effects and standard errors (thresholds), shape (num_sites,).
+
+        An infinite standard error means that a site was not tested.
+        """
+        tested = np.isfinite(errors)
+        reach = float(stats.norm.isf((1 - _LEVEL) / 2)) * np.where(tested, errors, np.nan)
+        table = typed_frame(
+            COLUMNS,
+            {
+                "site": range(effects.size),
+                "effect": np.where(tested, effects, np.nan),
+                "low": effects - reach,
+                "high": effects + reach,
+                "error": np.where(tested, errors, np.nan),
+                "probability": np.where(tested, probabilities, np.nan),
+                "tested": tested,
+            },
+            sort_by=SORT_KEY,
+        )
+        return cls(table, angle_sd, unit_error, num_competitions)
+
+    @classmethod
+    def from_table(
+        cls, table: pd.DataFrame, *, angle_sd: float, unit_error: float, num_competitions: int
+    ) -> SiteWeights:
+        """Rebuild the result from its stored table. Raises ValueError when columns are missing."""
+        return cls(checked_frame(COLUMNS, table, sort_by=SORT_KEY), angle_sd, unit_error, num_competitions)
+
+    @property
+    def is_exact(self) -> bool:
+        """Tell whether the effects are known without noise."""
+        return self.angle_sd == 0
+
+    @property
+    def error(self) -> float:
+        """Return the standard error (thresholds) that most tested sites have; 0 without noise, NaN without sites."""
+        tested = self.table.loc[self.table["tested"], "error"]
+        return float(tested.median()) if len(tested) else float("nan")
+
+    def additive(self, error_rate: float) -> dict[int, float]:
+        """Return the effect (thresholds) of each site that is additive, beyond doubt.
+
+        `error_rate` is the number of sites without effect that may be among them, in expectation.
+        """
+        tested = self.table[self.table["tested"]]
+        if self.is_exact:
+            found = tested[tested["effect"] != 0]
+        else:
+            deviates = float(stats.norm.isf(min(0.25, error_rate / 2 / max(1, len(self.table)))))
+            is_clear = tested["effect"].abs() > deviates * tested["error"]
+            found = tested[is_clear & (tested["probability"] > _SURE)]
+        return dict(zip(found["site"].tolist(), found["effect"].tolist(), strict=True))
