@@ -30,9 +30,9 @@ EXACT_UNIT = 0.25
 _GRAIN = 10**12
 _EXACT_INDIVIDUALS = 1_000_000
 _LARGEST_EXACT_EFFECT = 4 * (1 - 1e-5)
-_INDIVIDUALS = 1000
-_UPDATES = 100
-_SELECTION_PER_EFFECT = 0.0176
+INDIVIDUALS = 1000
+UPDATES = 100
+SELECTION_PER_EFFECT = 0.0176
 _FEW_SITES = 16
 
 
@@ -186,7 +186,7 @@ class ReferenceOrganism:
         if self.mode == "exact":
             return exact_counts(cost / _GRAIN)
         survivors = _wright_fisher_once(cost / _GRAIN, np.random.default_rng(self.seed_of(competition)))
-        return Counts(_UPDATES, survivors, _INDIVIDUALS - survivors)
+        return Counts(UPDATES, survivors, INDIVIDUALS - survivors)
 
     def is_detectable(self, knockout: KnockoutSet) -> bool:
         """Tell whether a knockout costs one threshold or more. Ground truth: it is not a competition."""
@@ -238,19 +238,19 @@ def exact_counts(effect: float) -> Counts:
 
 def wright_fisher(effects: NDArray[np.float64], rng: Generator) -> NDArray[np.int64]:
     """Return the background's survivors of 1,000 individuals after 100 updates, shape of `effects` (thresholds)."""
-    disadvantage = np.exp(-_SELECTION_PER_EFFECT * effects)
-    survivors = np.full(effects.shape, _INDIVIDUALS // 2, dtype=np.int64)
-    for _ in range(_UPDATES):
-        rivals = (_INDIVIDUALS - survivors) * disadvantage
-        survivors = rng.binomial(_INDIVIDUALS, survivors / (survivors + rivals))
+    disadvantage = np.exp(-SELECTION_PER_EFFECT * effects)
+    survivors = np.full(effects.shape, INDIVIDUALS // 2, dtype=np.int64)
+    for _ in range(UPDATES):
+        rivals = (INDIVIDUALS - survivors) * disadvantage
+        survivors = rng.binomial(INDIVIDUALS, survivors / (survivors + rivals))
     return survivors
 
 
 def _wright_fisher_once(effect: float, rng: Generator) -> int:
     """Return what `wright_fisher` draws for a single effect, an order of magnitude faster."""
-    disadvantage = math.exp(-_SELECTION_PER_EFFECT * effect)
-    survivors = _INDIVIDUALS // 2
-    for _ in range(_UPDATES):
-        rivals = (_INDIVIDUALS - survivors) * disadvantage
-        survivors = int(rng.binomial(_INDIVIDUALS, survivors / (survivors + rivals)))
+    disadvantage = math.exp(-SELECTION_PER_EFFECT * effect)
+    survivors = INDIVIDUALS // 2
+    for _ in range(UPDATES):
+        rivals = (INDIVIDUALS - survivors) * disadvantage
+        survivors = int(rng.binomial(INDIVIDUALS, survivors / (survivors + rivals)))
     return survivors

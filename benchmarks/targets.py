@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from scipy import stats
 
 Verdict = Literal["reached", "missed", "undecided", ""]
 _STANDARD_ERRORS = 2
@@ -34,6 +35,7 @@ class TargetRow:
     published: float | None = None
     source: str = ""
     needed: int = 2
+    decided: Verdict | None = None
 
     @classmethod
     def of(
@@ -52,9 +54,45 @@ class TargetRow:
         error = float(sample.std(ddof=1)) / math.sqrt(sample.size) if sample.size > 1 else math.nan
         return cls(name, float(sample.mean()), error, sample.size, least, most, published, source, needed)
 
+    @classmethod
+    def rmse(
+        cls,
+        name: str,
+        errors: Sequence[float],
+        *,
+        most: float | None = None,
+        published: float | None = None,
+        source: str = "",
+    ) -> TargetRow:
+        """Return the row of the root of the mean square of these errors; its standard error by the delta method."""
+        squares = np.square(np.asarray(errors, dtype=np.float64))
+        value = math.sqrt(float(squares.mean()))
+        error = (
+            float(squares.std(ddof=1)) / math.sqrt(squares.size) / (2 * value) if squares.size > 1 and value else 0.0
+        )
+        return cls(name, value, error, squares.size, None, most, published, source)
+
+    @classmethod
+    def coverage(
+        cls, name: str, covered: Sequence[bool], *, published: float | None = None, source: str = ""
+    ) -> TargetRow:
+        """Return the row of a share that should be .95: its binomial interval reaches that, and excludes .90."""
+        share = TargetRow.of(name, covered, least=0.9, published=published, source=source)
+        interval = stats.binomtest(int(np.sum(covered)), len(covered)).proportion_ci()
+        verdict = (
+            "reached"
+            if interval.low > 0.9 and interval.high >= 0.95
+            else "missed"
+            if interval.high < 0.95
+            else "undecided"
+        )
+        return replace(share, decided=verdict)
+
     @property
     def verdict(self) -> Verdict:
         """Tell whether the target is reached: undecided within two standard errors, or with too small an n."""
+        if self.decided is not None:
+            return self.decided
         limits = [limit for limit in (self.least, self.most) if limit is not None]
         if not limits:
             return ""
@@ -74,33 +112,52 @@ class TargetRow:
         return "" if self.least is None else f">= {self.least:,g}"
 
 
+def row_to_fields(row: TargetRow) -> dict[str, Any]:
+    """Return the row's fields and verdict for a JSON object; what is missing is null."""
+    fields = {**asdict(row), "verdict": row.verdict}
+    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in fields.items()}
+
+
+def row_from_fields(fields: dict[str, Any]) -> TargetRow:
+    """Return the row of such an object. Raises KeyError or TypeError when it is none."""
+    given = {name: value for name, value in fields.items() if name != "verdict"}
+    missing = {name: math.nan for name in ("value", "standard_error") if fields[name] is None}
+    return TargetRow(**{**given, **missing})
+
+
 def as_json(rows: Sequence[TargetRow]) -> str:
-    """Return the rows as a JSON list of their fields and verdict; what is missing is null."""
-    fields = [{**asdict(row), "verdict": row.verdict} for row in rows]
-    clean = [
-        {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in each.items()}
-        for each in fields
-    ]
-    return json.dumps(clean, indent=2)
+    """Return the rows as a JSON list of their fields and verdict."""
+    return json.dumps([row_to_fields(row) for row in rows], indent=2)
+
+
+HEADINGS = ("quantity", "target", "measured", "standard error", "n", "published", "verdict", "published figure")
+NUMERIC = ("target", "measured", "standard error", "n", "published")
+"""The headings of numbers, which stand to the right."""
+
+
+def cells(row: TargetRow) -> tuple[str, ...]:
+    """Return the row in words, one for each of HEADINGS."""
+    return (
+        row.name,
+        row.target,
+        _number(row.value),
+        "" if math.isnan(row.standard_error) else f"{row.standard_error:,.2g}",
+        f"{row.n:,}",
+        "" if row.published is None else f"{row.published:,.5g}",
+        row.verdict,
+        row.source,
+    )
 
 
 def print_table(rows: Sequence[TargetRow], *, title: str, console: Console | None = None) -> None:
     """Print the rows as a table for people."""
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("quantity")
-    for name in ("target", "measured", "standard error", "n", "published"):
-        table.add_column(name, justify="right")
-    table.add_column("verdict")
-    table.add_column("published figure")
+    for heading in HEADINGS:
+        table.add_column(heading, justify="right" if heading in NUMERIC else "left")
     for row in rows:
-        table.add_row(
-            row.name,
-            row.target,
-            f"{row.value:,.4g}" if abs(row.value) < 1000 else f"{row.value:,.0f}",
-            "" if math.isnan(row.standard_error) else f"{row.standard_error:,.2g}",
-            f"{row.n:,}",
-            "" if row.published is None else f"{row.published:,.5g}",
-            row.verdict,
-            row.source,
-        )
+        table.add_row(*cells(row))
     (console or Console()).print(table)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"

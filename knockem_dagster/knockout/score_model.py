@@ -79,9 +79,9 @@ class ScoreModel:
         mean = 0.0 if null.symmetry_p >= _ASYMMETRIC else null.angle_mean
         return cls(null, mean, null.angle_sd, threshold_drift(null.angle_sd, null.level))
 
-    def recalibrated(self, angle_sd: float) -> ScoreModel:
-        """Return the model with a better known spread, and the unit that follows from it."""
-        return replace(self, angle_sd=angle_sd, rate=threshold_drift(angle_sd, self.null.level))
+    def recalibrated(self, *, angle_sd: float, rate: float) -> ScoreModel:
+        """Return the model with what weighing told of its noise and its unit."""
+        return replace(self, angle_sd=angle_sd, rate=rate)
 
     @property
     def is_exact(self) -> bool:

@@ -20,19 +20,24 @@ LEAST_FILL, MOST_FILL = 1.02, 1.7
 """What a filler may cost (thresholds): enough to be seen, and no more, since the rest of the scale is for questions."""
 _END_OF_SCALE = 0.99
 _GRAINS = 2
+_SMALLEST_LOSS = 0.005
+"""Less is not told from the rounding of several known effects (thresholds)."""
 _MOST_ASKS = 3
 
 
 def choose_filler(effects: Mapping[int, float], *, avoid: KnockoutSet) -> KnockoutSet | None:
-    """Return the fewest of these sites that make a filler, none of them to `avoid`; None if there are too few."""
+    """Return a few sites of these effects that make a filler, none of them to `avoid`; None if there are too few."""
+    rising = sorted((effect, site) for site, effect in effects.items() if effect > 0 and site not in avoid)
     chosen: list[int] = []
     cost = 0.0
-    for site, effect in sorted(effects.items(), key=lambda each: (-each[1], each[0])):
-        if site not in avoid and effect > 0 and cost + effect <= MOST_FILL:
+    while rising:
+        last = next((site for effect, site in rising if LEAST_FILL <= cost + effect <= MOST_FILL), None)
+        if last is not None:
+            return KnockoutSet.of([*chosen, last], avoid.num_sites)
+        effect, site = rising.pop()
+        if cost + effect < LEAST_FILL:
             chosen.append(site)
             cost += effect
-        if cost >= LEAST_FILL:
-            return KnockoutSet.of(chosen, avoid.num_sites)
     return None
 
 
@@ -50,10 +55,10 @@ class Cost:
 
 
 class ExactBalance:
-    """Asks for costs, each once: with `filler`, or, where a question holds some of its sites, one of other `effects`.
+    """Asks for costs, each once: with `filler`, or, where a question holds some of its sites, one of other sites.
 
-    `effects` (thresholds) are those of sites known to be additive. A knockout for which no filler is left is
-    untestable.
+    `effects` (thresholds) are those of sites known to be additive, of which fillers are made. A knockout for which no
+    filler is left is untestable.
     """
 
     def __init__(
@@ -68,62 +73,82 @@ class ExactBalance:
         self._filler = filler
         self._costs: dict[tuple[KnockoutSet, KnockoutSet], Cost | Untestable] = {}
 
+    def filling(self, apart: KnockoutSet | None = None) -> frozenset[int]:
+        """Return the sites of the usual filler (none before the first question), or of the one apart from these."""
+        filler = self._filler if apart is None else self.filler_of(apart, apart=apart)
+        return frozenset() if filler is None else frozenset(filler.sites.tolist())
+
+    def filler_of(self, knockout: KnockoutSet, *, apart: KnockoutSet | None = None) -> KnockoutSet | None:
+        """Return the filler that goes with a knockout: where possible always the same, unless it must stand `apart`.
+
+        Then it has no site of the usual filler, with which the knockout may have something in common, nor of these.
+        """
+        nothing = KnockoutSet.none(knockout.num_sites)
+        if self._filler is None:
+            self._filler = choose_filler(self._effects, avoid=nothing) or nothing
+        usual = self._filler
+        if usual.is_wild_type:
+            return None
+        if apart is not None:
+            return choose_filler(self._effects, avoid=knockout | usual | apart)
+        return choose_filler(self._effects, avoid=knockout) if usual.mask & knockout.mask else usual
+
     async def evidence(self, questions: Sequence[Question], *, effect: float) -> list[float | Untestable]:
         """Tell for each question whether anything is lost beyond what is known: infinitely for or against.
 
-        `effect` is what noisy organisms are asked about; here every effect counts.
+        `effect` is what noisy organisms are asked about; here whatever can be seen counts.
         """
         del effect
-        sides = [side for question in questions for side in (question.fitter, question.weaker)]
-        costs = await self.costs(sides, questions[0].purpose if questions else "")
         return [
-            _evidence(fitter, weaker, question.known)
-            for question, fitter, weaker in zip(questions, costs[::2], costs[1::2], strict=True)
+            lost if isinstance(lost, Untestable) else math.inf if lost.value > _SMALLEST_LOSS else -math.inf
+            for lost in await self._losses(questions)
         ]
 
     async def measured(self, questions: Sequence[Question], competitions: int) -> list[Effect]:
         """Measure what each question's group costs beyond what is known; one competition of each side is enough."""
         del competitions
-        sides = [side for question in questions for side in (question.fitter, question.weaker)]
-        costs = await self.costs(sides, questions[0].purpose if questions else "")
         return [
-            Effect.unknown()
-            if isinstance(fitter, Untestable) or isinstance(weaker, Untestable)
-            else Effect(weaker.value - fitter.value, math.nan, math.nan, 1).minus(question.known)
-            for question, fitter, weaker in zip(questions, costs[::2], costs[1::2], strict=True)
+            Effect.unknown() if isinstance(lost, Untestable) else Effect(lost.value, math.nan, math.nan, 1)
+            for lost in await self._losses(questions)
         ]
 
-    async def costs(
-        self, knockouts: Sequence[KnockoutSet], purpose: str, *, avoid: KnockoutSet | None = None
+    async def costs(self, knockouts: Sequence[KnockoutSet], purpose: str) -> list[Cost | Untestable]:
+        """Return what these knockouts cost, asking together for those not asked before."""
+        return await self._costs_with([(self.filler_of(knockout), knockout) for knockout in knockouts], purpose)
+
+    async def _costs_with(
+        self, pairs: Sequence[tuple[KnockoutSet | None, KnockoutSet]], purpose: str
     ) -> list[Cost | Untestable]:
-        """Return what these knockouts cost, asking together for those not asked before; no filler holds `avoid`."""
-        asked = [(self._filler_for(knockout, avoid), knockout) for knockout in knockouts]
-        new = list(
-            dict.fromkeys(
-                (filler, knockout)
-                for filler, whole in asked
-                for knockout in (KnockoutSet.none(whole.num_sites), whole)
-                if filler is not None and not whole.is_wild_type and (filler, knockout) not in self._costs
-            )
+        """Return what knockouts cost beside their fillers."""
+        new = dict.fromkeys(
+            (filler, knockout)
+            for filler, whole in pairs
+            for knockout in (KnockoutSet.none(whole.num_sites), whole)
+            if filler is not None and not whole.is_wild_type and (filler, knockout) not in self._costs
         )
-        await self._ask(new, purpose)
-        return [self._cost(filler, knockout) for filler, knockout in asked]
+        await self._ask(list(new), purpose)
+        return [self._cost(filler, knockout) for filler, knockout in pairs]
+
+    async def _losses(self, questions: Sequence[Question]) -> list[Cost | Untestable]:
+        """Return what each question's group costs beyond what is known."""
+        sides = [
+            (self.filler_of(side, apart=question.apart), side)
+            for question in questions
+            for side in (question.fitter, question.weaker)
+        ]
+        costs = await self._costs_with(sides, questions[0].purpose if questions else "")
+        return [
+            _loss(fitter, weaker, question.known)
+            for question, fitter, weaker in zip(questions, costs[::2], costs[1::2], strict=True)
+        ]
 
     def _cost(self, filler: KnockoutSet | None, knockout: KnockoutSet) -> Cost | Untestable:
         if knockout.is_wild_type:
             return Cost(0.0, 0.0)
         if filler is None:
             return Untestable("no known sites are left that could fill the scale up to one threshold")
-        alone, together = self._costs[filler, KnockoutSet.none(knockout.num_sites)], self._costs[filler, knockout]
-        if isinstance(alone, Untestable) or isinstance(together, Untestable):
-            return together if isinstance(together, Untestable) else alone
-        return Cost(together.value - alone.value, together.grain + alone.grain)
-
-    def _filler_for(self, knockout: KnockoutSet, avoid: KnockoutSet | None) -> KnockoutSet | None:
-        shunned = knockout if avoid is None else knockout | avoid
-        if self._filler is not None and not self._filler.mask & shunned.mask:
-            return self._filler
-        return choose_filler(self._effects, avoid=shunned)
+        empty, whole = self._costs[filler, KnockoutSet.none(knockout.num_sites)], self._costs[filler, knockout]
+        return _loss(empty, whole, 0.0)
 
     async def _ask(self, wanted: Sequence[tuple[KnockoutSet, KnockoutSet]], purpose: str) -> None:
         def draw(slot: int, attempt: int) -> Competition:
@@ -146,10 +171,10 @@ class ExactBalance:
 
 
 def light_groups(effects: Mapping[int, float], largest_sum: float) -> Iterator[list[int]]:
-    """Yield groups of these sites that cost at most so much together; a site that costs more is in none."""
+    """Yield groups of these sites, in order, that cost at most so much together; one that costs more is in none."""
     group: list[int] = []
     total = 0.0
-    for site, effect in sorted(effects.items()):
+    for site, effect in effects.items():
         if abs(effect) > largest_sum:
             continue
         if group and total + abs(effect) > largest_sum:
@@ -161,12 +186,12 @@ def light_groups(effects: Mapping[int, float], largest_sum: float) -> Iterator[l
         yield group
 
 
-def _evidence(fitter: Cost | Untestable, weaker: Cost | Untestable, known: float) -> float | Untestable:
+def _loss(fitter: Cost | Untestable, weaker: Cost | Untestable, known: float) -> Cost | Untestable:
+    """Return what is lost from one to the other; where the scale ended before, nothing more can be seen."""
     if isinstance(fitter, Untestable):
         return fitter
     if isinstance(weaker, Untestable):
         return weaker
     if math.isinf(fitter.value):
-        return -math.inf  # the scale ended before: nothing more can be seen
-    lost = weaker.value - fitter.value - known
-    return math.inf if lost > fitter.grain + weaker.grain else -math.inf
+        return Cost(0.0, fitter.grain)
+    return Cost(weaker.value - fitter.value - known, fitter.grain + weaker.grain)

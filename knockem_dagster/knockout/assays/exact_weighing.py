@@ -148,6 +148,7 @@ class _Weighing:
             errors,
             (effects != 0).astype(np.float64),
             angle_sd=0.0,
+            drift=math.nan,
             unit_error=0.0,
             num_competitions=self._num_competitions,
         )

@@ -27,7 +27,8 @@ class Question:
     """Does knocking out `group` matter where `background` is knocked out already? `purpose` is recorded with it.
 
     One that `restores` asks whether giving the group back to the background helps. Of the difference, `known`
-    (thresholds) is explained already: what matters is what is lost beyond it.
+    (thresholds) is explained already: what matters is what is lost beyond it. Where `apart` is given, neither
+    those sites nor what fills the scale of other questions may fill the scale of this one.
     """
 
     background: KnockoutSet
@@ -35,6 +36,7 @@ class Question:
     purpose: str
     restores: bool = False
     known: float = 0.0
+    apart: KnockoutSet | None = None
 
     @property
     def fitter(self) -> KnockoutSet:
@@ -53,6 +55,13 @@ class Tests(Protocol):
     @property
     def model(self) -> ScoreModel:
         """Return how scores speak for effects."""
+        ...
+
+    def filling(self, apart: KnockoutSet | None = None) -> frozenset[int]:
+        """Return the sites that are knocked out with most questions, or with those that must stand apart.
+
+        They make visible what is small; where there is noise there are none.
+        """
         ...
 
     async def evidence(self, questions: Sequence[Question], *, effect: float) -> list[float | Untestable]:
@@ -78,6 +87,11 @@ class GroupTests:
         self._last_untestable = Untestable("no reason given")
         self._compete = compete
         self._next_replicate: defaultdict[Question, int] = defaultdict(int)
+
+    def filling(self, apart: KnockoutSet | None = None) -> frozenset[int]:
+        """Return no sites: questions are asked as they are."""
+        del apart
+        return frozenset()
 
     async def scores(self, questions: Sequence[Question]) -> list[float | Untestable]:
         """Ask every question once, together; scores (1/update) in the order asked."""

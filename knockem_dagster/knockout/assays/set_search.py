@@ -11,8 +11,9 @@ Every set that is claimed is lost as a whole and by no member less, with everyth
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -41,7 +42,9 @@ _MOST_SETS_OF_A_SITE = 8
 class SetSearchSettings:
     """`search` decides; at most `passes` backgrounds are made, until one shows nothing new.
 
-    What a set costs is measured by `penalty_competitions`, or one without noise.
+    What a set costs is measured by `penalty_competitions`, or one without noise. There, additive sites are unmasked a
+    few together, while they cost at most `largest_batch` (thresholds), in `rounds` of other company each: two of a set
+    that are together by chance show it.
     """
 
     passes: int = 4
@@ -49,8 +52,8 @@ class SetSearchSettings:
         default_factory=lambda: SearchSettings(resolution=0.5, tail_certainty=0.995, overlooked=0.005)
     )
     penalty_competitions: int = 20
-    largest_batch: float = 1.8
-    """Additive sites are unmasked together while they cost no more (thresholds), where nothing is lost to noise."""
+    rounds: int = 15
+    largest_batch: float = 2.6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,12 +116,11 @@ class _SetSearch:
             state = await self._background(f"background {number}")
             backgrounds.append(state.deleted)
             for site in state.kept:
-                await self._explain(state.deleted, site, f"rescue {number}")
+                await self._explain(state.deleted, frozenset([site]), f"rescue {number}")
             if len(self._sets) + len(self._lone) == known:
                 break
         for number, background in enumerate(dict.fromkeys([backgrounds[0], backgrounds[-1]]), start=1):
-            for site in await self._masked(background, f"unmask {number}"):
-                await self._explain(background, site, f"rescue masked {number}")
+            await self._unmask(background, f"unmask {number}")
         groups = sorted([sorted(each) for each in [*self._sets, *({site} for site in self._lone)]])
         return FoundSets(await self._table(groups), len(backgrounds), backgrounds[-1].dose)
 
@@ -140,29 +142,37 @@ class _SetSearch:
             state = await search.advance(state)
         return state
 
-    async def _explain(self, background: KnockoutSet, site: int, purpose: str) -> None:
-        """Find the sets that a site completes on this background."""
+    async def _explain(self, background: KnockoutSet, sites: frozenset[int], purpose: str) -> None:
+        """Find the sets that these sites complete on this background, on which they cost more than is known of."""
         for _ in range(_MOST_SETS_OF_A_SITE):
-            whole = [each for each in self._sets if site in each and self._set(each - {site}).issubset(background)]
-            for each in whole:
-                background = background - self._set([min(each - {site})])
-            if (
-                whole
-                and await self._search.confirm(self._loss(background, [site], f"{purpose}/more")) is not Verdict.EFFECT
-            ):
+            free = self._free_of_known_sets(background, sites)
+            if free != background and not await self._matters(free, sites, f"{purpose}/more"):
                 return
-            mates = await self._mates(background.with_site(site), site, purpose)
-            new = [each for each in await self._minimal(frozenset([site, *mates]), purpose) if each not in self._sets]
+            mates = await self._mates(free | self._set(sites), sites, purpose)
+            new = await self._new_sets(sites.union(mates), purpose)
             if not new:
-                if site not in self._effects and not whole and await self._matters(background, site, purpose):
-                    self._lone.append(site)
+                is_known = free != background or not sites.isdisjoint(self._effects)
+                if not is_known and await self._matters(free, sites, f"{purpose}/again"):
+                    self._lone.extend(sites)
                 return
             self._sets.extend(new)
 
-    async def _mates(self, lost: KnockoutSet, site: int, purpose: str) -> list[int]:
-        """Return the sites that, given back alone, restore something of what is lost with this site."""
+    def _free_of_known_sets(self, background: KnockoutSet, sites: frozenset[int]) -> KnockoutSet:
+        """Give one mate back of each known set that these sites complete."""
+        for each in self._sets:
+            mates = each - sites
+            if mates and mates != each and self._set(mates).issubset(background):
+                background = background - self._set([min(mates)])
+        return background
+
+    async def _matters(self, background: KnockoutSet, sites: frozenset[int], purpose: str) -> bool:
+        """Tell, by competitions of its own, whether sites cost more on this background than is known of."""
+        return await self._search.confirm(self._loss(background, sorted(sites), purpose)) is Verdict.EFFECT
+
+    async def _mates(self, lost: KnockoutSet, sites: frozenset[int], purpose: str) -> list[int]:
+        """Return the sites that, given back alone, restore something of what is lost with these."""
         mates: list[int] = []
-        rest = np.array([each for each in self._rng.permutation(lost.sites).tolist() if each != site], dtype=np.int64)
+        rest = self._rng.permutation((lost - self._set(sites)).sites)
 
         def gain(sites: NDArray[np.int64]) -> Question:
             return Question(lost, self._set(sites), purpose, restores=True, known=self._known(sites))
@@ -183,42 +193,79 @@ class _SetSearch:
             rest = rest[found.position + 1 :]
         return mates
 
-    async def _minimal(self, sites: frozenset[int], purpose: str) -> list[frozenset[int]]:
+    async def _new_sets(self, sites: frozenset[int], purpose: str) -> list[frozenset[int]]:
+        """Return the sets not known yet among these sites, and those that fill the scale where they have a part."""
+        if len(sites) < 2:
+            return []
+        found = await self._minimal(sites, purpose)
+        if not found and (filling := self._tests.filling()):
+            found = await self._minimal(sites | filling, purpose)
+        if filling := self._tests.filling(self._set(sites)):
+            sure: list[frozenset[int]] = []
+            for each in found:
+                if await self._is_lost(each, purpose, sites | filling):
+                    sure.append(each)
+                else:
+                    sure += await self._minimal(each | filling, purpose)
+            found = sure
+        return [each for each in dict.fromkeys(found) if each not in self._sets]
+
+    async def _minimal(
+        self, sites: frozenset[int], purpose: str, apart: frozenset[int] | None = None
+    ) -> list[frozenset[int]]:
         """Return the smallest sets among these sites that cost something as a whole, with everything else intact."""
-        if len(sites) < 2 or not await self._is_lost(sites, purpose):
+        apart = apart or sites
+        if len(sites) < 2 or not await self._is_lost(sites, purpose, apart):
             return []
         found: list[frozenset[int]] = []
         ordered = sorted(sites)
-        without = await side_by_side([self._is_lost(sites - {site}, purpose) for site in ordered])
+        without = await side_by_side([self._is_lost(sites - {site}, purpose, apart) for site in ordered])
         for site, is_lost in zip(ordered, without, strict=True):
-            if is_lost:
-                found += [each for each in await self._minimal(sites - {site}, purpose) if each not in found]
+            if is_lost and not any(site not in each for each in found):
+                found += [each for each in await self._minimal(sites - {site}, purpose, apart) if each not in found]
         return found or [sites]
 
-    async def _is_lost(self, sites: frozenset[int], purpose: str) -> bool:
-        question = self._loss(KnockoutSet.none(self._num_sites), sorted(sites), f"{purpose}/alone")
-        return await self._search.confirm(question) is Verdict.EFFECT
+    async def _is_lost(self, sites: frozenset[int], purpose: str, apart: frozenset[int]) -> bool:
+        nothing = KnockoutSet.none(self._num_sites)
+        question = self._loss(nothing, sorted(sites), f"{purpose}/alone")
+        return await self._search.confirm(replace(question, apart=self._set(apart))) is Verdict.EFFECT
 
-    async def _matters(self, background: KnockoutSet, site: int, purpose: str) -> bool:
-        """Look again, with competitions of its own, at a site for which no mates were found."""
-        return await self._search.confirm(self._loss(background, [site], f"{purpose}/again")) is Verdict.EFFECT
-
-    async def _masked(self, background: KnockoutSet, purpose: str) -> list[int]:
-        """Return the additive sites that cost more on this background than alone."""
-        if self._tests.model.is_exact:
-            batches = list(light_groups(self._effects, self._settings.largest_batch))
+    async def _unmask(self, background: KnockoutSet, purpose: str) -> None:
+        """Find the sets that additive sites complete on this background: a few together where nothing is noisy."""
+        if not self._tests.model.is_exact:
+            for site in await self._masked(background, sorted(self._effects), purpose):
+                await self._explain(background, frozenset([site]), f"{purpose}/rescue")
+            return
+        for number in range(self._settings.rounds):
+            order = self._rng.permutation(sorted(self._effects)).tolist()
+            batches = list(light_groups({site: self._effects[site] for site in order}, self._settings.largest_batch))
+            free = self._free_of_known_sets(background, frozenset(self._effects))
             answers = await self._tests.evidence(
-                [self._loss(background, batch, purpose) for batch in batches], effect=self._settings.search.resolution
+                [self._loss(free, batch, f"{purpose}/{number}") for batch in batches],
+                effect=self._settings.search.resolution,
             )
-            suspects = [
-                site for batch, answer in zip(batches, answers, strict=True) if answer != -np.inf for site in batch
-            ]
-        else:
-            suspects = sorted(self._effects)
-        verdicts = await side_by_side(
-            [self._search.confirm(self._loss(background, [site], f"{purpose}/site")) for site in suspects]
-        )
-        return [site for site, verdict in zip(suspects, verdicts, strict=True) if verdict is Verdict.EFFECT]
+            for batch, answer in zip(batches, answers, strict=True):
+                if answer == math.inf:
+                    await self._explain_batch(background, batch, purpose)
+
+    async def _explain_batch(self, background: KnockoutSet, batch: Sequence[int], purpose: str) -> None:
+        """Find the sets of which one or several of these additive sites are members."""
+        for site in await self._masked(background, batch, purpose):
+            await self._explain(background, frozenset([site]), f"{purpose}/rescue")
+        free = self._free_of_known_sets(background, frozenset(batch))
+        whole = frozenset(batch)
+        if not await self._matters(free, whole, purpose):
+            return
+        without = await side_by_side([self._matters(free, whole - {site}, purpose) for site in batch])
+        members = frozenset(site for site, matters in zip(batch, without, strict=True) if not matters)
+        if members:
+            await self._explain(free, members, f"{purpose}/rescue")
+
+    async def _masked(self, background: KnockoutSet, sites: Sequence[int], purpose: str) -> list[int]:
+        """Return the sites that cost more on this background, free of known sets, than alone."""
+        free = self._free_of_known_sets(background, frozenset(self._effects))
+        matters = await side_by_side([self._matters(free, frozenset([site]), f"{purpose}/site") for site in sites])
+        return [site for site, does in zip(sites, matters, strict=True) if does]
 
     async def _table(self, groups: Sequence[Sequence[int]]) -> pd.DataFrame:
         """Measure what each group costs, and return the rows of all."""

@@ -32,11 +32,13 @@ class SiteWeights:
 
     `probability` is that of having an effect at all, which rests on what effects of other sites are like. An untested
     site has neither. `angle_sd` is the noise of a competition as all of them showed it, 0 for an organism without;
-    `unit_error` the relative standard error of one threshold; `num_competitions` what was asked for.
+    `drift` what one threshold is on the scale of drifts, and `unit_error` its relative standard error;
+    `num_competitions` what was asked for.
     """
 
     table: pd.DataFrame
     angle_sd: float
+    drift: float
     unit_error: float
     num_competitions: int
 
@@ -48,6 +50,7 @@ class SiteWeights:
         probabilities: NDArray[np.float64],
         *,
         angle_sd: float,
+        drift: float,
         unit_error: float,
         num_competitions: int,
     ) -> SiteWeights:
@@ -70,14 +73,14 @@ class SiteWeights:
             },
             sort_by=SORT_KEY,
         )
-        return cls(table, angle_sd, unit_error, num_competitions)
+        return cls(table, angle_sd, drift, unit_error, num_competitions)
 
     @classmethod
     def from_table(
-        cls, table: pd.DataFrame, *, angle_sd: float, unit_error: float, num_competitions: int
+        cls, table: pd.DataFrame, *, angle_sd: float, drift: float, unit_error: float, num_competitions: int
     ) -> SiteWeights:
         """Rebuild the result from its stored table. Raises ValueError when columns are missing."""
-        return cls(checked_frame(COLUMNS, table, sort_by=SORT_KEY), angle_sd, unit_error, num_competitions)
+        return cls(checked_frame(COLUMNS, table, sort_by=SORT_KEY), angle_sd, drift, unit_error, num_competitions)
 
     @property
     def is_exact(self) -> bool:

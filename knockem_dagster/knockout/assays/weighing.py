@@ -23,7 +23,6 @@ from knockem_dagster.knockout.competitions import Compete, Competition, Counts, 
 from knockem_dagster.knockout.detection import NullDistribution
 from knockem_dagster.knockout.estimators.sparse_regression import SparseFit, fit_effects
 from knockem_dagster.knockout.knockouts import Genome, KnockoutSet
-from knockem_dagster.knockout.score_model import threshold_drift
 
 _STEP, _STEP_DECAY = 2.0, 0.8
 _HEAVY = 0.25
@@ -170,7 +169,7 @@ class _Weighing:
         return angle
 
     def _unit(self, fit: SparseFit) -> float:
-        return threshold_drift(fit.link.sd, self._null.level)
+        return fit.link.threshold(self._null.level)
 
     def _is_enough(self, fit: SparseFit) -> bool:
         return bool((fit.error <= self._settings.error * self._unit(fit)).mean() > 0.99)
@@ -182,6 +181,7 @@ class _Weighing:
             fit.error / unit,
             fit.probability,
             angle_sd=fit.link.sd,
+            drift=unit,
             unit_error=(2 * (self._null.n + self._num_asked / 3)) ** -0.5,
             num_competitions=self._num_asked,
         )

@@ -91,22 +91,24 @@ class EffectMixture:
         rng: Generator,
         *,
         above: Sequence[float],
+        among: NDArray[np.bool_],
         unit_error: float = 0.0,
         sweeps: int = 1000,
     ) -> NDArray[np.int64]:
-        """Return posterior samples of how many sites have an effect above each limit, shape (sweeps, limits).
+        """Return posterior samples of how many sites have any effect, and one above each limit.
 
-        An effect above 0 is any harmful one. `unit_error` is the relative standard error of the unit. Gibbs sampling:
-        components of sites, then weights, then effects; a fifth as many sweeps again come first and are forgotten.
+        The shape is (sweeps, 1 + limits); only sites `among` those of the mask, shape (n,), are counted, while all
+        tell what effects are like. `unit_error` is the relative standard error of the unit. Gibbs sampling: components
+        of sites, then weights, then effects; a fifth as many sweeps again come first and are forgotten.
         """
         weights = self.weights
         low, high = np.concatenate([[0.0], self.lows]), np.concatenate([[0.0], self.highs])
-        samples = np.zeros((sweeps, len(above)), dtype=np.int64)
+        samples = np.zeros((sweeps, 1 + len(above)), dtype=np.int64)
         for sweep in range(-(sweeps // 5), sweeps):
             shares = EffectMixture(self.lows, self.highs, weights).responsibilities(estimates, errors)
             chosen = (shares.cumsum(axis=1) < rng.random(estimates.size)[:, None]).sum(axis=1).clip(max=low.size - 1)
             weights = rng.dirichlet(np.bincount(chosen, minlength=low.size) + _PRIOR_SITES / low.size)
-            slab = chosen > 0
+            slab = (chosen > 0) & among
             estimate, error, component = estimates[slab], errors[slab], chosen[slab]
             start = special.ndtr((low[component] - estimate) / error)
             end = special.ndtr((high[component] - estimate) / error)
@@ -114,7 +116,7 @@ class EffectMixture:
             effect = np.clip(estimate + error * special.ndtri(quantile), low[component], high[component])
             if sweep >= 0:
                 unit = max(0.0, 1 + unit_error * rng.standard_normal())
-                samples[sweep] = [(effect > limit * unit).sum() for limit in above]
+                samples[sweep] = [effect.size, *[(effect > limit * unit).sum() for limit in above]]
         return samples
 
 

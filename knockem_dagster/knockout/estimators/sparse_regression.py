@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import optimize, stats
 
 from knockem_dagster.knockout.estimators.effect_mixture import EffectMixture
 
@@ -50,6 +51,22 @@ class DriftLink:
     def variance(self, drift: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the variance of the angle at each drift."""
         return self.sd**2 * (1 - self.narrowing * np.tanh(drift) ** 2)
+
+    def threshold(self, level: float) -> float:
+        """Return the drift of one detection threshold: its mean score is what the null exceeds at this `level`.
+
+        Where the scale ends before, it is the drift whose mean angle is the threshold's.
+        """
+        angle = min(float(stats.norm.isf(level)) * self.sd, _LARGEST_ANGLE)
+
+        def excess(drift: float) -> float:
+            at = np.array([drift])
+            mean = np.sin(np.minimum(self.mean(at), math.pi / 2)) * np.exp(-self.variance(at) / 2)
+            return float(mean[0]) - math.sin(angle)
+
+        if excess(_LARGEST_DRIFT) <= 0:
+            return math.atanh(math.sin(angle))
+        return float(optimize.brentq(excess, 0.0, _LARGEST_DRIFT))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

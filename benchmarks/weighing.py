@@ -1,0 +1,268 @@
+"""Rows of `bench statistics` on weighing sites and enumerating sets: counts, intervals, recall, whole reports.
+
+Truth is in the simulator's unit of effect, which is a detection threshold by construction (to .3%: see
+`wright_fisher_exactly.effect_of_one_threshold`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.random import Generator
+
+from benchmarks.parallel import for_each
+from benchmarks.reference_organism import ReferenceGenome, ReferenceOrganism
+from benchmarks.targets import TargetRow
+from knockem_dagster.knockout.assays.exact_balance import ExactBalance
+from knockem_dagster.knockout.assays.exact_weighing import ExactWeighingSettings, weigh_exactly
+from knockem_dagster.knockout.assays.group_tests import GroupTests
+from knockem_dagster.knockout.assays.published.null_distribution import NullSettings, measure_null_distribution
+from knockem_dagster.knockout.assays.set_search import FoundSets, SetSearchSettings, enumerate_sets
+from knockem_dagster.knockout.assays.site_weights import SiteWeights
+from knockem_dagster.knockout.assays.weighing import WeighingSettings, weigh_sites
+from knockem_dagster.knockout.detection import NullDistribution
+from knockem_dagster.knockout.score_model import ScoreModel
+from knockem_dagster.knockout.weighed_counts import SMALL_WIDTHS, Count, count_additive, count_functional
+
+_PAGE = "reported"
+_LIMIT = 0.1
+_LARGE = 0.4
+_ERROR_RATE = 0.02
+_REPORT_COMPETITIONS = 3000
+
+Effects = Callable[[Generator, int], np.ndarray]
+
+
+def uniform(rng: Generator, count: int) -> np.ndarray:
+    """Draw effects U(0, .7), as the paper."""
+    return rng.uniform(0, 0.7, count)
+
+
+def constant(rng: Generator, count: int) -> np.ndarray:
+    """Return equal effects."""
+    del rng
+    return np.full(count, 0.35)
+
+
+def exponential(rng: Generator, count: int) -> np.ndarray:
+    """Draw exponential effects of mean .35."""
+    return rng.exponential(0.35, count)
+
+
+def beta(rng: Generator, count: int) -> np.ndarray:
+    """Draw effects up to 1.4, most of them small."""
+    return 1.4 * rng.beta(0.5, 1.5, count)
+
+
+def mixed(rng: Generator, count: int) -> np.ndarray:
+    """Draw half of the effects U(0, .2), half U(.4, 1.2)."""
+    return np.where(rng.random(count) < 0.5, rng.uniform(0, 0.2, count), rng.uniform(0.4, 1.2, count))
+
+
+FAMILIES: dict[str, Effects] = {each.__name__: each for each in (uniform, constant, exponential, beta, mixed)}
+
+
+def additive_genome(rng: Generator, family: str) -> ReferenceGenome:
+    """Draw 1,000 sites, 50 of them with effects of this family."""
+    sites = rng.choice(1000, 50, replace=False)
+    return ReferenceGenome(1000, dict(zip(sites.tolist(), FAMILIES[family](rng, 50).tolist(), strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A count beside the truth."""
+
+    error: float
+    width: float
+    covered: bool
+
+    @classmethod
+    def of(cls, count: Count, truth: int) -> Counted:
+        """Compare a count with the truth."""
+        return cls(count.value - truth, count.high - count.low, count.low <= truth <= count.high)
+
+
+@dataclass(frozen=True, slots=True)
+class _Additive:
+    competitions: int
+    total: Counted
+    total_small: Counted
+    above: Counted
+
+
+def measure_additive(rng: Generator, count: int) -> list[TargetRow]:
+    """Measure the paper's additive setting with noise, and the other families of effects."""
+    rows: list[TargetRow] = []
+    for family, child in zip(FAMILIES, rng.spawn(len(FAMILIES)), strict=True):
+        outcomes = for_each(child, count, partial(_additive_outcome, family=family))
+        above = [each.above for each in outcomes]
+        if family == "uniform":
+            totals = [each.total for each in outcomes]
+            rows += [
+                TargetRow.rmse(
+                    "additive sites, 1,000 sites: RMSE",
+                    [each.error for each in totals],
+                    most=3.0,
+                    published=18.6,
+                    source=_PAGE,
+                ),
+                TargetRow.of("additive sites, 1,000 sites: bias", [each.error for each in totals], published=-18.0),
+                TargetRow.coverage("additive sites, 1,000 sites: coverage", [each.covered for each in totals]),
+                TargetRow.of("its interval's width", [each.width for each in totals]),
+                TargetRow.of(
+                    "its competitions, with 100 for the null", [each.competitions for each in outcomes], most=5250
+                ),
+                TargetRow.rmse("its RMSE with room for small effects", [each.total_small.error for each in outcomes]),
+            ]
+        rows += [
+            TargetRow.rmse(f"sites with effect > .1, {family}: RMSE", [each.error for each in above], most=2.0),
+            TargetRow.coverage(f"sites with effect > .1, {family}: coverage", [each.covered for each in above]),
+        ]
+    return rows
+
+
+def _additive_outcome(rng: Generator, *, family: str) -> _Additive:
+    genome = additive_genome(rng, family)
+    organism, null, weights = asyncio.run(_weighed(genome, rng, WeighingSettings()))
+    del null
+    total, above = count_additive(weights, rng, above=[_LIMIT])
+    small, _ = count_additive(weights, rng, widths=SMALL_WIDTHS, above=[_LIMIT])
+    effects = np.array(list(genome.effects.values()))
+    return _Additive(
+        organism.num_asked,
+        Counted.of(total, int((effects > 0).sum())),
+        Counted.of(small, int((effects > 0).sum())),
+        Counted.of(above, int((effects > _LIMIT).sum())),
+    )
+
+
+async def _weighed(
+    genome: ReferenceGenome, rng: Generator, settings: WeighingSettings
+) -> tuple[ReferenceOrganism, NullDistribution, SiteWeights]:
+    organism = ReferenceOrganism(genome, mode="wright-fisher", seed=int(rng.integers(2**62)))
+    found = await measure_null_distribution(genome.genome, organism.compete, rng, NullSettings())
+    null = found.distribution()
+    return organism, null, await weigh_sites(genome.genome, organism.compete, rng, settings, null=null)
+
+
+@dataclass(frozen=True, slots=True)
+class _Enumerated:
+    competitions: int
+    recall: float
+    precision: float
+    exact_sets: float
+    false_sets: int
+    functional: Counted
+    false_sites: int
+    missed_large: int
+
+
+def measure_enumeration(rng: Generator, count: int) -> list[TargetRow]:
+    """Measure sets and functional sites of organisms without noise, 4,000 and 10,000 sites."""
+    small_rng, large_rng = rng.spawn(2)
+    small = for_each(small_rng, count, partial(_exact_outcome, setting="epistatic"))
+    large = for_each(large_rng, count, partial(_exact_outcome, setting="any_effect"))
+    functional = [each.functional for each in large]
+    return [
+        TargetRow.of(
+            "epistatic sites, 4,000 sites: recall", _each(small, "recall"), least=0.97, published=0.829, source=_PAGE
+        ),
+        TargetRow.of(
+            "epistatic sites, 4,000 sites: precision",
+            _each(small, "precision"),
+            least=0.99,
+            published=0.999,
+            source=_PAGE,
+        ),
+        TargetRow.of(
+            "its tests, with all effects", _each(small, "competitions"), most=5000, published=116_117, source=_PAGE
+        ),
+        TargetRow.of("sets found exactly, 4,000 sites: share", _each(small, "exact_sets"), least=0.95),
+        TargetRow.of("sets found exactly, 10,000 sites: share", _each(large, "exact_sets"), least=0.98),
+        TargetRow.of("sets that are none, 4,000 and 10,000 sites", _each([*small, *large], "false_sets")),
+        TargetRow.rmse(
+            "functional sites, 10,000 sites: RMSE",
+            [each.error for each in functional],
+            most=3.0,
+            published=21.6,
+            source=_PAGE,
+        ),
+        TargetRow.of("its bias", [each.error for each in functional], published=12.1, source=_PAGE),
+        TargetRow.coverage("its coverage", [each.covered for each in functional], published=0.80, source=_PAGE),
+        TargetRow.of(
+            "its interval's width", [each.width for each in functional], most=12.0, published=54, source=_PAGE
+        ),
+        TargetRow.of("its tests", _each(large, "competitions"), most=7500, published=68_424, source=_PAGE),
+    ]
+
+
+def _exact_outcome(rng: Generator, *, setting: str) -> _Enumerated:
+    genome: ReferenceGenome = getattr(ReferenceGenome, setting)(rng)
+    return asyncio.run(_enumerated_exactly(genome, rng))
+
+
+async def _enumerated_exactly(genome: ReferenceGenome, rng: Generator) -> _Enumerated:
+    organism = ReferenceOrganism(genome)
+    found = await measure_null_distribution(genome.genome, organism.compete, rng, NullSettings(replicates=2))
+    model = ScoreModel.fit(found.distribution(stated_unit=organism.stated_unit))
+    weights = await weigh_exactly(genome.genome, organism.compete, rng, ExactWeighingSettings(), model=model)
+    effects = weights.additive(_ERROR_RATE)
+    balance = ExactBalance(organism.compete, model, effects=effects)
+    sets = await enumerate_sets(genome.num_sites, rng, SetSearchSettings(), tests=balance, effects=effects)
+    return _compare(genome, organism, weights, sets, rng)
+
+
+def measure_report(rng: Generator, count: int) -> list[TargetRow]:
+    """Measure a whole report under noise: 1,000 sites, 50 additive, 10 sets of 4."""
+    outcomes = for_each(rng, count, _report_outcome)
+    functional = [each.functional for each in outcomes]
+    return [
+        TargetRow.of("report, 1,000 sites: competitions", _each(outcomes, "competitions"), most=20_000),
+        TargetRow.of("report: genomes without a false site", [each.false_sites == 0 for each in outcomes], least=0.95),
+        TargetRow.of("report: additive sites of effect >= .4 not named", _each(outcomes, "missed_large"), most=0.0),
+        TargetRow.of("report: sets found exactly, share", _each(outcomes, "exact_sets")),
+        TargetRow.of("report: sets that are none", _each(outcomes, "false_sets")),
+        TargetRow.rmse("report: functional sites, RMSE", [each.error for each in functional]),
+        TargetRow.coverage("report: functional sites, coverage", [each.covered for each in functional]),
+        TargetRow.of("report: functional sites, interval's width", [each.width for each in functional]),
+    ]
+
+
+def _report_outcome(rng: Generator) -> _Enumerated:
+    return asyncio.run(_reported(ReferenceGenome.demo(rng), rng))
+
+
+async def _reported(genome: ReferenceGenome, rng: Generator) -> _Enumerated:
+    organism, null, weights = await _weighed(genome, rng, WeighingSettings(most_competitions=_REPORT_COMPETITIONS))
+    model = ScoreModel.fit(null).recalibrated(angle_sd=weights.angle_sd, rate=weights.drift)
+    effects = weights.additive(_ERROR_RATE)
+    tests = GroupTests(organism.compete, model)
+    sets = await enumerate_sets(genome.num_sites, rng, SetSearchSettings(), tests=tests, effects=effects)
+    return _compare(genome, organism, weights, sets, rng)
+
+
+def _compare(
+    genome: ReferenceGenome, organism: ReferenceOrganism, weights: SiteWeights, found: FoundSets, rng: Generator
+) -> _Enumerated:
+    named = set(weights.additive(_ERROR_RATE))
+    true_sets = {frozenset(each.sites) for each in genome.sets}
+    members = {site for each in found.sets for site in each}
+    functional = count_functional(weights, found, rng)
+    return _Enumerated(
+        competitions=organism.num_asked,
+        recall=len(members & genome.epistatic_sites) / max(1, len(genome.epistatic_sites)),
+        precision=len(members & genome.epistatic_sites) / max(1, len(members)),
+        exact_sets=len(true_sets & set(found.sets)) / max(1, len(true_sets)),
+        false_sets=len(set(found.sets) - true_sets),
+        functional=Counted.of(functional, len(genome.functional_sites)),
+        false_sites=len((named | members | set(found.lone)) - genome.functional_sites),
+        missed_large=sum(effect >= _LARGE and site not in named for site, effect in genome.effects.items()),
+    )
+
+
+def _each(outcomes: Sequence[_Enumerated], name: str) -> list[float]:
+    return [float(getattr(each, name)) for each in outcomes]
