@@ -32,7 +32,7 @@ _PAGE = "reported"
 _LIMIT = 0.1
 _LARGE = 0.4
 _ERROR_RATE = 0.02
-_REPORT_COMPETITIONS = 3000
+_REPORT_ERROR = 0.015
 
 Effects = Callable[[Generator, int], np.ndarray]
 
@@ -127,7 +127,7 @@ def measure_additive(rng: Generator, count: int) -> list[TargetRow]:
 
 def _additive_outcome(rng: Generator, *, family: str) -> _Additive:
     genome = additive_genome(rng, family)
-    organism, null, weights = asyncio.run(_weighed(genome, rng, WeighingSettings()))
+    organism, null, weights = asyncio.run(_weighed(genome, rng, WeighingSettings(error=0.0, most_competitions=5000)))
     del null
     total, above = count_additive(weights, rng, above=[_LIMIT])
     small, _ = count_additive(weights, rng, widths=SMALL_WIDTHS, above=[_LIMIT])
@@ -237,7 +237,7 @@ def _report_outcome(rng: Generator) -> _Enumerated:
 
 
 async def _reported(genome: ReferenceGenome, rng: Generator) -> _Enumerated:
-    organism, null, weights = await _weighed(genome, rng, WeighingSettings(most_competitions=_REPORT_COMPETITIONS))
+    organism, null, weights = await _weighed(genome, rng, WeighingSettings(error=_REPORT_ERROR))
     model = ScoreModel.fit(null).recalibrated(angle_sd=weights.angle_sd, rate=weights.drift)
     effects = weights.additive(_ERROR_RATE)
     tests = GroupTests(organism.compete, model)

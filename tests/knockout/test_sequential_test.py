@@ -133,13 +133,6 @@ def test_effects_are_measured_on_the_scale_of_thresholds() -> None:
     assert saturated.low > 2
 
 
-def test_a_better_known_spread_corrects_the_scale() -> None:
-    rough = ScoreModel.fit(NullDistribution.from_scores(scores_of(0, 20, 5), bound=1 / 100))
-    spread = noisy_model().angle_sd
-    assert rough.recalibrated(spread).rate == noisy_model().rate
-    assert rough.recalibrated(spread).angle_sd == spread
-
-
 def test_a_null_that_covers_the_whole_scale_is_refused() -> None:
     scores = np.tile([1 / 100, -1 / 100], 10)
     with pytest.raises(AssayError, match="no score can tell"):

@@ -19,6 +19,23 @@ _MOST_ASKS_PER_ANSWER = 3
 Result = TypeVar("Result")
 
 
+class BudgetSpent(AssayError):
+    """The next competitions would be more than may be asked for; none of them was."""
+
+
+@dataclass(slots=True)
+class Budget:
+    """How many competitions may still be asked for; each is spent before it is asked."""
+
+    left: int = 10**12
+
+    def spend(self, competitions: int) -> None:
+        """Take so many. Raises BudgetSpent, and takes none, when fewer are left."""
+        if competitions > self.left:
+            raise BudgetSpent(f"{competitions} more competitions would exceed the budget; {self.left} are left")
+        self.left -= competitions
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A competition and its answer."""

@@ -7,7 +7,7 @@ prefix search for skeletons and of the search for the members of a set.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from knockem_dagster.knockout.assays.boundary import Boundary
 from knockem_dagster.knockout.assays.group_tests import Question, Tests
-from knockem_dagster.knockout.assays.sequential import SequentialBounds, Verdict, test_sequentially
+from knockem_dagster.knockout.assays.sequential import SequentialBounds, Verdict, test_together
 from knockem_dagster.knockout.competitions import Untestable
 
 
@@ -104,11 +104,17 @@ class BoundarySearch:
 
     async def confirm(self, question: Question) -> Verdict:
         """Return EFFECT, NO_EFFECT (also when the cap was reached: it is below the resolution) or UNTESTABLE."""
+        [verdict] = await self.confirm_all([question])
+        return verdict
+
+    async def confirm_all(self, questions: Sequence[Question]) -> list[Verdict]:
+        """Do so for several questions side by side."""
         settings = self._settings
-        result = await test_sequentially(
-            self._tests, question, resolution=settings.resolution, bounds=settings.bounds, width=settings.width
+        results = await test_together(
+            self._tests, questions, resolution=settings.resolution, bounds=settings.bounds, width=settings.width
         )
-        return Verdict.NO_EFFECT if result.verdict is Verdict.UNDECIDED else result.verdict
+        undecided = Verdict.UNDECIDED
+        return [Verdict.NO_EFFECT if each.verdict is undecided else each.verdict for each in results]
 
     def _patience(self) -> float:
         """Return how many competitions finding one boundary may take."""

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from knockem_dagster.knockout.assays.asking import ask_with_replacement
+from knockem_dagster.knockout.assays.asking import Budget, ask_with_replacement
 from knockem_dagster.knockout.assays.group_tests import Question
 from knockem_dagster.knockout.competitions import Compete, Competition, Counts, Untestable, score
 from knockem_dagster.knockout.knockouts import KnockoutSet
@@ -62,12 +62,18 @@ class ExactBalance:
     """
 
     def __init__(
-        self, compete: Compete, model: ScoreModel, *, effects: Mapping[int, float], filler: KnockoutSet | None = None
+        self,
+        compete: Compete,
+        model: ScoreModel,
+        *,
+        effects: Mapping[int, float],
+        filler: KnockoutSet | None = None,
+        budget: Budget | None = None,
     ) -> None:
         if not model.is_exact:
             raise ValueError("an organism with noise has no exact costs")
         self.model = model
-        self.num_competitions = 0
+        self.budget = budget or Budget()
         self._compete = compete
         self._effects = effects
         self._filler = filler
@@ -152,7 +158,7 @@ class ExactBalance:
 
     async def _ask(self, wanted: Sequence[tuple[KnockoutSet, KnockoutSet]], purpose: str) -> None:
         def draw(slot: int, attempt: int) -> Competition:
-            self.num_competitions += 1
+            self.budget.spend(1)
             filler, knockout = wanted[slot]
             return Competition(KnockoutSet.none(knockout.num_sites), filler | knockout, purpose, attempt)
 

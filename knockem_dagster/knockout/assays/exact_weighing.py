@@ -18,13 +18,13 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from knockem_dagster.knockout.assays.asking import require_tolerable
+from knockem_dagster.knockout.assays.asking import Budget, BudgetSpent, require_tolerable
 from knockem_dagster.knockout.assays.boundary_search import BoundarySearch, SearchSettings
 from knockem_dagster.knockout.assays.exact_balance import Cost, ExactBalance, choose_filler, light_groups
 from knockem_dagster.knockout.assays.group_tests import GroupTests, Question
 from knockem_dagster.knockout.assays.sequential import Verdict
 from knockem_dagster.knockout.assays.site_weights import SiteWeights
-from knockem_dagster.knockout.competitions import Answer, Compete, Competition, Untestable
+from knockem_dagster.knockout.competitions import Compete, Untestable
 from knockem_dagster.knockout.knockouts import Genome, KnockoutSet
 from knockem_dagster.knockout.score_model import ScoreModel
 
@@ -37,26 +37,25 @@ _LARGEST_SUM = 1.8
 
 @dataclass(frozen=True, slots=True)
 class ExactWeighingSettings:
-    """The share `tolerated_untested` of sites may be untestable."""
+    """The share `tolerated_untested` of sites may be untestable; at most `most_competitions` are asked for."""
 
+    most_competitions: int = 1_000_000
     tolerated_untested: float = 0.05
 
 
 async def weigh_exactly(
     genome: Genome, compete: Compete, rng: Generator, settings: ExactWeighingSettings, *, model: ScoreModel
 ) -> SiteWeights:
-    """Weigh every site. Raises AssayError when too many sites are untestable."""
-    order = rng.permutation(genome.num_sites)
-    weighing = _Weighing(compete, model, genome.num_sites)
-    filler = await weighing.first_filler(order)
-    if filler is not None:
-        inside = np.isin(order, filler.sites)
-        size = max(1, filler.dose)
-        await weighing.weigh(filler, _chunks(order[~inside], size))
-        own = choose_filler(weighing.effects, avoid=filler)
-        if own is not None:
-            await weighing.weigh(own, _chunks(order[inside], max(1, size // 2)))
-        await weighing.check_sums()
+    """Weigh every site. Raises AssayError when too many sites are untestable.
+
+    When the budget is spent before the end, what is not known by then is untested.
+    """
+    weighing = _Weighing(compete, model, genome.num_sites, Budget(settings.most_competitions))
+    try:
+        await weighing.weigh_all(rng.permutation(genome.num_sites))
+    except BudgetSpent:
+        return weighing.result()
+    if weighing.tested:
         require_tolerable(
             [weighing.last_untestable] * (genome.num_sites - len(weighing.tested)),
             asked=genome.num_sites,
@@ -67,26 +66,33 @@ async def weigh_exactly(
 
 
 class _Weighing:
-    def __init__(self, compete: Compete, model: ScoreModel, num_sites: int) -> None:
+    def __init__(self, compete: Compete, model: ScoreModel, num_sites: int, budget: Budget) -> None:
         self.effects: dict[int, float] = {}
         self.tested: set[int] = set()
         self.last_untestable = Untestable("no known sites are left that could fill the scale")
-        self._num_competitions = 0
-        self._compete = self._counting(compete)
+        self._budget = budget
+        self._most_competitions = budget.left
+        self._compete = compete
         self._model = model
         self._num_sites = num_sites
         self._end_of_scale = (model.null.bound - model.null.mean) / model.null.unit
 
-    def _counting(self, compete: Compete) -> Compete:
-        async def ask(competitions: Sequence[Competition]) -> list[Answer]:
-            self._num_competitions += len(competitions)
-            return await compete(competitions)
-
-        return ask
+    async def weigh_all(self, order: NDArray[np.int64]) -> None:
+        """Find a filler, weigh all other sites on it, then its own on one of others, and check what was found."""
+        filler = await self.first_filler(order)
+        if filler is None:
+            return
+        inside = np.isin(order, filler.sites)
+        size = max(1, filler.dose)
+        await self.weigh(filler, _chunks(order[~inside], size))
+        own = choose_filler(self.effects, avoid=filler)
+        if own is not None:
+            await self.weigh(own, _chunks(order[inside], max(1, size // 2)))
+        await self.check_sums()
 
     async def first_filler(self, order: NDArray[np.int64]) -> KnockoutSet | None:
         """Return the shortest prefix that costs a threshold, without sites that alone are beyond the scale."""
-        tests = GroupTests(self._compete, self._model)
+        tests = GroupTests(self._compete, self._model, self._budget)
         search = BoundarySearch(tests, SearchSettings())
         rest, failures = order, 0
         while failures < _MOST_FAILURES:
@@ -108,7 +114,7 @@ class _Weighing:
 
     async def weigh(self, filler: KnockoutSet, groups: Sequence[NDArray[np.int64]]) -> None:
         """Weigh groups of sites on a filler, and halve those that weigh something, down to single sites."""
-        balance = ExactBalance(self._compete, self._model, effects={}, filler=filler)
+        balance = ExactBalance(self._compete, self._model, effects={}, filler=filler, budget=self._budget)
         costs = await balance.costs([self._set(group) for group in groups], _PURPOSE)
         weighed = list(zip(groups, costs, strict=True))
         while weighed := [each for each in weighed if not self._is_settled(*each)]:
@@ -126,7 +132,7 @@ class _Weighing:
 
     async def check_sums(self) -> None:
         """Let known sites cost together what each costs, a few at a time; weigh each alone again where they do not."""
-        balance = ExactBalance(self._compete, self._model, effects=dict(self.effects))
+        balance = ExactBalance(self._compete, self._model, effects=dict(self.effects), budget=self._budget)
         groups = list(light_groups(self.effects, _LARGEST_SUM))
         costs = await balance.costs([self._set(np.array(group)) for group in groups], "sums")
         for group, cost in zip(groups, costs, strict=True):
@@ -150,8 +156,12 @@ class _Weighing:
             angle_sd=0.0,
             drift=math.nan,
             unit_error=0.0,
-            num_competitions=self._num_competitions,
+            num_competitions=self._num_asked,
         )
+
+    @property
+    def _num_asked(self) -> int:
+        return self._most_competitions - self._budget.left
 
     def _is_settled(self, group: NDArray[np.int64], cost: Cost | Untestable) -> bool:
         """Note what a group's cost decides; tell whether nothing of it is left to be weighed."""

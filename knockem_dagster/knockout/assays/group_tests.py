@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from knockem_dagster.knockout.assays.asking import ask_with_replacement
+from knockem_dagster.knockout.assays.asking import Budget, ask_with_replacement
 from knockem_dagster.knockout.competitions import Compete, Competition, Counts, Untestable, score
 from knockem_dagster.knockout.knockouts import KnockoutSet
 from knockem_dagster.knockout.score_model import Effect, ScoreModel
@@ -57,6 +57,11 @@ class Tests(Protocol):
         """Return how scores speak for effects."""
         ...
 
+    @property
+    def budget(self) -> Budget:
+        """Return what may still be asked for; questions raise BudgetSpent when nothing is left."""
+        ...
+
     def filling(self, apart: KnockoutSet | None = None) -> frozenset[int]:
         """Return the sites that are knocked out with most questions, or with those that must stand apart.
 
@@ -80,8 +85,9 @@ class GroupTests:
     replaced up to twice. `num_beneficial` counts scores that are detected benefits.
     """
 
-    def __init__(self, compete: Compete, model: ScoreModel) -> None:
+    def __init__(self, compete: Compete, model: ScoreModel, budget: Budget | None = None) -> None:
         self.model = model
+        self.budget = budget or Budget()
         self.num_competitions = 0
         self.num_beneficial = 0
         self._last_untestable = Untestable("no reason given")
@@ -137,6 +143,7 @@ class GroupTests:
 
     def _next_competition(self, question: Question) -> Competition:
         """Return the next competition of a question. An exact organism is asked about the side that is in doubt."""
+        self.budget.spend(1)
         replicate = self._next_replicate[question]
         self._next_replicate[question] += 1
         self.num_competitions += 1

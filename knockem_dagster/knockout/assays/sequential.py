@@ -7,6 +7,7 @@ several groups bears on one another, prefix search weighs it together; this test
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -65,16 +66,43 @@ async def test_sequentially(
 
     `width` competitions are asked at a time. An exact organism is asked once.
     """
-    total, answers = 0.0, 0
-    while answers < bounds.cap:
-        wave = 1 if tests.model.is_exact else min(width, bounds.cap - answers)
-        for evidence in await tests.evidence([question] * wave, effect=resolution):
-            if isinstance(evidence, Untestable):
-                return SequentialResult(Verdict.UNTESTABLE, total, answers)
-            total += evidence
-            answers += 1
-        if total >= bounds.upper:
-            return SequentialResult(Verdict.EFFECT, total, answers)
-        if total <= bounds.lower:
-            return SequentialResult(Verdict.NO_EFFECT, total, answers)
+    [result] = await test_together(tests, [question], resolution=resolution, bounds=bounds, width=width)
+    return result
+
+
+async def test_together(
+    tests: Tests, questions: Sequence[Question], *, resolution: float, bounds: SequentialBounds, width: int = 1
+) -> list[SequentialResult]:
+    """Test several questions side by side, in step: what is asked next depends on answers, not on when they come."""
+    results = [SequentialResult(Verdict.UNDECIDED, 0.0, 0)] * len(questions)
+    pending = list(range(len(questions)))
+    while pending:
+        answered = results[pending[0]].num_answers
+        wave = 1 if tests.model.is_exact else min(width, bounds.cap - answered)
+        asked = [questions[place] for place in pending for _ in range(wave)]
+        evidence = await tests.evidence(asked, effect=resolution)
+        for number, place in enumerate(pending):
+            results[place] = _after(results[place], evidence[number * wave : (number + 1) * wave], bounds)
+        pending = [
+            place
+            for place in pending
+            if results[place].verdict is Verdict.UNDECIDED and results[place].num_answers < bounds.cap
+        ]
+    return results
+
+
+def _after(
+    result: SequentialResult, evidence: Sequence[float | Untestable], bounds: SequentialBounds
+) -> SequentialResult:
+    """Return the result after one more wave of evidence."""
+    total, answers = result.log_likelihood_ratio, result.num_answers
+    for each in evidence:
+        if isinstance(each, Untestable):
+            return SequentialResult(Verdict.UNTESTABLE, total, answers)
+        total += each
+        answers += 1
+    if total >= bounds.upper:
+        return SequentialResult(Verdict.EFFECT, total, answers)
+    if total <= bounds.lower:
+        return SequentialResult(Verdict.NO_EFFECT, total, answers)
     return SequentialResult(Verdict.UNDECIDED, total, answers)

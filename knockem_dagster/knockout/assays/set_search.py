@@ -11,16 +11,16 @@ Every set that is claimed is lost as a whole and by no member less, with everyth
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from knockem_dagster.knockout.assays.asking import side_by_side
+from knockem_dagster.knockout.assays.asking import BudgetSpent, side_by_side
 from knockem_dagster.knockout.assays.boundary_search import BoundarySearch, SearchSettings
 from knockem_dagster.knockout.assays.critical_rates import RunningRate, SitePrior
 from knockem_dagster.knockout.assays.exact_balance import light_groups
@@ -29,6 +29,7 @@ from knockem_dagster.knockout.assays.group_tests import Question, Tests
 from knockem_dagster.knockout.assays.prefix_search import PrefixSearch, SearchState
 from knockem_dagster.knockout.assays.sequential import Verdict
 from knockem_dagster.knockout.knockouts import KnockoutSet
+from knockem_dagster.knockout.score_model import Effect
 
 COLUMNS = {"set": "int64", "site": "int64", "penalty": "float64", "low": "float64", "high": "float64"}
 SORT_KEY = ("set", "site")
@@ -36,6 +37,8 @@ SORT_KEY = ("set", "site")
 _EXPECTED_MATES = 3.0
 _SEEN_WEIGHT, _UNSEEN_WEIGHT = 0.25, 0.002
 _MOST_SETS_OF_A_SITE = 8
+_AMPLE = 1000
+"""A search for the mates of a site takes fewer competitions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,8 @@ class SetSearchSettings:
     """`search` decides; at most `passes` backgrounds are made, until one shows nothing new.
 
     What a set costs is measured by `penalty_competitions`, or one without noise. There, additive sites are unmasked a
-    few together, while they cost at most `largest_batch` (thresholds), in `rounds` of other company each: two of a set
-    that are together by chance show it.
+    few together, while they cost at most `largest_batch` (thresholds), again and again in other company: two of a set
+    that are together by chance show it. About `unmask_tests` are spent on that for each of two backgrounds.
     """
 
     passes: int = 4
@@ -52,7 +55,7 @@ class SetSearchSettings:
         default_factory=lambda: SearchSettings(resolution=0.5, tail_certainty=0.995, overlooked=0.005)
     )
     penalty_competitions: int = 20
-    rounds: int = 15
+    unmask_tests: int = 750
     largest_batch: float = 2.6
 
 
@@ -61,18 +64,17 @@ class FoundSets:
     """What was enumerated, one row per set and site (COLUMNS), with what losing the set costs (thresholds).
 
     A set of one is a site that costs something by itself on some background, without any mate being found: an effect
-    of its own that weighing did not see, or mates that were not found. `passes` backgrounds were made; `num_background`
-    is the dose of the last.
+    of its own that weighing did not see, or mates that were not found. The search `is_complete` unless its budget ended
+    before.
     """
 
     table: pd.DataFrame
-    passes: int
-    num_background: int
+    is_complete: bool
 
     @classmethod
-    def from_table(cls, table: pd.DataFrame, *, passes: int, num_background: int) -> FoundSets:
+    def from_table(cls, table: pd.DataFrame, *, is_complete: bool) -> FoundSets:
         """Rebuild the result from its stored table. Raises ValueError when columns are missing."""
-        return cls(checked_frame(COLUMNS, table, sort_by=SORT_KEY), passes, num_background)
+        return cls(checked_frame(COLUMNS, table, sort_by=SORT_KEY), is_complete)
 
     @property
     def sets(self) -> tuple[frozenset[int], ...]:
@@ -108,21 +110,27 @@ class _SetSearch:
         self._plain = np.array([site for site in range(num_sites) if site not in effects], dtype=np.int64)
         self._sets: list[frozenset[int]] = []
         self._lone: list[int] = []
+        self._is_complete = True
 
     async def run(self) -> FoundSets:
+        try:
+            await self._enumerate()
+        except BudgetSpent:
+            self._is_complete = False
+        groups = sorted([sorted(each) for each in [*self._sets, *({site} for site in self._lone)]])
+        return FoundSets(await self._table(groups), self._is_complete)
+
+    async def _enumerate(self) -> None:
         backgrounds: list[KnockoutSet] = []
         for number in range(1, self._settings.passes + 1):
             known = len(self._sets) + len(self._lone)
             state = await self._background(f"background {number}")
             backgrounds.append(state.deleted)
-            for site in state.kept:
-                await self._explain(state.deleted, frozenset([site]), f"rescue {number}")
+            await self._explain(state.deleted, [frozenset([site]) for site in state.kept], f"rescue {number}")
             if len(self._sets) + len(self._lone) == known:
                 break
         for number, background in enumerate(dict.fromkeys([backgrounds[0], backgrounds[-1]]), start=1):
             await self._unmask(background, f"unmask {number}")
-        groups = sorted([sorted(each) for each in [*self._sets, *({site} for site in self._lone)]])
-        return FoundSets(await self._table(groups), len(backgrounds), backgrounds[-1].dose)
 
     async def _background(self, purpose: str) -> SearchState:
         """Delete all plain sites that can be, those in known sets first."""
@@ -142,20 +150,39 @@ class _SetSearch:
             state = await search.advance(state)
         return state
 
-    async def _explain(self, background: KnockoutSet, sites: frozenset[int], purpose: str) -> None:
-        """Find the sets that these sites complete on this background, on which they cost more than is known of."""
+    async def _explain(self, background: KnockoutSet, groups: Sequence[frozenset[int]], purpose: str) -> None:
+        """Find the sets that these groups complete on this background, on which each costs more than is known of."""
         for _ in range(_MOST_SETS_OF_A_SITE):
-            free = self._free_of_known_sets(background, sites)
-            if free != background and not await self._matters(free, sites, f"{purpose}/more"):
-                return
-            mates = await self._mates(free | self._set(sites), sites, purpose)
-            new = await self._new_sets(sites.union(mates), purpose)
-            if not new:
-                is_known = free != background or not sites.isdisjoint(self._effects)
-                if not is_known and await self._matters(free, sites, f"{purpose}/again"):
-                    self._lone.extend(sites)
-                return
-            self._sets.extend(new)
+            backgrounds = [self._free_of_known_sets(background, group) for group in groups]
+            explained = [place for place, free in enumerate(backgrounds) if free != background]
+            still = await self._matter([(backgrounds[each], groups[each]) for each in explained], f"{purpose}/more")
+            settled = {each for each, matters in zip(explained, still, strict=True) if not matters}
+            pending = [(backgrounds[each], groups[each]) for each in range(len(groups)) if each not in settled]
+            mates = await self._side_by_side([self._mates(free, group, purpose) for free, group in pending])
+            groups = []
+            for (free, group), found in zip(pending, mates, strict=True):
+                new = await self._new_sets(group.union(found), purpose)
+                self._sets.extend(new)
+                if new:
+                    groups.append(group)
+                elif free == background and group.isdisjoint(self._effects):
+                    await self._note_lone(free, group, purpose)
+
+    async def _note_lone(self, background: KnockoutSet, group: frozenset[int], purpose: str) -> None:
+        """Look again at what costs something without mates, and note it if it does so still."""
+        [matters] = await self._matter([(background, group)], f"{purpose}/again")
+        if matters:
+            self._lone.extend(group)
+
+    async def _side_by_side(self, searches: Sequence[Coroutine[Any, Any, list[int]]]) -> list[list[int]]:
+        """Run searches side by side, unless the budget might end among them: then which got how far would be chance."""
+        if self._tests.budget.left > _AMPLE * len(searches):
+            return await side_by_side(searches)
+        try:
+            return [await search for search in searches]
+        finally:
+            for search in searches:
+                search.close()
 
     def _free_of_known_sets(self, background: KnockoutSet, sites: frozenset[int]) -> KnockoutSet:
         """Give one mate back of each known set that these sites complete."""
@@ -165,14 +192,16 @@ class _SetSearch:
                 background = background - self._set([min(mates)])
         return background
 
-    async def _matters(self, background: KnockoutSet, sites: frozenset[int], purpose: str) -> bool:
-        """Tell, by competitions of its own, whether sites cost more on this background than is known of."""
-        return await self._search.confirm(self._loss(background, sorted(sites), purpose)) is Verdict.EFFECT
+    async def _matter(self, cases: Sequence[tuple[KnockoutSet, frozenset[int]]], purpose: str) -> list[bool]:
+        """Tell, by competitions of its own, of each group whether it costs more on its background than is known of."""
+        questions = [self._loss(background, sorted(group), purpose) for background, group in cases]
+        return [each is Verdict.EFFECT for each in await self._search.confirm_all(questions)]
 
-    async def _mates(self, lost: KnockoutSet, sites: frozenset[int], purpose: str) -> list[int]:
-        """Return the sites that, given back alone, restore something of what is lost with these."""
+    async def _mates(self, background: KnockoutSet, group: frozenset[int], purpose: str) -> list[int]:
+        """Return the sites of the background that, given back alone, restore something of what is lost with a group."""
+        lost = background | self._set(group)
         mates: list[int] = []
-        rest = self._rng.permutation((lost - self._set(sites)).sites)
+        rest = self._rng.permutation((background - self._set(group)).sites)
 
         def gain(sites: NDArray[np.int64]) -> Question:
             return Question(lost, self._set(sites), purpose, restores=True, known=self._known(sites))
@@ -219,58 +248,63 @@ class _SetSearch:
             return []
         found: list[frozenset[int]] = []
         ordered = sorted(sites)
-        without = await side_by_side([self._is_lost(sites - {site}, purpose, apart) for site in ordered])
+        without = await self._are_lost([sites - {site} for site in ordered], purpose, apart)
         for site, is_lost in zip(ordered, without, strict=True):
             if is_lost and not any(site not in each for each in found):
                 found += [each for each in await self._minimal(sites - {site}, purpose, apart) if each not in found]
         return found or [sites]
 
     async def _is_lost(self, sites: frozenset[int], purpose: str, apart: frozenset[int]) -> bool:
-        nothing = KnockoutSet.none(self._num_sites)
-        question = self._loss(nothing, sorted(sites), f"{purpose}/alone")
-        return await self._search.confirm(replace(question, apart=self._set(apart))) is Verdict.EFFECT
+        [is_lost] = await self._are_lost([sites], purpose, apart)
+        return is_lost
+
+    async def _are_lost(self, groups: Sequence[frozenset[int]], purpose: str, apart: frozenset[int]) -> list[bool]:
+        """Tell of each group whether losing it costs more than its members', with everything else intact."""
+        nothing, far = KnockoutSet.none(self._num_sites), self._set(apart)
+        questions = [replace(self._loss(nothing, sorted(group), f"{purpose}/alone"), apart=far) for group in groups]
+        return [each is Verdict.EFFECT for each in await self._search.confirm_all(questions)]
 
     async def _unmask(self, background: KnockoutSet, purpose: str) -> None:
         """Find the sets that additive sites complete on this background: a few together where nothing is noisy."""
         if not self._tests.model.is_exact:
-            for site in await self._masked(background, sorted(self._effects), purpose):
-                await self._explain(background, frozenset([site]), f"{purpose}/rescue")
+            await self._explain(background, await self._masked(background, sorted(self._effects), purpose), purpose)
             return
-        for number in range(self._settings.rounds):
+        spent, number = 0, 0
+        while self._effects and spent < self._settings.unmask_tests:
             order = self._rng.permutation(sorted(self._effects)).tolist()
             batches = list(light_groups({site: self._effects[site] for site in order}, self._settings.largest_batch))
+            spent, number = spent + max(1, len(batches)), number + 1
             free = self._free_of_known_sets(background, frozenset(self._effects))
-            answers = await self._tests.evidence(
-                [self._loss(free, batch, f"{purpose}/{number}") for batch in batches],
-                effect=self._settings.search.resolution,
-            )
-            for batch, answer in zip(batches, answers, strict=True):
-                if answer == math.inf:
+            matters = await self._matter([(free, frozenset(batch)) for batch in batches], f"{purpose}/{number}")
+            for batch, does in zip(batches, matters, strict=True):
+                if does:
                     await self._explain_batch(background, batch, purpose)
 
     async def _explain_batch(self, background: KnockoutSet, batch: Sequence[int], purpose: str) -> None:
         """Find the sets of which one or several of these additive sites are members."""
-        for site in await self._masked(background, batch, purpose):
-            await self._explain(background, frozenset([site]), f"{purpose}/rescue")
-        free = self._free_of_known_sets(background, frozenset(batch))
-        whole = frozenset(batch)
-        if not await self._matters(free, whole, purpose):
-            return
-        without = await side_by_side([self._matters(free, whole - {site}, purpose) for site in batch])
-        members = frozenset(site for site, matters in zip(batch, without, strict=True) if not matters)
-        if members:
-            await self._explain(free, members, f"{purpose}/rescue")
+        await self._explain(background, await self._masked(background, batch, purpose), purpose)
+        free, whole = self._free_of_known_sets(background, frozenset(batch)), frozenset(batch)
+        [matters, *without] = await self._matter(
+            [(free, whole), *((free, whole - {site}) for site in batch)], f"{purpose}/together"
+        )
+        members = frozenset(site for site, does in zip(batch, without, strict=True) if not does)
+        if matters and members:
+            await self._explain(free, [members], purpose)
 
-    async def _masked(self, background: KnockoutSet, sites: Sequence[int], purpose: str) -> list[int]:
-        """Return the sites that cost more on this background, free of known sets, than alone."""
+    async def _masked(self, background: KnockoutSet, sites: Sequence[int], purpose: str) -> list[frozenset[int]]:
+        """Return the sites, each as a group, that cost more on this background, free of known sets, than alone."""
         free = self._free_of_known_sets(background, frozenset(self._effects))
-        matters = await side_by_side([self._matters(free, frozenset([site]), f"{purpose}/site") for site in sites])
-        return [site for site, does in zip(sites, matters, strict=True) if does]
+        groups = [frozenset([site]) for site in sites]
+        matters = await self._matter([(free, group) for group in groups], f"{purpose}/site")
+        return [group for group, does in zip(groups, matters, strict=True) if does]
 
     async def _table(self, groups: Sequence[Sequence[int]]) -> pd.DataFrame:
         """Measure what each group costs, and return the rows of all."""
         questions = [self._loss(KnockoutSet.none(self._num_sites), group, "penalty") for group in groups]
-        penalties = await self._tests.measured(questions, self._settings.penalty_competitions)
+        try:
+            penalties = await self._tests.measured(questions, self._settings.penalty_competitions)
+        except BudgetSpent:
+            penalties = [Effect.unknown()] * len(questions)
         rows = [
             (number, site, penalty.value, penalty.low, penalty.high)
             for number, (group, penalty) in enumerate(zip(groups, penalties, strict=True))

@@ -35,16 +35,18 @@ _HEAVY_SPREAD = 0.5
 
 @dataclass(frozen=True, slots=True)
 class WeighingSettings:
-    """How much is weighed: at most `most_competitions`, of which `dose_tests` find the first dose, in `waves`.
+    """How much is weighed: until the standard error of a site is `error` (thresholds), or `most_competitions` are asked.
 
-    Later waves are left out when every site's standard error is already at most `error` (thresholds). No side of a
-    competition lacks more than the share `largest_share` of sites, lest sets be lost wholly.
+    `dose_tests` of them find the first dose. The first wave has `first_wave` competitions, later ones as many as seem
+    to be needed, at most twice what was asked before. No side of a competition lacks more than the share
+    `largest_share` of sites, lest sets be lost wholly. The share `tolerated_untested` of competitions may have no
+    answer.
     """
 
-    most_competitions: int = 5000
-    error: float = 0.0
+    error: float = 0.015
+    most_competitions: int = 100_000
     dose_tests: int = 40
-    waves: int = 4
+    first_wave: int = 500
     largest_share: float = 0.15
     tolerated_untested: float = 0.05
 
@@ -77,23 +79,32 @@ class _Weighing:
 
     async def weigh(self) -> SiteWeights:
         dose = await self._find_dose()
-        left = self._settings.most_competitions - self._num_asked
-        fit: SparseFit | None = None
-        for wave in range(1, self._settings.waves + 1):
-            size = left // (self._settings.waves + 1 - wave)
-            left -= size
-            pairs = self._pairs(size, dose) if fit is None else self._informed_pairs(size, fit)
-            await self._ask(wave, pairs)
+        await self._ask(1, self._pairs(min(self._left, self._settings.first_wave), dose))
+        fit = self._data.fit(None)
+        wave = 1
+        while size := self._next_wave(fit):
+            wave += 1
+            await self._ask(wave, self._informed_pairs(size, fit))
             fit = self._data.fit(fit)
-            if self._is_enough(fit):
-                break
-        return self._weights(fit or self._data.fit(None))
+        return self._weights(fit)
+
+    @property
+    def _left(self) -> int:
+        return self._settings.most_competitions - self._num_asked
+
+    def _next_wave(self, fit: SparseFit) -> int:
+        """Return how many more competitions are worth asking for, as errors fall with the root of their number."""
+        error = float(np.median(fit.error)) / self._unit(fit)
+        if error <= self._settings.error:
+            return 0
+        needed = self._num_asked * ((error / self._settings.error) ** 2 - 1) if self._settings.error else math.inf
+        return int(min(self._left, 2 * self._num_asked, max(needed, self._settings.first_wave / 4)))
 
     async def _find_dose(self) -> int:
         """Return the dose of both sides at which half of all competitions are detected, on either side."""
         largest = self._largest_dose(self._num_sites)
         log_dose = math.log(max(1.0, largest / 8))
-        for number in range(self._settings.dose_tests):
+        for number in range(min(self._settings.dose_tests, self._settings.most_competitions)):
             dose = min(largest, max(1, round(math.exp(log_dose))))
             angle = await self._ask(0, self._pairs(1, dose), number)
             detected = abs(angle) > 2.3263 * self._null.angle_sd
@@ -162,7 +173,7 @@ class _Weighing:
                 self._untestable.append(answer)
         require_tolerable(
             self._untestable,
-            asked=max(self._num_asked, self._settings.most_competitions // self._settings.waves),
+            asked=max(self._num_asked, self._settings.first_wave),
             tolerated=self._settings.tolerated_untested,
             assay="weighing",
         )
@@ -170,9 +181,6 @@ class _Weighing:
 
     def _unit(self, fit: SparseFit) -> float:
         return fit.link.threshold(self._null.level)
-
-    def _is_enough(self, fit: SparseFit) -> bool:
-        return bool((fit.error <= self._settings.error * self._unit(fit)).mean() > 0.99)
 
     def _weights(self, fit: SparseFit) -> SiteWeights:
         unit = self._unit(fit)

@@ -135,7 +135,7 @@ class _Regression:
             offsets=np.zeros(0),
             num_outlying=0,
         )
-        for number in range(_ROUNDS):
+        for number in range(_ROUNDS if self._angles.size else 0):
             fit = self._round(fit, linear=start is None and number == 0)
         return fit
 
