@@ -1,6 +1,6 @@
 """Do the assays reach their targets? Each row with its standard error and n, beside the published procedure.
 
-    python -m benchmarks.statistics [--scale 1.0] [--seed 1] [--json]
+    python -m benchmarks.statistics [--scale 1.0] [--seed 1] [--json] [--write FILE]
 
 At scale 1 every row has its full n (minutes). A row whose target lies within two standard errors is undecided.
 """
@@ -12,6 +12,8 @@ import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.random import Generator, default_rng
@@ -21,7 +23,9 @@ from benchmarks import targets as presentation
 from benchmarks.monotone import MonotoneOrganism
 from benchmarks.published import false_positive_rates
 from benchmarks.reference_organism import ReferenceGenome, ReferenceOrganism
+from benchmarks.results import Group, measure
 from benchmarks.targets import TargetRow
+from benchmarks.weighing import measure_additive, measure_enumeration, measure_report
 from knockem_dagster.knockout.assays.boundary_search import SearchSettings
 from knockem_dagster.knockout.assays.critical_rates import RunningRate, SitePrior
 from knockem_dagster.knockout.assays.prefix_skeletons import (
@@ -43,19 +47,34 @@ _RESOLUTION = 0.4
 
 def run(scale: float, seed: int) -> list[TargetRow]:
     """Measure every row, at `scale` times its full n."""
-    rngs = iter(default_rng(seed).spawn(6))
+    return [row for group in groups(scale, seed) for row in group.measure()]
+
+
+def groups(scale: float, seed: int) -> list[Group]:
+    """Return all rows in groups, each with random numbers of its own, to be measured at `scale` times their full n."""
+    measures: list[tuple[str, Callable[[Generator], list[TargetRow]]]] = [
+        ("identity", lambda rng: [_measure_identity(rng, scaled(10_000))]),
+        (
+            "cold skeletons, 4,000 sites",
+            lambda rng: _measure_cold(rng, "4,000", ReferenceGenome.epistatic, scaled(60), published=5597),
+        ),
+        (
+            "cold skeletons, 10,000 sites",
+            lambda rng: _measure_cold(rng, "10,000", ReferenceGenome.any_effect, scaled(100), published=13_685),
+        ),
+        ("later skeletons", lambda rng: _measure_later(rng, scaled(10))),
+        ("skeletons under noise", lambda rng: _measure_neutral(rng, scaled(200))),
+        ("false positives", lambda rng: [_measure_false_positives(rng, scaled(1000))]),
+        ("additive sites under noise", lambda rng: measure_additive(rng, scaled(100))),
+        ("sets without noise", lambda rng: measure_enumeration(rng, scaled(50))),
+        ("report under noise", lambda rng: measure_report(rng, scaled(100))),
+    ]
 
     def scaled(count: int) -> int:
         return max(2, round(count * scale))
 
-    return [
-        _measure_identity(next(rngs), scaled(10_000)),
-        *_measure_cold(next(rngs), "4,000", ReferenceGenome.epistatic, scaled(60), published=5597),
-        *_measure_cold(next(rngs), "10,000", ReferenceGenome.any_effect, scaled(100), published=13_685),
-        *_measure_later(next(rngs), scaled(10)),
-        *_measure_neutral(next(rngs), scaled(200)),
-        _measure_false_positives(next(rngs), scaled(1000)),
-    ]
+    rngs = default_rng(seed).spawn(len(measures))
+    return [Group(name, partial(rows, rng)) for (name, rows), rng in zip(measures, rngs, strict=True)]
 
 
 def _measure_identity(rng: Generator, comparisons: int) -> TargetRow:
@@ -258,8 +277,10 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="share of the full n (default 1.0)")
     parser.add_argument("--seed", type=int, default=1, help="seed of genomes and assays (default 1)")
     parser.add_argument("--json", action="store_true", help="a JSON list instead of a table")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="keep the result, group by group, and go on from it")
     arguments = parser.parse_args()
-    rows = run(arguments.scale, arguments.seed)
+    scale, seed, path = arguments.scale, arguments.seed, arguments.write
+    rows = run(scale, seed) if path is None else measure("statistics", groups, scale=scale, seed=seed, path=path)
     if arguments.json:
         print(presentation.as_json(rows))
     else:

@@ -121,8 +121,8 @@ def row_to_fields(row: TargetRow) -> dict[str, Any]:
 def row_from_fields(fields: dict[str, Any]) -> TargetRow:
     """Return the row of such an object. Raises KeyError or TypeError when it is none."""
     given = {name: value for name, value in fields.items() if name != "verdict"}
-    missing = {name: math.nan for name in ("value", "standard_error") if fields[name] is None}
-    return TargetRow(**{**given, **missing})
+    given |= {name: math.nan for name in ("value", "standard_error") if fields[name] is None}
+    return TargetRow(**given)
 
 
 def as_json(rows: Sequence[TargetRow]) -> str:
@@ -141,9 +141,9 @@ def cells(row: TargetRow) -> tuple[str, ...]:
         row.name,
         row.target,
         _number(row.value),
-        "" if math.isnan(row.standard_error) else f"{row.standard_error:,.2g}",
+        "" if math.isnan(row.standard_error) else _number(float(f"{row.standard_error:.2g}")),
         f"{row.n:,}",
-        "" if row.published is None else f"{row.published:,.5g}",
+        "" if row.published is None else _number(row.published),
         row.verdict,
         row.source,
     )

@@ -1,5 +1,5 @@
-"""The Python front door: a submission's results as DataFrames."""
+"""The Python front door: a submission's results as DataFrames, and those of several side by side."""
 
-from knockem_dagster.api.submission import Submission
+from knockem_dagster.api.submission import Submission, compare
 
-__all__ = ["Submission"]
+__all__ = ["Submission", "compare"]

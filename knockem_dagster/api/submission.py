@@ -1,4 +1,4 @@
-"""A submission from Python: `Submission.open(id)`, then tables with documented units."""
+"""A submission from Python: `Submission.open(id)`, then tables with documented units; `compare` for several."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from types import TracebackType
 
 import pandas as pd
 
+from knockem_dagster.assay_runs.comparison import compared
 from knockem_dagster.assay_runs.competition_table import COMPETITION_COLUMNS, competition_frame, competition_pages
 from knockem_dagster.assay_runs.places import place_of
 from knockem_dagster.assay_runs.tables import read_table, report_key
@@ -14,6 +15,7 @@ from knockem_dagster.errors import KnockemError, NotFound
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.submissions import State, SubmissionRecord
 from knockem_dagster.records.tables import TABLES, Column
+from knockem_dagster.reports.comparison import COMPARISON, comparison_table
 from knockem_dagster.settings import Settings, load_settings
 
 
@@ -123,6 +125,22 @@ class Submission:
                 "its assay was not asked for, or is not done."
             )
         return _described(frame, TABLES[name].columns)
+
+
+def compare(ids: Sequence[str], settings: Settings | None = None) -> pd.DataFrame:
+    """Return the estimates of several submissions: for each quantity and method a row per submission, as named.
+
+    Ids and settings are those of `Submission.open`. Columns: quantity, method, drawn, submission, organism, genome,
+    sites, state, distinction, outcome, value, low, high, unit, level, n; what a submission lacks has a row that says
+    so in `outcome`. Raises KnockemError for fewer than two submissions, the same one twice, or one without estimates.
+    """
+    platform = Platform(settings or load_settings())
+    try:
+        records = [platform.records.submissions.resolve(id) for id in ids]
+        table = comparison_table([compared(platform, record) for record in records])
+    finally:
+        platform.close()
+    return _described(table, COMPARISON.columns)
 
 
 def _described(frame: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:

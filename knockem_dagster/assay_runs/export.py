@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from knockem_dagster.assay_runs.competition_table import COMPETITION_COLUMNS, competition_frame, competition_pages
+from knockem_dagster.assay_runs.new_folder import new_folder
 from knockem_dagster.assay_runs.tables import read_table, submission_prefix, table_key
-from knockem_dagster.errors import KnockemError, StoreError
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.submissions import SubmissionRecord
 from knockem_dagster.records.tables import TABLES, Column
@@ -39,17 +38,8 @@ def export(platform: Platform, submission: SubmissionRecord, folder: Path) -> li
 
     Raises KnockemError when the folder holds something, StoreError when it cannot be written.
     """
-    try:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise KnockemError(f"{folder} is there already and not an empty folder; name another one.")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as unfinished:
-            content = Path(unfinished) / "export"
-            content.mkdir()
-            _write(platform, submission, content)
-            content.rename(folder)
-    except OSError as error:
-        raise StoreError(f"cannot export to {folder}: {error}; free or permit the place, or name another") from error
+    with new_folder(folder) as content:
+        _write(platform, submission, content)
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 

@@ -43,6 +43,13 @@ def bench(
     scale: Annotated[float, typer.Option(min=0.001, help="Share of the full number of repetitions.")] = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same random numbers.")] = 1,
     as_json: AsJson = False,
+    write: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False,
+            help="Keep the result in this file, group by group; the same command again goes on from there.",
+        ),
+    ] = None,
 ) -> None:
     """Run a benchmark: measurements beside their references."""
     benchmarks = _benchmarks()
@@ -56,7 +63,13 @@ def bench(
         raise typer.Exit(USAGE)
     benchmark = _load(name)
     presentation = getattr(benchmark, "presentation", None) or _load("measurement")
-    measured = benchmark.run(scale, seed)
+    if write is None:
+        measured = benchmark.run(scale, seed)
+    elif hasattr(benchmark, "groups"):
+        measured = _load("results").measure(name, benchmark.groups, scale=scale, seed=seed, path=write)
+    else:
+        aside().print(f"The benchmark {name} does not keep its result: leave out --write.", markup=False)
+        raise typer.Exit(USAGE)
     if as_json:
         typer.echo(presentation.as_json(measured))
     else:

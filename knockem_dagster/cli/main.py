@@ -6,6 +6,7 @@ import typer
 
 from knockem_dagster.cli import (
     checking,
+    comparing,
     controlling,
     demonstration,
     developing,
@@ -37,6 +38,7 @@ app.command("cancel")(controlling.cancel)
 app.command("resume")(controlling.resume)
 app.command("report")(results.report)
 app.command("export")(results.export)
+app.command("compare")(comparing.compare)
 app.command("purge")(controlling.purge)
 app.command("up")(serving.up)
 app.command("worker")(working.worker)

@@ -1,7 +1,8 @@
-"""Figures as bytes: a standalone SVG, a small PNG preview, and SVG that lives inside a page."""
+"""Figures as bytes: a standalone SVG, a PNG for print or a small one as preview, and SVG that lives inside a page."""
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 from xml.etree import ElementTree
@@ -14,7 +15,8 @@ from knockem_dagster.reports.figure_style import BLUE, GRID, INK, NEUTRAL, ORANG
 
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
-_RASTER_DOTS_PER_INCH = 220
+_RASTER_DOTS_PER_INCH = 300
+_PRINT_DOTS_PER_INCH = 600
 _PREVIEW_WIDTHS = (480, 400, 360, 320, 280, 240, 160)
 _PREVIEW_COLOURS = (64, 32, 16)
 
@@ -38,6 +40,11 @@ def to_svg(figure: Figure) -> str:
     return buffer.getvalue()
 
 
+def to_data_uri(figure: Figure) -> str:
+    """Return the figure as an address that holds the standalone SVG document itself."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(to_svg(figure).encode()).decode()}"
+
+
 def to_png(figure: Figure, *, max_bytes: int = 20_000) -> bytes:
     """Return the figure as a PNG about 480 pixels wide, with fewer colours and pixels until it fits.
 
@@ -58,6 +65,14 @@ def to_png(figure: Figure, *, max_bytes: int = 20_000) -> bytes:
         f"this figure does not fit into {max_bytes:,} bytes as a preview; "
         "allow more, or store it as an object and link it"
     )
+
+
+def to_print_png(figure: Figure) -> bytes:
+    """Return the figure as a PNG for print: 600 dots per inch at the figure's own width."""
+    _settle(figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_PRINT_DOTS_PER_INCH)
+    return buffer.getvalue()
 
 
 def _settle(figure: Figure) -> None:

@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import AbstractPathEffect, withStroke
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
@@ -22,16 +24,19 @@ NEUTRAL = "#8b939e"
 BLUE = "#2a7fb8"
 ORANGE = "#d55e00"
 
-WIDTH_INCHES = 4.4
-TEXT_POINTS = 9.0
-SMALL_TEXT_POINTS = 8.0
+# Figures are drawn at the width they are printed at, one column of a journal: what is in points here is so on paper.
+WIDTH_MILLIMETRES = 85.0
+WIDTH_INCHES = WIDTH_MILLIMETRES / 25.4
+TEXT_POINTS = 7.0
+SMALL_TEXT_POINTS = 6.5
+SMALLEST_NAMED_MARKER = 2.2
 
 # More points than this are drawn as one picture inside the vector figure, which keeps it light.
 MOST_VECTOR_POINTS = 1_500
 
 
 def new_figure(height_inches: float) -> Figure:
-    """Return an empty figure of the standard width (4.4 inches)."""
+    """Return an empty figure one journal column (85 mm) wide."""
     return Figure(figsize=(WIDTH_INCHES, height_inches), facecolor=PAPER, layout="constrained")
 
 
@@ -40,14 +45,14 @@ def dress(axes: Axes, *, x_title: str, y_title: str) -> None:
     axes.set_facecolor("none")
     axes.set_xlabel(x_title, fontsize=TEXT_POINTS, color=INK)
     axes.set_ylabel(y_title, fontsize=TEXT_POINTS, color=INK)
-    axes.tick_params(which="both", labelsize=SMALL_TEXT_POINTS, colors=INK, length=3, width=0.7)
-    axes.tick_params(which="minor", length=1.8)
+    axes.tick_params(which="both", labelsize=SMALL_TEXT_POINTS, colors=INK, length=2.3, width=0.55)
+    axes.tick_params(which="minor", length=1.4)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
         axes.spines[side].set_color(INK)
-        axes.spines[side].set_linewidth(0.7)
-    axes.grid(axis="y", color=GRID, linewidth=0.7)
+        axes.spines[side].set_linewidth(0.55)
+    axes.grid(axis="y", color=GRID, linewidth=0.55)
     axes.set_axisbelow(True)
 
 
@@ -58,10 +63,15 @@ def whole_numbers(axes: Axes, *, x: bool = False, y: bool = False) -> None:
         axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
 
+def apart() -> list[AbstractPathEffect]:
+    """Return the effects that leave paper beside a line: it shows on whatever it crosses, without colour too."""
+    return [withStroke(linewidth=2.2, foreground=PAPER)]
+
+
 def legend_above(figure: Figure, axes: Axes) -> None:
     """Name the series of `axes` in one line above the figure."""
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(
+    legend = figure.legend(
         handles,
         labels,
         loc="outside upper left",
@@ -74,6 +84,10 @@ def legend_above(figure: Figure, axes: Axes) -> None:
         borderpad=0.1,
         markerscale=1.2,
     )
+    for handle in legend.legend_handles:
+        if isinstance(handle, Line2D):  # what is a pale dot in a crowd must be seen where it stands alone
+            handle.set_alpha(1)
+            handle.set_markersize(max(handle.get_markersize(), SMALLEST_NAMED_MARKER))
 
 
 def label_line(axes: Axes, *, x: float, text: str) -> None:

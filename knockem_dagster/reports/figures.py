@@ -20,6 +20,7 @@ from knockem_dagster.reports.figure_style import (
     NEUTRAL,
     ORANGE,
     PAPER,
+    apart,
     dress,
     flags,
     floats,
@@ -37,22 +38,23 @@ from knockem_dagster.reports.truth import SiteKind, site_kinds
 _MOST_BINS = 40
 # Up to this many sites can be told apart: they get intervals and large markers.
 _MOST_DISTINCT_SITES = 200
+_UNDER_LINES = 1.9
 
 
 def null_distribution(table: pd.DataFrame, null: NullFacts | None = None) -> Figure:
     """Draw the histogram of the scores of wild-type competitions (1/update), and where detection starts."""
     scores = floats(table, "score")
     scores = scores[np.isfinite(scores)]
-    figure = new_figure(2.9)
+    figure = new_figure(2.2)
     axes = figure.add_subplot()
     edges = _histogram_edges(scores, null)
-    axes.hist(scores, bins=edges.tolist(), color=BLUE, edgecolor=PAPER, linewidth=0.6)
+    axes.hist(scores, bins=edges.tolist(), color=BLUE, edgecolor=PAPER, linewidth=0.5)
     if null is not None and null.sd > 0:
         positions = np.linspace(min(edges[0], null.mean - 3 * null.sd), max(edges[-1], null.mean + 3 * null.sd), 200)
         expected = stats.norm.pdf(positions, null.mean, null.sd) * scores.size * (edges[1] - edges[0])
-        axes.plot(positions, expected, color=INK, linewidth=1, linestyle=(0, (4, 2)))
+        axes.plot(positions, expected, color=INK, linewidth=0.8, linestyle=(0, (4, 2)))
     if null is not None and np.isfinite(null.threshold):
-        axes.axvline(null.threshold, color=ORANGE, linewidth=1.6)
+        axes.axvline(null.threshold, color=ORANGE, linewidth=1.2, path_effects=apart())
         label_line(axes, x=null.threshold, text=f"detected from {null.threshold:.3g}")
     dress(axes, x_title="Score without a knockout (1/update)", y_title="Competitions (count)")
     axes.margins(x=0.08)
@@ -82,7 +84,7 @@ def dose_response(
     Calibration knockouts are ticks above (detected) and below (not). Titration doses are points with
     their 95% Wilson interval. Knockouts that could not be tested are left out.
     """
-    figure = new_figure(3.3)
+    figure = new_figure(2.5)
     axes = figure.add_subplot()
     doses: list[NDArray[np.int64]] = []
     if calibration is not None:
@@ -90,7 +92,7 @@ def dose_response(
         dose, detected = integers(tested, "dose"), flags(tested, "detected")
         doses.append(dose)
         heights = np.where(detected, 1.07, -0.07)
-        axes.plot(dose, heights, "|", color=NEUTRAL, markersize=6, markeredgewidth=0.8, label="single knockout")
+        axes.plot(dose, heights, "|", color=NEUTRAL, markersize=4.5, markeredgewidth=0.6, label="single knockout")
     if titration is not None:
         tested = titration[np.isfinite(floats(titration, "score"))]
         dose, fraction, below, above = _detected_fractions(tested)
@@ -102,9 +104,10 @@ def dose_response(
             fmt="o",
             color=BLUE,
             markerfacecolor=PAPER,
-            markersize=5,
-            capsize=2.5,
-            elinewidth=1.2,
+            markersize=3.8,
+            markeredgewidth=0.9,
+            capsize=2,
+            elinewidth=0.9,
             label="detected, 95% interval",
         )
     every = np.concatenate(doses) if doses else np.array([], dtype=np.int64)
@@ -112,7 +115,7 @@ def dose_response(
     if fit is not None and fit.has_curve:
         grid = np.unique(np.round(np.geomspace(lowest, highest, 300)))
         expected = np.asarray(stats.nbinom.cdf(grid - fit.r, fit.r, fit.p), dtype=np.float64)
-        axes.plot(grid, expected, color=ORANGE, linewidth=1.6, linestyle=(0, (5, 2)), label="fit")
+        axes.plot(grid, expected, color=ORANGE, linewidth=1.2, linestyle=(0, (5, 2)), label="fit")
     axes.set_xscale("log")
     axes.set_xlim(lowest / 1.15, highest * 1.15)
     axes.set_ylim(-0.13, 1.13)
@@ -151,11 +154,11 @@ def skeleton_composition(skeletons: pd.DataFrame) -> Figure:
     sizes = [int((integers(kept, "skeleton") == name).sum()) for name in names]
     times = np.unique(integers(kept, "site"), return_counts=True)[1]
     how_often = np.bincount(times, minlength=names.size + 1)[1:]
-    figure = new_figure(4.2)
+    figure = new_figure(3.2)
     upper, lower = figure.subplots(2, 1)
     upper.bar(names, sizes, width=0.7, color=BLUE)
     dress(upper, x_title="Skeleton (number, from 0)", y_title="Sites kept (count)")
-    lower.bar(np.arange(1, names.size + 1), how_often, width=0.7, color=NEUTRAL, edgecolor=INK, linewidth=0.6)
+    lower.bar(np.arange(1, names.size + 1), how_often, width=0.7, color=NEUTRAL, edgecolor=INK, linewidth=0.5)
     dress(lower, x_title="Times a site was kept (skeletons)", y_title="Sites (count)")
     for axes in (upper, lower):
         whole_numbers(axes, x=True, y=True)
@@ -170,14 +173,14 @@ def site_evidence(sites: pd.DataFrame, truth: TruthFacts | None = None) -> Figur
     panels = [column for column in ("effect", "probability") if has_values(floats(sites, column))] or ["effect"]
     position = integers(sites, "site")
     kinds = site_kinds(position, truth)
-    figure = new_figure(2.9 if len(panels) == 1 else 4.4)
+    figure = new_figure(2.2 if len(panels) == 1 else 3.35)
     drawn = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
     for axes, column in zip(drawn, panels, strict=True):
         values = floats(sites, column)
         if column == "effect":
             if len(sites) <= _MOST_DISTINCT_SITES and has_values(floats(sites, "low")):
-                axes.vlines(position, floats(sites, "low"), floats(sites, "high"), color=NEUTRAL, linewidth=1)
-            axes.axhline(1.0, color=ORANGE, linewidth=1.2, linestyle=(0, (5, 2)))
+                axes.vlines(position, floats(sites, "low"), floats(sites, "high"), color=NEUTRAL, linewidth=0.5)
+            axes.axhline(1.0, color=ORANGE, linewidth=0.9, linestyle=(0, (5, 2)), path_effects=apart())
             dress(axes, x_title="Position in the genome (site)", y_title="Effect alone\n(detection thresholds)")
             axes.margins(y=0.12)
         else:
@@ -215,7 +218,7 @@ def jackknife_severity(
         scores, unit = (scores - null.mean) / null.unit, "detection thresholds"
     excluded = 100 * (1 - floats(table, "times") / number)
     kinds = site_kinds(integers(table, "site"), truth)
-    figure = new_figure(3.2)
+    figure = new_figure(2.45)
     axes = figure.add_subplot()
     _scatter(axes, excluded + spread(len(table), 50 / number), scores, kinds)
     dress(axes, x_title="Skeletons that did without the site (%)", y_title=f"Mean severity of its loss\n({unit})")
@@ -229,16 +232,25 @@ def jackknife_severity(
 
 def _scatter(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], kinds: list[SiteKind] | None) -> None:
     rasterized = x.size > MOST_VECTOR_POINTS
-    scale = 0.7 if rasterized else 1.0
+    scale = 0.7 if rasterized else 1.3 if x.size <= _MOST_DISTINCT_SITES else 1.0
     if kinds is None:
-        size = 4.0 if x.size <= _MOST_DISTINCT_SITES else 2.4
-        axes.plot(x, y, "o", color=BLUE, markersize=size * scale, markeredgewidth=0, alpha=0.8, rasterized=rasterized)
+        axes.plot(
+            x,
+            y,
+            "o",
+            color=BLUE,
+            markersize=2.2 * scale,
+            markeredgewidth=0,
+            alpha=0.8,
+            rasterized=rasterized,
+            zorder=_UNDER_LINES,
+        )
         return
     kind = np.array([each.value for each in kinds], dtype=object)
-    for of_kind, marker, size, fill, edge in (
-        (SiteKind.NEUTRAL, "o", 2.2, NEUTRAL, NEUTRAL),
-        (SiteKind.ADDITIVE, "o", 4.0, BLUE, BLUE),
-        (SiteKind.EPISTATIC, "^", 5.0, PAPER, ORANGE),
+    for of_kind, marker, size, fill, edge, edge_width in (
+        (SiteKind.NEUTRAL, "o", 1.7, NEUTRAL, NEUTRAL, 0.0),
+        (SiteKind.ADDITIVE, "D", 3.0, BLUE, BLUE, 0.0),
+        (SiteKind.EPISTATIC, "^", 4.0, PAPER, ORANGE, 0.8),
     ):
         chosen = kind == of_kind.value
         axes.plot(
@@ -248,8 +260,10 @@ def _scatter(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], kinds: 
             markersize=size * scale,
             markerfacecolor=fill,
             markeredgecolor=edge,
-            markeredgewidth=0 if fill == edge else 1.0,
-            # Only the neutral sites are many; the others stay sharp at any magnification.
+            markeredgewidth=edge_width,
+            # Only the neutral sites are many: a pale cloud of dots. The others stay sharp at any magnification.
             rasterized=rasterized and of_kind is SiteKind.NEUTRAL,
+            alpha=0.5 if rasterized and of_kind is SiteKind.NEUTRAL else 1.0,
+            zorder=_UNDER_LINES if of_kind is SiteKind.NEUTRAL else 2,
             label=f"truly {of_kind.value}",
         )

@@ -1,7 +1,9 @@
-"""One submission as one self-contained HTML page: no script, no outside resource, nothing unescaped."""
+"""One submission as one self-contained HTML page: no outside resource, nothing unescaped, no script but report.js."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,12 +15,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from knockem_dagster.reports.headlines import coverage_text, headlines, interval_text, losses
 from knockem_dagster.reports.inputs import SUCCEEDED, FailedAttempt, LossFacts, Quantity, ReportInputs, SubmissionFacts
 from knockem_dagster.reports.sections import sections
+from knockem_dagster.reports.site_table import site_table
 from knockem_dagster.reports.truth import with_truth
-from knockem_dagster.reports.wording import MISSING, decimals, duration, last_part, moment, number, share
+from knockem_dagster.reports.wording import MISSING, duration, last_part, moment, number, share
 
 _MOST_EXAMPLES = 5
 _TAIL_CHARACTERS = 2_000
-_SITES_LISTED = 15
 
 _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent, encoding="utf-8"),
@@ -27,6 +29,9 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+_SCRIPT = (Path(__file__).parent / "report.js").read_text(encoding="utf-8")
+# What else should ever get into a page as a script, the browser refuses to run.
+_SCRIPT_SOURCE = f"'sha256-{base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()}'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +61,6 @@ class _Example:
     tail: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Site:
-    site: str
-    effect: str
-    interval: str
-    kept: str
-
-
 def render(template: str, **values: object) -> str:
     """Fill one of this package's templates; everything is escaped but what was marked safe in the template."""
     return _TEMPLATES.get_template(template).render(values)
@@ -85,7 +82,10 @@ def report_page(inputs: ReportInputs) -> str:
         estimates=[] if told is None else _estimates(told),
         has_truth=inputs.truth is not None,
         sections=sections(inputs),
-        sites=_strongest_sites(inputs.table("sites")),
+        table=site_table(inputs.table("sites")),
+        script=_SCRIPT,
+        script_source=_SCRIPT_SOURCE,
+        file_stem=f"knockout-{submission.id[:8]}",
         assays=_bars(inputs.competitions_by_assay),
         attempts=_bars(inputs.losses.attempts),
         succeeded=SUCCEEDED,
@@ -125,27 +125,6 @@ def _interval(low: float, high: float, level: float) -> str:
     if not ends:
         return "none"
     return f"{ends} ({coverage})" if coverage else ends
-
-
-def _strongest_sites(sites: pd.DataFrame | None) -> list[_Site]:
-    if sites is None:
-        return []
-    ranked = sites.sort_values(["probability", "effect"], ascending=False, kind="stable", na_position="last")
-    rows: list[_Site] = []
-    for row in ranked.head(_SITES_LISTED).to_dict("records"):
-        effect, kept = float(row["effect"]), float(row["probability"])
-        if math.isnan(effect) and math.isnan(kept):
-            continue
-        low, high = float(row["low"]), float(row["high"])
-        rows.append(
-            _Site(
-                site=f"{int(row['site']):,}",
-                effect=decimals(effect),
-                interval=f"{decimals(low)} to {decimals(high)}" if math.isfinite(low + high) else MISSING,
-                kept=MISSING if math.isnan(kept) else share(kept, 1),
-            )
-        )
-    return rows
 
 
 def _bars(counts: Mapping[str, int]) -> list[_Bar]:

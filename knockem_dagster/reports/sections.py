@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from knockem_dagster.reports import figures
-from knockem_dagster.reports.figure_files import to_page_svg
+from knockem_dagster.reports.figure_files import to_data_uri, to_page_svg
 from knockem_dagster.reports.figure_style import flags, floats, integers
 from knockem_dagster.reports.inputs import NullFacts, ReportInputs
 from knockem_dagster.reports.wording import counted, listed, number, share
@@ -35,6 +35,11 @@ class Section:
     def svg(self) -> str:
         """The figure as an `<svg>` element."""
         return to_page_svg(self.figure, name=self.name, description=self.description)
+
+    @property
+    def file(self) -> str:
+        """The figure as the address of an SVG file, for a link that saves it."""
+        return to_data_uri(self.figure)
 
 
 def site_section(inputs: ReportInputs) -> Section | None:

@@ -290,6 +290,13 @@ def test_bench_lists_benchmarks_and_refuses_unknown_ones(tmp_path: Path) -> None
     assert run("bench", "nonsense", home=tmp_path).exit_code == 2
 
 
+def test_bench_refuses_to_write_what_it_cannot_go_on_from(tmp_path: Path) -> None:
+    result = run("bench", "published", "--write", str(tmp_path / "result.json"), home=tmp_path)
+    assert result.exit_code == 2
+    assert "leave out --write" in result.stderr
+    assert not (tmp_path / "result.json").exists()
+
+
 def test_test_passes_its_arguments_to_pytest(tmp_path: Path) -> None:
     ended = knockem("test", "--version", home=tmp_path)
     assert ended.returncode == 0

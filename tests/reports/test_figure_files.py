@@ -24,7 +24,7 @@ def crowded() -> Figure:
 
 
 def noise() -> Figure:
-    figure = new_figure(3.0)
+    figure = new_figure(2.3)
     figure.add_subplot().imshow(np.random.default_rng(1).random((300, 300)), interpolation="nearest")
     return figure
 

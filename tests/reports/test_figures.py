@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import functools
+import io
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
+from PIL import Image
 
 from knockem_dagster.reports import figures
 from knockem_dagster.reports.figure_files import to_svg
@@ -152,6 +155,46 @@ def luminance(colour: str) -> float:
 def test_colours_stand_out_on_light_and_dark_paper(colour: str, paper: str) -> None:
     darker, lighter = sorted([luminance(colour), luminance(paper)])
     assert (lighter + 0.05) / (darker + 0.05) >= 3
+
+
+@pytest.mark.parametrize("num_sites", [20, 1_000, 10_000])
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_are_legible_in_a_column_of_85_millimetres(name: str, num_sites: int) -> None:
+    svg = to_svg(FIGURES[name](given(num_sites)))
+    root = ElementTree.fromstring(svg)
+    points = float(root.attrib["width"].removesuffix("pt"))
+    assert points / 72 * 25.4 == pytest.approx(85, abs=0.1)
+    assert float(root.attrib["viewBox"].split()[2]) == points  # so that a unit within is a point on paper
+    texts = [float(size) for size in re.findall(r"font(?:-size)?: ([\d.]+)px", svg)]
+    assert len(texts) >= len(re.findall("<text ", svg)) > 3
+    assert min(texts) >= 6
+    assert min(float(width) for width in re.findall(r"stroke-width: ([\d.]+)", svg)) >= 0.5
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_named_series_differ_by_more_than_colour(name: str) -> None:
+    for axes in FIGURES[name](given(1_000)).axes:
+        named = [line for line in axes.lines if not str(line.get_label()).startswith("_")]
+        looks = [(str(line.get_marker()), line.get_linestyle(), line.get_markerfacecolor() == PAPER) for line in named]
+        assert len(set(looks)) == len(looks)
+
+
+def test_threshold_shows_on_the_bars_without_colour() -> None:
+    table = given(1_000).tables["null_distribution"]
+    axes = figures.null_distribution(table).axes[0]
+    tallest = max(axes.patches, key=lambda bar: bar.get_height())
+    middle, half = tallest.get_x() + tallest.get_width() / 2, tallest.get_height() / 2
+    null = NullFacts(mean=0.0, sd=0.0, threshold=middle, unit=1.0, symmetry_p=float("nan"))
+    figure = figures.null_distribution(table, null)
+    printed = io.BytesIO()
+    figure.savefig(printed, dpi=300)
+    with Image.open(printed) as opened:
+        grey = np.asarray(opened.convert("L"), dtype=np.float64)
+    x, y = figure.axes[0].transData.transform((middle, half)) * 300 / figure.dpi
+    across = grey[grey.shape[0] - round(y), round(x) - 7 : round(x) + 8]
+    assert across[7] < 130
+    assert across[:7].max() > 200
+    assert across[8:].max() > 200
 
 
 def test_kinds_of_sites_differ_by_more_than_colour() -> None:

@@ -77,7 +77,7 @@ class ExactBalance:
         self._compete = compete
         self._effects = effects
         self._filler = filler
-        self._costs: dict[tuple[KnockoutSet, KnockoutSet], Cost | Untestable] = {}
+        self._asked: dict[KnockoutSet, Cost | Untestable] = {}
 
     def filling(self, apart: KnockoutSet | None = None) -> frozenset[int]:
         """Return the sites of the usual filler (none before the first question), or of the one apart from these."""
@@ -127,13 +127,14 @@ class ExactBalance:
     ) -> list[Cost | Untestable]:
         """Return what knockouts cost beside their fillers."""
         new = dict.fromkeys(
-            (filler, knockout)
-            for filler, whole in pairs
-            for knockout in (KnockoutSet.none(whole.num_sites), whole)
-            if filler is not None and not whole.is_wild_type and (filler, knockout) not in self._costs
+            knockout
+            for filler, own in pairs
+            if filler is not None and not own.is_wild_type
+            for knockout in (filler, filler | own)
+            if knockout not in self._asked
         )
         await self._ask(list(new), purpose)
-        return [self._cost(filler, knockout) for filler, knockout in pairs]
+        return [self._cost(filler, own) for filler, own in pairs]
 
     async def _losses(self, questions: Sequence[Question]) -> list[Cost | Untestable]:
         """Return what each question's group costs beyond what is known."""
@@ -153,19 +154,18 @@ class ExactBalance:
             return Cost(0.0, 0.0)
         if filler is None:
             return Untestable("no known sites are left that could fill the scale up to one threshold")
-        empty, whole = self._costs[filler, KnockoutSet.none(knockout.num_sites)], self._costs[filler, knockout]
-        return _loss(empty, whole, 0.0)
+        return _loss(self._asked[filler], self._asked[filler | knockout], 0.0)
 
-    async def _ask(self, wanted: Sequence[tuple[KnockoutSet, KnockoutSet]], purpose: str) -> None:
+    async def _ask(self, knockouts: Sequence[KnockoutSet], purpose: str) -> None:
         def draw(slot: int, attempt: int) -> Competition:
             self.budget.spend(1)
-            filler, knockout = wanted[slot]
-            return Competition(KnockoutSet.none(knockout.num_sites), filler | knockout, purpose, attempt)
+            knockout = knockouts[slot]
+            return Competition(KnockoutSet.none(knockout.num_sites), knockout, purpose, attempt)
 
-        asked = await ask_with_replacement(self._compete, draw, slots=len(wanted), most_asks_per_slot=_MOST_ASKS)
-        for (filler, knockout), one in zip(wanted, asked, strict=True):
+        asked = await ask_with_replacement(self._compete, draw, slots=len(knockouts), most_asks_per_slot=_MOST_ASKS)
+        for knockout, one in zip(knockouts, asked, strict=True):
             answer = one.answer
-            self._costs[filler, knockout] = self._as_cost(answer) if isinstance(answer, Counts) else answer
+            self._asked[knockout] = self._as_cost(answer) if isinstance(answer, Counts) else answer
 
     def _as_cost(self, counts: Counts) -> Cost:
         null = self.model.null

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.random import Generator
@@ -28,7 +28,7 @@ from knockem_dagster.knockout.competitions import Compete, Untestable
 from knockem_dagster.knockout.knockouts import Genome, KnockoutSet
 from knockem_dagster.knockout.score_model import ScoreModel
 
-_PURPOSE = "weighing"
+_ASSAY = "weighing"
 _CHANCE = 0.02
 _MOST_FAILURES = 3
 _LARGEST_SUM = 1.8
@@ -60,7 +60,7 @@ async def weigh_exactly(
             [weighing.last_untestable] * (genome.num_sites - len(weighing.tested)),
             asked=genome.num_sites,
             tolerated=settings.tolerated_untested,
-            assay=_PURPOSE,
+            assay=_ASSAY,
         )
     return weighing.result()
 
@@ -75,7 +75,6 @@ class _Weighing:
         self._compete = compete
         self._model = model
         self._num_sites = num_sites
-        self._end_of_scale = (model.null.bound - model.null.mean) / model.null.unit
 
     async def weigh_all(self, order: NDArray[np.int64]) -> None:
         """Find a filler, weigh all other sites on it, then its own on one of others, and check what was found."""
@@ -84,10 +83,10 @@ class _Weighing:
             return
         inside = np.isin(order, filler.sites)
         size = max(1, filler.dose)
-        await self.weigh(filler, _chunks(order[~inside], size))
+        await self.weigh(filler, _chunks(order[~inside], size), "outside the filler")
         own = choose_filler(self.effects, avoid=filler)
         if own is not None:
-            await self.weigh(own, _chunks(order[inside], max(1, size // 2)))
+            await self.weigh(own, _chunks(order[inside], max(1, size // 2)), "inside the filler")
         await self.check_sums()
 
     async def first_filler(self, order: NDArray[np.int64]) -> KnockoutSet | None:
@@ -100,9 +99,9 @@ class _Weighing:
             if found.position is None:
                 return None
             prefix, site = rest[: found.position + 1], int(rest[found.position])
-            together, alone = (
-                self._cost(answer) for answer in await tests.scores([self._loss(prefix), self._loss(np.array([site]))])
-            )
+            answers = await tests.scores([self._loss(prefix), self._loss(np.array([site]))])
+            self._take_unit(answers)
+            together, alone = (self._cost(answer) for answer in answers)
             if math.isfinite(together):
                 return self._set(prefix)
             if not math.isfinite(alone) and not math.isnan(alone):
@@ -112,17 +111,17 @@ class _Weighing:
             rest = rest[rest != site]
         return None
 
-    async def weigh(self, filler: KnockoutSet, groups: Sequence[NDArray[np.int64]]) -> None:
+    async def weigh(self, filler: KnockoutSet, groups: Sequence[NDArray[np.int64]], purpose: str) -> None:
         """Weigh groups of sites on a filler, and halve those that weigh something, down to single sites."""
         balance = ExactBalance(self._compete, self._model, effects={}, filler=filler, budget=self._budget)
-        costs = await balance.costs([self._set(group) for group in groups], _PURPOSE)
+        costs = await balance.costs([self._set(group) for group in groups], purpose)
         weighed = list(zip(groups, costs, strict=True))
         while weighed := [each for each in weighed if not self._is_settled(*each)]:
             halves = [np.array_split(group, 2) for group, _ in weighed]
-            firsts = await balance.costs([self._set(first) for first, _ in halves], _PURPOSE)
+            firsts = await balance.costs([self._set(first) for first, _ in halves], purpose)
             seconds = [_rest(whole, first) for (_, whole), first in zip(weighed, firsts, strict=True)]
             unknown = [number for number, cost in enumerate(seconds) if cost is None]
-            asked = await balance.costs([self._set(halves[number][1]) for number in unknown], _PURPOSE)
+            asked = await balance.costs([self._set(halves[number][1]) for number in unknown], purpose)
             answers = dict(zip(unknown, asked, strict=True))
             weighed = [
                 each
@@ -157,6 +156,7 @@ class _Weighing:
             drift=math.nan,
             unit_error=0.0,
             num_competitions=self._num_asked,
+            unit=self._model.null.unit,
         )
 
     @property
@@ -181,8 +181,17 @@ class _Weighing:
         if not cost.is_nothing:
             self.effects[site] = cost.value if math.isfinite(cost.value) else self._end_of_scale
 
+    def _take_unit(self, answers: Sequence[float | Untestable]) -> None:
+        """Where an organism states no unit, one threshold is the least that was seen."""
+        scores = np.array([each for each in answers if isinstance(each, float)])
+        self._model = replace(self._model, null=self._model.null.with_unit_from(scores))
+
+    @property
+    def _end_of_scale(self) -> float:
+        return (self._model.null.bound - self._model.null.mean) / self._model.null.unit
+
     def _loss(self, sites: NDArray[np.int64]) -> Question:
-        return Question(KnockoutSet.none(self._num_sites), self._set(sites), _PURPOSE)
+        return Question(KnockoutSet.none(self._num_sites), self._set(sites), "filler")
 
     def _cost(self, answer: float | Untestable) -> float:
         """Return the cost (thresholds) of a score; infinite at the end of the scale, missing without an answer."""

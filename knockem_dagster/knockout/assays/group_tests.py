@@ -92,7 +92,7 @@ class GroupTests:
         self.num_beneficial = 0
         self._last_untestable = Untestable("no reason given")
         self._compete = compete
-        self._next_replicate: defaultdict[Question, int] = defaultdict(int)
+        self._next_replicate: defaultdict[tuple[KnockoutSet, KnockoutSet, str], int] = defaultdict(int)
 
     def filling(self, apart: KnockoutSet | None = None) -> frozenset[int]:
         """Return no sites: questions are asked as they are."""
@@ -144,10 +144,11 @@ class GroupTests:
     def _next_competition(self, question: Question) -> Competition:
         """Return the next competition of a question. An exact organism is asked about the side that is in doubt."""
         self.budget.spend(1)
-        replicate = self._next_replicate[question]
-        self._next_replicate[question] += 1
         self.num_competitions += 1
-        if not self.model.is_exact:
-            return Competition(question.fitter, question.weaker, question.purpose, replicate)
-        doubtful = question.fitter if question.restores else question.weaker
-        return Competition(KnockoutSet.none(doubtful.num_sites), doubtful, question.purpose, replicate)
+        sides = question.fitter, question.weaker
+        if self.model.is_exact:
+            sides = KnockoutSet.none(question.background.num_sites), sides[0 if question.restores else 1]
+        key = (*sides, question.purpose)
+        replicate = self._next_replicate[key]
+        self._next_replicate[key] += 1
+        return Competition(*key, replicate)

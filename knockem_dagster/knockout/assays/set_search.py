@@ -65,16 +65,23 @@ class FoundSets:
 
     A set of one is a site that costs something by itself on some background, without any mate being found: an effect
     of its own that weighing did not see, or mates that were not found. The search `is_complete` unless its budget ended
-    before.
+    before; `num_competitions` were asked for.
     """
 
     table: pd.DataFrame
     is_complete: bool
+    num_competitions: int
 
     @classmethod
-    def from_table(cls, table: pd.DataFrame, *, is_complete: bool) -> FoundSets:
-        """Rebuild the result from its stored table. Raises ValueError when columns are missing."""
-        return cls(checked_frame(COLUMNS, table, sort_by=SORT_KEY), is_complete)
+    def from_table(cls, table: pd.DataFrame, numbers: Mapping[str, int]) -> FoundSets:
+        """Rebuild the result from its stored table and `numbers`. Raises ValueError when columns are missing."""
+        frame = checked_frame(COLUMNS, table, sort_by=SORT_KEY)
+        return cls(frame, bool(numbers["is_complete"]), int(numbers["num_competitions"]))
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """Return what belongs to the result beside its table."""
+        return {"is_complete": int(self.is_complete), "num_competitions": self.num_competitions}
 
     @property
     def sets(self) -> tuple[frozenset[int], ...]:
@@ -113,12 +120,13 @@ class _SetSearch:
         self._is_complete = True
 
     async def run(self) -> FoundSets:
+        allowed = self._tests.budget.left
         try:
             await self._enumerate()
         except BudgetSpent:
             self._is_complete = False
         groups = sorted([sorted(each) for each in [*self._sets, *({site} for site in self._lone)]])
-        return FoundSets(await self._table(groups), self._is_complete)
+        return FoundSets(await self._table(groups), self._is_complete, allowed - self._tests.budget.left)
 
     async def _enumerate(self) -> None:
         backgrounds: list[KnockoutSet] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ COLUMNS = {
 }
 SORT_KEY = ("site",)
 
+_NUMBERS = ("angle_sd", "drift", "unit_error", "num_competitions", "unit")
 _LEVEL = 0.95
 _SURE = 0.99
 
@@ -33,7 +35,7 @@ class SiteWeights:
     `probability` is that of having an effect at all, which rests on what effects of other sites are like. An untested
     site has neither. `angle_sd` is the noise of a competition as all of them showed it, 0 for an organism without;
     `drift` what one threshold is on the scale of drifts, and `unit_error` its relative standard error;
-    `num_competitions` what was asked for.
+    `num_competitions` what was asked for; `unit` the score of one threshold (1/update).
     """
 
     table: pd.DataFrame
@@ -41,6 +43,7 @@ class SiteWeights:
     drift: float
     unit_error: float
     num_competitions: int
+    unit: float
 
     @classmethod
     def of(
@@ -53,6 +56,7 @@ class SiteWeights:
         drift: float,
         unit_error: float,
         num_competitions: int,
+        unit: float,
     ) -> SiteWeights:
         """Return the weights of sites with these effects and standard errors (thresholds), shape (num_sites,).
 
@@ -73,14 +77,24 @@ class SiteWeights:
             },
             sort_by=SORT_KEY,
         )
-        return cls(table, angle_sd, drift, unit_error, num_competitions)
+        return cls(table, angle_sd, drift, unit_error, num_competitions, unit)
 
     @classmethod
-    def from_table(
-        cls, table: pd.DataFrame, *, angle_sd: float, drift: float, unit_error: float, num_competitions: int
-    ) -> SiteWeights:
-        """Rebuild the result from its stored table. Raises ValueError when columns are missing."""
-        return cls(checked_frame(COLUMNS, table, sort_by=SORT_KEY), angle_sd, drift, unit_error, num_competitions)
+    def from_table(cls, table: pd.DataFrame, numbers: Mapping[str, float]) -> SiteWeights:
+        """Rebuild the result from its stored table and `numbers`. Raises ValueError when columns are missing."""
+        return cls(
+            checked_frame(COLUMNS, table, sort_by=SORT_KEY),
+            angle_sd=numbers["angle_sd"],
+            drift=numbers["drift"],
+            unit_error=numbers["unit_error"],
+            num_competitions=int(numbers["num_competitions"]),
+            unit=numbers["unit"],
+        )
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Return what belongs to the result beside its table."""
+        return {name: getattr(self, name) for name in _NUMBERS}
 
     @property
     def is_exact(self) -> bool:

@@ -35,7 +35,7 @@ _HEAVY_SPREAD = 0.5
 
 @dataclass(frozen=True, slots=True)
 class WeighingSettings:
-    """How much is weighed: until the standard error of a site is `error` (thresholds), or `most_competitions` are asked.
+    """How much is weighed: until a site's standard error is `error` (thresholds), or `most_competitions` are asked.
 
     `dose_tests` of them find the first dose. The first wave has `first_wave` competitions, later ones as many as seem
     to be needed, at most twice what was asked before. No side of a competition lacks more than the share
@@ -192,6 +192,7 @@ class _Weighing:
             drift=unit,
             unit_error=(2 * (self._null.n + self._num_asked / 3)) ** -0.5,
             num_competitions=self._num_asked,
+            unit=self._null.unit,
         )
 
 
