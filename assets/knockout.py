@@ -255,7 +255,44 @@ def jackknife(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> dg.Mat
 
 @dg.asset(
     partitions_def=submissions,
-    deps=[null_distribution, screen, calibration, titration, skeletons, jackknife],
+    deps=[null_distribution],
+    group_name=GROUP,
+    kinds={"parquet"},
+    code_version=TABLES["weights"].version,
+    check_specs=[spec("weights", accounted_for)],
+    description="The effect of every site, from competitions between random knockouts.",
+)
+def weights(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> dg.MaterializeResult:
+    """Weigh all sites."""
+    with submission_run(context, runs) as run:
+        finding = find(context, run, AssayType.WEIGHING)
+        return dg.MaterializeResult(
+            metadata=result_of(context, run, finding, figure=figures.site_evidence(finding.table)),
+            check_results=judged(run, accounted_for.result(run, finding)),
+        )
+
+
+@dg.asset(
+    partitions_def=submissions,
+    deps=[weights],
+    group_name=GROUP,
+    kinds={"parquet"},
+    code_version=TABLES["sets"].version,
+    check_specs=[spec("sets", accounted_for)],
+    description="Redundant sets: what can be lost only together.",
+)
+def sets(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> dg.MaterializeResult:
+    """Enumerate the epistatic sets."""
+    with submission_run(context, runs) as run:
+        finding = find(context, run, AssayType.SET_ENUMERATION)
+        return dg.MaterializeResult(
+            metadata=result_of(context, run, finding), check_results=judged(run, accounted_for.result(run, finding))
+        )
+
+
+@dg.asset(
+    partitions_def=submissions,
+    deps=[null_distribution, screen, calibration, titration, skeletons, jackknife, weights, sets],
     group_name=GROUP,
     kinds={"python", "parquet"},
     code_version=TABLES["estimates"].version,

@@ -17,6 +17,8 @@ ASSET_OF = {
     AssayType.JACKKNIFE_KNOCKOUT: "jackknife",
     AssayType.SKELETON_SAMPLE_AND_JACKKNIFE: "estimates",
     AssayType.SKELETON_MARK_RECAPTURE: "estimates",
+    AssayType.WEIGHING: "weights",
+    AssayType.SET_ENUMERATION: "sets",
 }
 """The asset that holds the result of each assay type."""
 

@@ -47,6 +47,8 @@ SUBMISSION_ASSETS = [
     knockout.titration,
     knockout.skeletons,
     knockout.jackknife,
+    knockout.weights,
+    knockout.sets,
     knockout.estimates,
     knockout.report,
 ]

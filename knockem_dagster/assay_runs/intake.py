@@ -91,11 +91,12 @@ async def examine(platform: Platform, file: SubmissionFile) -> Accepted:
     if num_sites > MOST_SITES:
         why = f"knockem_count_sites counts {num_sites} sites; from 1 to {MOST_SITES} are"
         raise _cannot_run("genome", shown(file.genome), why)
+    unit = await organism.stated_unit()
     submission = draft.model_copy(
         update={
             "num_sites": num_sites,
-            "stated_unit": await organism.stated_unit(),
-            "expected_competitions": expected_competitions(file, num_sites),
+            "stated_unit": unit,
+            "expected_competitions": expected_competitions(file, num_sites, is_exact=unit is not None),
         }
     )
     assays = tuple(
@@ -195,8 +196,8 @@ def _timing_attempt(genome: GenomeRecord, rng: np.random.Generator, number: int)
     )
 
 
-def expected_competitions(file: SubmissionFile, num_sites: int) -> int:
-    """Return about how many competitions the published procedures will ask (a tenth of the sites functional)."""
+def expected_competitions(file: SubmissionFile, num_sites: int, *, is_exact: bool) -> int:
+    """Return about how many competitions will be asked, where a tenth of the sites is functional."""
     each = {
         AssayType.NULLDIST: 100,
         AssayType.SCREEN_CRITICAL: num_sites,
@@ -204,9 +205,12 @@ def expected_competitions(file: SubmissionFile, num_sites: int) -> int:
         AssayType.DOSE_TITRATION: 5_000,
         AssayType.SKELETONIZATION: file.skeletons * num_sites,
         AssayType.JACKKNIFE_KNOCKOUT: file.skeletons * max(1, num_sites // 10),
+        AssayType.WEIGHING: num_sites // 2 if is_exact else 500 + round(5 * num_sites * (0.1 / file.resolution) ** 2),
+        AssayType.SET_ENUMERATION: 2 * num_sites if is_exact else 5 * num_sites,
     }
     wanted = with_needs(frozenset(file.assay_types))
-    return sum(number for assay_type, number in each.items() if assay_type in wanted)
+    expected = sum(number for assay_type, number in each.items() if assay_type in wanted)
+    return expected if file.budget is None else min(expected, file.budget)
 
 
 def _submission(file: SubmissionFile, id: str, *, runtime: str, digest: str) -> SubmissionRecord:

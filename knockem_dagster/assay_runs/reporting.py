@@ -62,7 +62,12 @@ def gather(run: SubmissionRun) -> ReportInputs:
     fit = evidence.dose_response
     results = list(records.assay_results.find({"submissionId": submission.id}))
     screen = evidence.screen
+    weights = evidence.weights
     untested = () if screen is None else screen.untested_sites.tolist()
+    null = evidence.null if screen is None else evidence.null.with_unit_from(screen.scores)
+    if weights is not None:
+        untested = weights.table.loc[~weights.table["tested"], "site"].tolist()
+        null = evidence.null.with_unit(weights.unit)
     return ReportInputs(
         submission=submission_facts(submission, genome_digest=run.genome.digest),
         tables=tables,
@@ -70,8 +75,9 @@ def gather(run: SubmissionRun) -> ReportInputs:
         competitions_by_assay={
             result.assay_type.value: result.num_competitions for result in results if result.assay_type in TABLE_OF
         },
-        null=null_facts(evidence.null if screen is None else evidence.null.with_unit_from(screen.scores)),
+        null=null_facts(null),
         truth=ask_truth(run),
+        sets_complete=evidence.sets is None or evidence.sets.is_complete,
         dose_fit=None if fit is None else NegativeBinomialFit(r=fit.needed, p=fit.prevalence),
     )
 
@@ -109,6 +115,9 @@ def submission_facts(submission: SubmissionRecord, *, genome_digest: str) -> Sub
         "limits.memoryMiB": submission.limits.memory_mib,
         "skeletons": submission.skeletons,
         "toleratedUntested": submission.tolerated_untested,
+        "resolution": submission.resolution,
+        "budget": "no limit" if submission.budget is None else submission.budget,
+        "errorRate": submission.error_rate,
         **{f"containerEnv.{name}": value for name, value in sorted(submission.container_env.items())},
     }
     return SubmissionFacts(
@@ -124,6 +133,7 @@ def submission_facts(submission: SubmissionRecord, *, genome_digest: str) -> Sub
         finished=datetime.fromisoformat(submission.finished or now()),
         revision=submission.revision_knockem,
         user_email=submission.user_email,
+        resolution=submission.resolution,
         settings=settings,
     )
 
@@ -183,7 +193,10 @@ def report_figures(inputs: ReportInputs) -> dict[str, Figure]:
     if skeletons is not None:
         made["skeleton_composition"] = figures.skeleton_composition(skeletons)
     if screen_sites is not None:
-        made["site_evidence"] = figures.site_evidence(screen_sites, inputs.truth)
+        weighed = inputs.table("weights") is not None
+        made["site_evidence"] = figures.site_evidence(screen_sites, inputs.truth, weighed=weighed)
+    if (sets := inputs.table("sets")) is not None:
+        made["set_penalties"] = figures.set_penalties(sets)
     if jackknife is not None and skeletons is not None:
         made["jackknife_severity"] = figures.jackknife_severity(
             skeletons=skeletons, jackknife=jackknife, null=inputs.null, truth=inputs.truth

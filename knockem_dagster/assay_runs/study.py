@@ -21,6 +21,10 @@ from numpy.typing import NDArray
 from knockem_dagster.assay_runs.submission_run import SubmissionRun
 from knockem_dagster.assay_runs.tables import read_table, write_table
 from knockem_dagster.errors import NotFound
+from knockem_dagster.knockout.assays.asking import Budget
+from knockem_dagster.knockout.assays.exact_balance import ExactBalance
+from knockem_dagster.knockout.assays.exact_weighing import ExactWeighingSettings, weigh_exactly
+from knockem_dagster.knockout.assays.group_tests import GroupTests, Tests
 from knockem_dagster.knockout.assays.published.doses import (
     Calibration,
     CalibrationSettings,
@@ -37,10 +41,14 @@ from knockem_dagster.knockout.assays.published.null_distribution import (
 )
 from knockem_dagster.knockout.assays.published.screen import Screen, ScreenSettings, screen_sites
 from knockem_dagster.knockout.assays.published.skeletons import Skeletons, SkeletonSettings, skeletonize
+from knockem_dagster.knockout.assays.set_search import FoundSets, SetSearchSettings, enumerate_sets
+from knockem_dagster.knockout.assays.site_weights import SiteWeights, certain_deviates
+from knockem_dagster.knockout.assays.weighing import WeighingSettings, weigh_sites
 from knockem_dagster.knockout.competitions import Compete
 from knockem_dagster.knockout.detection import NullDistribution
 from knockem_dagster.knockout.estimates import Evidence, describe_sites, estimate
 from knockem_dagster.knockout.knockouts import Genome
+from knockem_dagster.knockout.score_model import ScoreModel
 from knockem_dagster.records.assays import AssayResultRecord, AssayType, assay_id
 
 TABLE_OF = {
@@ -50,8 +58,15 @@ TABLE_OF = {
     AssayType.DOSE_TITRATION: "titration",
     AssayType.SKELETONIZATION: "skeletons",
     AssayType.JACKKNIFE_KNOCKOUT: "jackknife",
+    AssayType.WEIGHING: "weights",
+    AssayType.SET_ENUMERATION: "sets",
 }
 """The table that holds the result of each assay that runs competitions."""
+
+
+MOST_COMPETITIONS = 10_000_000
+"""What one assay may ask for where no budget is given: a study does not run for ever."""
+_SHARE_OF_WEIGHING = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +128,8 @@ class Study:
             AssayType.DOSE_TITRATION: self._titrate,
             AssayType.SKELETONIZATION: self._skeletonize,
             AssayType.JACKKNIFE_KNOCKOUT: self._jackknife,
+            AssayType.WEIGHING: self._weigh,
+            AssayType.SET_ENUMERATION: self._enumerate_sets,
         }
 
     @property
@@ -136,7 +153,19 @@ class Study:
             titration=None if titration is None else Titration.from_table(titration, candidates),
             skeletons=None if skeletons is None else Skeletons.from_table(skeletons, number),
             jackknife=None if jackknife is None else Jackknife.from_table(jackknife),
+            weights=self._weights(),
+            sets=self._sets(),
+            resolution=self.submission.resolution,
+            error_rate=self.submission.error_rate,
         )
+
+    def _weights(self) -> SiteWeights | None:
+        recorded = self._recorded(AssayType.WEIGHING)
+        return None if recorded is None else SiteWeights.from_table(recorded.table, recorded.numbers)
+
+    def _sets(self) -> FoundSets | None:
+        recorded = self._recorded(AssayType.SET_ENUMERATION)
+        return None if recorded is None else FoundSets.from_table(recorded.table, recorded.numbers)
 
     def write_estimates(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Make and store the tables `estimates` and `sites` from what is there; return both."""
@@ -177,7 +206,9 @@ class Study:
         return self.run.perform(assay_type, ask)
 
     def _measure_null(self) -> tuple[pd.DataFrame, dict[str, Any]]:
-        found: NullCompetitions = self._perform(AssayType.NULLDIST, measure_null_distribution, NullSettings())
+        budget = self.submission.budget
+        settings = NullSettings() if budget is None else NullSettings(min(NullSettings().replicates, budget // 4))
+        found: NullCompetitions = self._perform(AssayType.NULLDIST, measure_null_distribution, settings)
         null = found.distribution(stated_unit=self.submission.stated_unit)
         return found.table, {
             "mean score": null.mean,
@@ -247,6 +278,70 @@ class Study:
         return found.table, {
             "knockouts": len(found.table),
             "detected share": _plain(float(found.table["detected"].mean())) if len(found.table) else None,
+        }
+
+    def _weigh(self) -> tuple[pd.DataFrame, dict[str, Any]]:
+        model, most = ScoreModel.fit(self.null), self._allowed(AssayType.WEIGHING)
+        tolerated = self.submission.tolerated_untested
+        found: SiteWeights
+        if model.is_exact:
+            exact = ExactWeighingSettings(most_competitions=most, tolerated_untested=tolerated)
+            found = self._perform(AssayType.WEIGHING, weigh_exactly, exact, model=model)
+        else:
+            settings = WeighingSettings(error=self._wanted_error, most_competitions=most, tolerated_untested=tolerated)
+            found = self._perform(AssayType.WEIGHING, weigh_sites, settings, null=self.null)
+        return found.table, {
+            "additive sites named": len(found.additive(self.submission.error_rate)),
+            "untested sites": int((~found.table["tested"]).sum()),
+            "standard error": _plain(found.error),
+            **found.numbers,
+        }
+
+    @property
+    def _wanted_error(self) -> float:
+        """The standard error at which a site at the resolution is named; none is too small when a budget is given."""
+        if self.submission.budget is not None:
+            return 0.0
+        return self.submission.resolution / (certain_deviates(self.submission.error_rate, self.genome.num_sites) + 2)
+
+    def _allowed(self, assay_type: AssayType) -> int:
+        """Return how many competitions an assay may ask for: its share of what earlier ones have left of the budget."""
+        if self.submission.budget is None:
+            return MOST_COMPETITIONS
+        results = self.run.records.assay_results.find({"submissionId": self.submission.id})
+        spent = sum(each.num_competitions for each in results if each.assay_type is not assay_type)
+        left = max(0, self.submission.budget - spent)
+        return int(_SHARE_OF_WEIGHING * left) if assay_type is AssayType.WEIGHING and self._wants_sets else left
+
+    @property
+    def _wants_sets(self) -> bool:
+        return AssayType.SET_ENUMERATION in self.submission.assay_types
+
+    def _enumerate_sets(self) -> tuple[pd.DataFrame, dict[str, Any]]:
+        weights = self._weights()
+        if weights is None:
+            raise NotFound(f"Submission {self.submission.id} is not weighed yet; materialize the asset weights first.")
+        effects, budget = weights.additive(self.submission.error_rate), Budget(self._allowed(AssayType.SET_ENUMERATION))
+        model = ScoreModel.fit(self.null.with_unit(weights.unit))
+
+        async def enumerate_within(
+            genome: Genome, compete: Compete, rng: Generator, settings: SetSearchSettings
+        ) -> FoundSets:
+            if not model.is_exact:
+                noisy = model.recalibrated(angle_sd=weights.angle_sd, rate=weights.drift)
+                tests: Tests = GroupTests(compete, noisy, budget)
+            elif effects:
+                tests = ExactBalance(compete, model, effects=effects, budget=budget)
+            else:
+                tests = GroupTests(compete, model, budget)
+            return await enumerate_sets(genome.num_sites, rng, settings, tests=tests, effects=effects)
+
+        found: FoundSets = self._perform(AssayType.SET_ENUMERATION, enumerate_within, SetSearchSettings())
+        return found.table, {
+            "sets": len(found.sets),
+            "sites in sets": len({site for each in found.sets for site in each}),
+            "sites without mates": len(found.lone),
+            **found.numbers,
         }
 
 

@@ -15,7 +15,7 @@ from pydantic import Field
 from knockem_dagster.assay_runs.mapping_file import MOST_BYTES, one_line, read_mapping, shown
 from knockem_dagster.containers.names import RESERVED_NAMES
 from knockem_dagster.errors import Fault, InvalidInput
-from knockem_dagster.records.assays import AssayType
+from knockem_dagster.records.assays import DEFAULT_ASSAYS, AssayType
 from knockem_dagster.records.record import Value
 from knockem_dagster.records.submissions import LimitsValue
 
@@ -23,6 +23,8 @@ MOST_FAULTS = 100
 """Faults reported at once; what has more of them is no submission file."""
 MOST_ENVIRONMENT_BYTES = 100_000
 """Names and values of containerEnv: Linux starts no command with a variable of 128 KiB (MAX_ARG_STRLEN)."""
+LEAST_BUDGET = 50
+"""Fewer competitions cannot even tell noise from effect and weigh a few sites."""
 _ASSAY_NAMES = [assay_type.value for assay_type in AssayType]
 
 
@@ -32,7 +34,7 @@ class SubmissionFile(Value):
     genome: str = Field(description="the genome's content; on the command line also the path of a file")
     container_image: str = Field(description="image name, or organism folder below KNOCKEM_ORGANISMS")
     container_env: dict[str, str] = Field(default_factory=dict, description="environment of every command")
-    assay_types: tuple[AssayType, ...] = Field(default=tuple(AssayType), description="default: all")
+    assay_types: tuple[AssayType, ...] = Field(default=DEFAULT_ASSAYS, description="what to find out")
     max_active: int = Field(default=64, description="competitions at a time")
     max_fail: int = Field(default=3, description="failed attempts allowed per competition; 1 = no retry")
     timeout_seconds: float = Field(default=60.0, description="seconds per attempt")
@@ -41,6 +43,9 @@ class SubmissionFile(Value):
     limits: LimitsValue = Field(default=LimitsValue(), description="of one container")
     skeletons: int = Field(default=20, description="number of skeletons to sample")
     tolerated_untested: float = Field(default=0.05, description="share of sites that may stay untested")
+    resolution: float = Field(default=0.1, description="smallest effect to be found (detection thresholds)")
+    budget: int | None = Field(default=None, description="competitions that may be asked for in all; default: no limit")
+    error_rate: float = Field(default=0.02, description="sites without effect that may be named, in expectation")
     container_runtime: Literal["auto", "process", "docker"] = "auto"
 
     @property
@@ -85,6 +90,9 @@ class _Checker:
             "limits": self._limits,
             "skeletons": lambda v: self._integer("skeletons", v, 2, 50),
             "toleratedUntested": lambda v: self._number("toleratedUntested", v, 0.0, 1.0, "share of sites"),
+            "resolution": lambda v: self._number("resolution", v, 0.01, 10.0, "detection thresholds"),
+            "budget": lambda v: None if v is None else self._integer("budget", v, LEAST_BUDGET, 10**9),
+            "errorRate": lambda v: self._number("errorRate", v, 1e-6, 1.0, "sites"),
             "containerRuntime": self._runtime,
         }
         for key, check in checks.items():

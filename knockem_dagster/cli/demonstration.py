@@ -82,7 +82,7 @@ def _file(runtime: DemoRuntime, seed: int) -> SubmissionFile:
     return SubmissionFile(
         genome=(ORGANISMS / "explicit" / "demo_genome.json").read_text(encoding="utf-8"),
         container_image=IMAGE if runtime is DemoRuntime.DOCKER else "explicit",
-        container_env={"EXPLICIT_MODE": "exact"},
+        container_env={"EXPLICIT_MODE": "wright-fisher"},
         container_runtime="docker" if runtime is DemoRuntime.DOCKER else "process",
         user_email=USER,
         seed=seed,
@@ -133,7 +133,9 @@ def _show(platform: Platform, submission: SubmissionRecord) -> None:
         table.add_column(name)
     for name in ("estimate", "interval", "truth"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in with_truth(estimates, read_truth(platform.objects, submission.id)).to_dict("records"):
+    for row in with_truth(
+        estimates, read_truth(platform.objects, submission.id), resolution=submission.resolution
+    ).to_dict("records"):
         bounded = not (math.isnan(row["low"]) or math.isnan(row["high"]))
         interval = f"{number(row['low'])} to {number(row['high'])} ({row['level']:.0%})" if bounded else "none"
         table.add_row(row["quantity"], row["method"], number(row["value"]), interval, number(row["truth"]))

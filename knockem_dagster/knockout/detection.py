@@ -135,6 +135,10 @@ class NullDistribution:
         """Return scores (1/update) as effects, in detection thresholds above the null mean; same shape."""
         return (scores - self.mean) / self.unit
 
+    def with_unit(self, unit: float) -> NullDistribution:
+        """Return this null with a unit (1/update), where none is known."""
+        return replace(self, unit=unit) if math.isnan(self.unit) else self
+
     def with_unit_from(self, scores: NDArray[np.float64]) -> NullDistribution:
         """Return this null with a unit: where none is known, the smallest of these scores above the mean.
 

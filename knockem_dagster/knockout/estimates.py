@@ -19,10 +19,13 @@ from knockem_dagster.knockout.assays.published.doses import Calibration, Titrati
 from knockem_dagster.knockout.assays.published.jackknife import Jackknife
 from knockem_dagster.knockout.assays.published.screen import Screen
 from knockem_dagster.knockout.assays.published.skeletons import Skeletons
+from knockem_dagster.knockout.assays.set_search import FoundSets
+from knockem_dagster.knockout.assays.site_weights import SiteWeights
 from knockem_dagster.knockout.detection import NullDistribution
 from knockem_dagster.knockout.estimators.mark_recapture import PopulationEstimate, estimate_population
 from knockem_dagster.knockout.estimators.negative_binomial import NegativeBinomialFit, fit_negative_binomial
 from knockem_dagster.knockout.estimators.skeleton_sample import SkeletonSample, find_epistatic_sites
+from knockem_dagster.knockout.weighed_counts import SMALL_WIDTHS, count_additive, count_functional, count_sets
 
 ESTIMATE_COLUMNS = {
     "quantity": "str",
@@ -49,6 +52,9 @@ ADDITIVE_SITES = "additive sites"
 MEAN_ADDITIVE_EFFECT = "mean effect of additive sites"
 EPISTATIC_SITES = "epistatic sites"
 FUNCTIONAL_SITES = "functional sites"
+ADDITIVE_SITES_NAMED = "additive sites named"
+SITES_ABOVE_RESOLUTION = "sites with effect above the resolution"
+EPISTATIC_SETS = "epistatic sets"
 
 _LEVEL = 0.95
 _NO_SET = -1
@@ -65,6 +71,10 @@ class Evidence:
     titration: Titration | None = None
     skeletons: Skeletons | None = None
     jackknife: Jackknife | None = None
+    weights: SiteWeights | None = None
+    sets: FoundSets | None = None
+    resolution: float = 0.1
+    error_rate: float = 0.02
 
     @property
     def dose_response(self) -> NegativeBinomialFit | None:
@@ -104,6 +114,8 @@ def estimate(evidence: Evidence) -> pd.DataFrame:
     those of the null distribution included.
     """
     rows = [
+        *_weighed(evidence),
+        *_enumerated(evidence),
         *_detected_alone(evidence),
         *_additive(evidence),
         *_epistatic(evidence),
@@ -117,10 +129,23 @@ def estimate(evidence: Evidence) -> pd.DataFrame:
 
 
 def describe_sites(evidence: Evidence) -> pd.DataFrame:
-    """Return the evidence of each site (SITE_COLUMNS): effect in thresholds, and share of skeletons keeping it.
+    """Return the evidence of each site (SITE_COLUMNS): effect in thresholds, how likely it has one, and its set.
 
-    An effect is missing where the site was not tested, or where nothing tells how large one threshold is.
+    Without weighing, the effect is that of a screen, and the share of skeletons keeping the site stands for how likely
+    it matters. An effect is missing where the site was not tested, or where nothing tells how large one threshold is.
     """
+    if evidence.weights is not None:
+        known = {name: evidence.weights.table[name].to_numpy() for name in ("effect", "low", "high", "probability")}
+    else:
+        known = _evidence_of_screen_and_skeletons(evidence)
+    return typed_frame(
+        SITE_COLUMNS,
+        {"site": range(evidence.num_sites), **known, "set": _set_of_each_site(evidence)},
+        sort_by=SITE_SORT_KEY,
+    )
+
+
+def _evidence_of_screen_and_skeletons(evidence: Evidence) -> dict[str, NDArray[np.float64]]:
     missing = np.full(evidence.num_sites, np.nan)
     effect, reach = missing, missing
     if evidence.screen is not None:
@@ -129,18 +154,19 @@ def describe_sites(evidence: Evidence) -> pd.DataFrame:
         effect = null.in_thresholds(scores)
         reach = np.full(evidence.num_sites, _interval_reach(null))
     kept = None if evidence.skeletons is None else evidence.skeletons.kept
-    return typed_frame(
-        SITE_COLUMNS,
-        {
-            "site": range(evidence.num_sites),
-            "effect": effect,
-            "low": effect - reach,
-            "high": effect + reach,
-            "probability": missing if kept is None or len(kept) == 0 else kept.mean(axis=0),
-            "set": np.full(evidence.num_sites, _NO_SET),
-        },
-        sort_by=SITE_SORT_KEY,
-    )
+    probability = missing if kept is None or len(kept) == 0 else kept.mean(axis=0)
+    return {"effect": effect, "low": effect - reach, "high": effect + reach, "probability": probability}
+
+
+def _set_of_each_site(evidence: Evidence) -> NDArray[np.int64]:
+    """Return the number of each site's set, shape (num_sites,); of a site in several, the first."""
+    numbers = np.full(evidence.num_sites, _NO_SET)
+    if evidence.sets is not None:
+        table = evidence.sets.table
+        sizes = table.groupby("set")["site"].transform("size")
+        for number, site in table.loc[sizes > 1, ["set", "site"]].iloc[::-1].to_numpy(dtype=np.int64).tolist():
+            numbers[site] = number
+    return numbers
 
 
 def _interval_reach(null: NullDistribution) -> float:
@@ -151,6 +177,47 @@ def _interval_reach(null: NullDistribution) -> float:
     if null.sd == 0:
         return math.nan
     return float(stats.t.isf((1 - _LEVEL) / 2, null.n - 1)) * null.sd * math.sqrt(1 + 1 / null.n) / null.unit
+
+
+def _weighed(evidence: Evidence) -> list[_Row]:
+    weights = evidence.weights
+    if weights is None or not weights.table["tested"].any():
+        return []
+    n = evidence.null.n + weights.num_competitions
+    rng = np.random.default_rng(evidence.num_sites)
+    total, above = count_additive(weights, rng, above=[evidence.resolution])
+    [total_small] = count_additive(weights, rng, widths=SMALL_WIDTHS)
+    effects = np.array(list(weights.additive(evidence.error_rate).values()))
+    return [
+        _Row(ADDITIVE_SITES, total.value, "weighing; effects spread evenly", n, total.low, total.high),
+        _Row(
+            ADDITIVE_SITES,
+            total_small.value,
+            "weighing; room for many small effects",
+            n,
+            total_small.low,
+            total_small.high,
+        ),
+        _Row(SITES_ABOVE_RESOLUTION, above.value, "weighing", n, above.low, above.high),
+        _Row(ADDITIVE_SITES_NAMED, effects.size, "weighing", n),
+        _Row(MEAN_ADDITIVE_EFFECT, float(effects.mean()) if effects.size else math.nan, "weighing; of those named", n),
+    ]
+
+
+def _enumerated(evidence: Evidence) -> list[_Row]:
+    weights, found = evidence.weights, evidence.sets
+    if weights is None or found is None:
+        return []
+    n = evidence.null.n + weights.num_competitions + found.num_competitions
+    rng = np.random.default_rng(evidence.num_sites + 1)
+    sets, functional = count_sets(weights, found, rng), count_functional(weights, found, rng)
+    members = {site for each in found.sets for site in each}
+    method = "weighing and enumeration of sets"
+    return [
+        _Row(EPISTATIC_SETS, sets.value, method, n, sets.low, sets.high),
+        _Row(EPISTATIC_SITES, len(members), method, n),
+        _Row(FUNCTIONAL_SITES, functional.value, method, n, functional.low, functional.high),
+    ]
 
 
 def _detected_alone(evidence: Evidence) -> list[_Row]:

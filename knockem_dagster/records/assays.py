@@ -12,7 +12,7 @@ from knockem_dagster.stores.documents import Collection, Index
 
 
 class AssayType(StrEnum):
-    """What a submission can ask for. The first four are the seed's; the rest later versions of it name."""
+    """What a submission can ask for: the seed's four, four that later versions of it name, and two of our own."""
 
     NULLDIST = "nulldist"
     SKELETONIZATION = "skeletonization"
@@ -22,7 +22,14 @@ class AssayType(StrEnum):
     JACKKNIFE_KNOCKOUT = "jackknifeKnockout"
     SKELETON_SAMPLE_AND_JACKKNIFE = "skeletonSampleAndJackknife"
     SKELETON_MARK_RECAPTURE = "skeletonMarkRecapture"
+    WEIGHING = "weighing"
+    SET_ENUMERATION = "setEnumeration"
 
+
+DEFAULT_ASSAYS = (AssayType.NULLDIST, AssayType.WEIGHING, AssayType.SET_ENUMERATION)
+"""What a submission asks for that names no assay types."""
+PUBLISHED_ASSAYS = tuple(each for each in AssayType if each not in DEFAULT_ASSAYS[1:])
+"""The procedures of Moreno 2024 (arXiv 2404.10854), for comparison with published results."""
 
 NEEDS: dict[AssayType, tuple[AssayType, ...]] = {
     AssayType.NULLDIST: (),
@@ -33,6 +40,8 @@ NEEDS: dict[AssayType, tuple[AssayType, ...]] = {
     AssayType.JACKKNIFE_KNOCKOUT: (AssayType.SKELETONIZATION,),
     AssayType.SKELETON_SAMPLE_AND_JACKKNIFE: (AssayType.SKELETONIZATION, AssayType.JACKKNIFE_KNOCKOUT),
     AssayType.SKELETON_MARK_RECAPTURE: (AssayType.SKELETONIZATION, AssayType.JACKKNIFE_KNOCKOUT),
+    AssayType.WEIGHING: (AssayType.NULLDIST,),
+    AssayType.SET_ENUMERATION: (AssayType.WEIGHING,),
 }
 """The assays whose results each assay type needs."""
 

@@ -80,6 +80,9 @@ class SubmissionRecord(Record):
     limits: LimitsValue = LimitsValue()
     skeletons: int
     tolerated_untested: float = Field(description="share of sites that may stay untested")
+    resolution: float = Field(default=0.1, description="smallest effect to be found (detection thresholds)")
+    budget: int | None = Field(default=None, description="competitions that may be asked for in all")
+    error_rate: float = Field(default=0.02, description="sites without effect that may be named, in expectation")
     container_runtime: Literal["process", "docker"]
     image_digest: str
     stated_unit: float | None = Field(

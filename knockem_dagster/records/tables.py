@@ -30,6 +30,11 @@ class Table:
 
 
 _SCORE = Column("score", "float64", "1/update", "(fracAlpha - fracBeta) / updatesElapsed; missing where untestable")
+_EFFECT = (
+    Column("effect", "float64", "detection thresholds", "fitness effect of knocking out the site alone"),
+    Column("low", "float64", "detection thresholds", "lower end of the effect's 95% interval"),
+    Column("high", "float64", "detection thresholds", "upper end of the effect's 95% interval"),
+)
 _DETECTED = Column("detected", "bool", "", "the score is above the detection threshold")
 _SITE = Column("site", "int64", "site", "zero-based position in the genome")
 _SKELETON = Column("skeleton", "int64", "", "number of the skeleton, from 0")
@@ -78,6 +83,30 @@ TABLES: dict[str, Table] = {
             ),
             ("skeleton", "site"),
         ),
+        Table(
+            "weights",
+            (
+                _SITE,
+                *_EFFECT,
+                Column("error", "float64", "detection thresholds", "standard error of the effect"),
+                Column("probability", "float64", "probability", "that the site has an effect of its own"),
+                Column("tested", "bool", "", "competitions tell of the site; else all of these are missing"),
+            ),
+            ("site",),
+        ),
+        Table(
+            "sets",
+            (
+                Column("set", "int64", "", "number of the set, from 0; a set of one cost something without a mate"),
+                _SITE,
+                Column(
+                    "penalty", "float64", "detection thresholds", "what losing the whole set costs beyond its members"
+                ),
+                Column("low", "float64", "detection thresholds", "lower end of the penalty's 95% interval"),
+                Column("high", "float64", "detection thresholds", "upper end of the penalty's 95% interval"),
+            ),
+            ("set", "site"),
+        ),
         Table("jackknife", (_SKELETON, _SITE, _SCORE, _DETECTED), ("skeleton", "site")),
         Table(
             "estimates",
@@ -96,10 +125,13 @@ TABLES: dict[str, Table] = {
             "sites",
             (
                 _SITE,
-                Column("effect", "float64", "detection thresholds", "fitness effect of knocking out the site alone"),
-                Column("low", "float64", "detection thresholds", "lower end of the effect's 95% interval"),
-                Column("high", "float64", "detection thresholds", "upper end of the effect's 95% interval"),
-                Column("probability", "float64", "probability", "share of skeletons that kept the site"),
+                *_EFFECT,
+                Column(
+                    "probability",
+                    "float64",
+                    "probability",
+                    "that the site has an effect; without weighing, share of skeletons that kept it",
+                ),
                 Column("set", "int64", "", "number of the epistatic set the site belongs to; -1 none known"),
             ),
             ("site",),

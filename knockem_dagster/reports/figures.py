@@ -37,6 +37,7 @@ from knockem_dagster.reports.truth import SiteKind, site_kinds
 
 _MOST_BINS = 40
 # Up to this many sites can be told apart: they get intervals and large markers.
+_MOST_SETS_LABELLED = 24
 _MOST_DISTINCT_SITES = 200
 _UNDER_LINES = 1.9
 
@@ -165,10 +166,11 @@ def skeleton_composition(skeletons: pd.DataFrame) -> Figure:
     return figure
 
 
-def site_evidence(sites: pd.DataFrame, truth: TruthFacts | None = None) -> Figure:
+def site_evidence(sites: pd.DataFrame, truth: TruthFacts | None = None, *, weighed: bool = False) -> Figure:
     """Draw, along the genome, each site's effect (detection thresholds) and how often skeletons kept it (%).
 
-    A panel whose values are all missing is left out. With a truth, markers tell what each site truly is.
+    Where sites were `weighed`, it is the probability of having an effect instead. A panel whose values are all missing
+    is left out. With a truth, markers tell what each site truly is.
     """
     panels = [column for column in ("effect", "probability") if has_values(floats(sites, column))] or ["effect"]
     position = integers(sites, "site")
@@ -185,13 +187,30 @@ def site_evidence(sites: pd.DataFrame, truth: TruthFacts | None = None) -> Figur
             axes.margins(y=0.12)
         else:
             values = values * 100
-            dress(axes, x_title="Position in the genome (site)", y_title="Skeletons that\nkept the site (%)")
+            title = "Probability of\nan effect (%)" if weighed else "Skeletons that\nkept the site (%)"
+            dress(axes, x_title="Position in the genome (site)", y_title=title)
             axes.set_ylim(-5, 105)
         _scatter(axes, position.astype(np.float64), values, kinds)
         whole_numbers(axes, x=True)
         axes.margins(x=0.02)
     if kinds is not None:
         legend_above(figure, drawn[0])
+    return figure
+
+
+def set_penalties(sets: pd.DataFrame) -> Figure:
+    """Draw what losing each set costs (detection thresholds) with its interval, from the costliest down."""
+    each = sets.drop_duplicates("set").sort_values("penalty", ascending=False, kind="stable")
+    penalty, place = floats(each, "penalty"), np.arange(len(each), dtype=np.float64)
+    figure = new_figure(2.2)
+    axes = figure.subplots()
+    axes.vlines(place, floats(each, "low"), floats(each, "high"), color=NEUTRAL, linewidth=0.9)
+    axes.plot(place, penalty, marker="s", linestyle="none", markersize=3, color=ORANGE)
+    axes.set_xticks(place, [str(number) for number in each["set"]])
+    if len(each) > _MOST_SETS_LABELLED:
+        axes.set_xticks([])
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    dress(axes, x_title="Redundant set (number)", y_title="Cost of losing the set\n(detection thresholds)")
     return figure
 
 

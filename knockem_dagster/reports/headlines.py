@@ -7,18 +7,24 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from knockem_dagster.reports.inputs import LossFacts, Quantity
+from knockem_dagster.reports.inputs import LossFacts, Quantity, ReportInputs, SubmissionFacts
 from knockem_dagster.reports.wording import counted, duration, listed, number, share
 
 NO_INTERVAL = "no interval: the method gives none"
 _MOST_SITES_NAMED = 12
 
+_WEIGHED = "weighing"
+"""Methods of this name speak first."""
+
 _MEANING = {
-    Quantity.ADDITIVE_SITES: "of {sites} are additive: each has a small effect of its own.",
-    Quantity.MEAN_EFFECT: "detection thresholds: the mean effect of an additive site.",
-    Quantity.EPISTATIC_SITES: "of {sites} are epistatic: members of redundant sets, which matter together.",
-    Quantity.DETECTED_ALONE: "of {sites} are detected when knocked out alone.",
     Quantity.FUNCTIONAL_SITES: "of {sites} are functional: additive, epistatic or both.",
+    Quantity.ADDITIVE_SITES: "of {sites} are additive: each has a small effect of its own.",
+    Quantity.SITES_ABOVE_RESOLUTION: "of {sites} have an effect of more than {resolution} detection thresholds.",
+    Quantity.ADDITIVE_SITES_NAMED: "additive sites are named one by one, beyond reasonable doubt.",
+    Quantity.EPISTATIC_SETS: "redundant sets: their members matter only together.",
+    Quantity.EPISTATIC_SITES: "of {sites} are epistatic: members of redundant sets, which matter together.",
+    Quantity.MEAN_EFFECT: "detection thresholds: the mean effect of an additive site.",
+    Quantity.DETECTED_ALONE: "of {sites} are detected when knocked out alone.",
 }
 
 
@@ -52,19 +58,22 @@ def coverage_text(level: float) -> str:
     return f"{100 * level:.3g}%" if math.isfinite(level) else ""
 
 
-def headlines(estimates: pd.DataFrame, num_sites: int) -> list[Headline]:
+def headlines(estimates: pd.DataFrame, submission: SubmissionFacts) -> list[Headline]:
     """Return one headline per quantity in the order of `Quantity`, from estimates with their `truth` column.
 
-    Where several methods estimate one quantity, the first that gave a value speaks; the table shows all.
+    Where several methods estimate one quantity, the first that gave a value speaks, weighing before the published ones;
+    the table shows all.
     """
     spoken: list[Headline] = []
     for quantity in Quantity:
         rows = [row for row in estimates.to_dict("records") if row["quantity"] == quantity.value]
         if not rows:
             continue
-        row = next((row for row in rows if math.isfinite(float(row["value"]))), rows[0])
+        rows.sort(key=lambda row: (math.isnan(float(row["value"])), not str(row["method"]).startswith(_WEIGHED)))
+        row = rows[0]
         value, truth = float(row["value"]), float(row["truth"])
-        meaning = _MEANING[quantity].format(sites=counted(num_sites, "site"))
+        sites = counted(submission.num_sites, "site")
+        meaning = _MEANING[quantity].format(sites=sites, resolution=number(submission.resolution))
         ends, coverage = interval_text(float(row["low"]), float(row["high"])), coverage_text(float(row["level"]))
         interval = f"{coverage} interval {ends}".strip() if ends else NO_INTERVAL
         if not math.isfinite(value):
@@ -79,6 +88,25 @@ def headlines(estimates: pd.DataFrame, num_sites: int) -> list[Headline]:
             )
         )
     return spoken
+
+
+def limits(inputs: ReportInputs) -> str:
+    """Say what the assays did not look for; empty where nothing was weighed."""
+    if inputs.table("weights") is None:
+        return ""
+    sentences = [
+        f"effects of single sites below {number(inputs.submission.resolution)} detection thresholds, one by one."
+    ]
+    if "setEnumeration" not in inputs.submission.assay_types:
+        sentences.append("Redundant sets were not asked for.")
+    elif not inputs.sets_complete:
+        sentences.append("The budget ended before all redundant sets were searched for: there may be more.")
+    else:
+        sentences.append(
+            "Sets that lose little together, and sets of which several members have effects of their own; "
+            "the interval of functional sites allows for the latter."
+        )
+    return " ".join(sentences)
 
 
 def losses(facts: LossFacts) -> Losses:

@@ -22,11 +22,14 @@ SUCCEEDED = "succeeded"
 class Quantity(StrEnum):
     """The names in the column `quantity` of the estimates, in the order a report tells them."""
 
-    ADDITIVE_SITES = "additive sites"
-    MEAN_EFFECT = "mean effect of additive sites"
-    EPISTATIC_SITES = "epistatic sites"
-    DETECTED_ALONE = "sites detected alone"
     FUNCTIONAL_SITES = "functional sites"
+    ADDITIVE_SITES = "additive sites"
+    SITES_ABOVE_RESOLUTION = "sites with effect above the resolution"
+    ADDITIVE_SITES_NAMED = "additive sites named"
+    EPISTATIC_SETS = "epistatic sets"
+    EPISTATIC_SITES = "epistatic sites"
+    MEAN_EFFECT = "mean effect of additive sites"
+    DETECTED_ALONE = "sites detected alone"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +37,8 @@ class SubmissionFacts:
     """Where a submission came from and what it ran: enough to run it again.
 
     `organism` is the image or folder as it was named, `digest` what that name meant, `genome_digest`
-    that of the wild type's content. `settings` are printed as they are, in their order.
+    that of the wild type's content. `resolution` (detection thresholds) is the smallest effect that was to be found.
+    `settings` are printed as they are, in their order.
     """
 
     id: str
@@ -49,6 +53,7 @@ class SubmissionFacts:
     finished: datetime | None
     revision: str
     user_email: str | None = None
+    resolution: float = math.nan
     settings: Mapping[str, object] = field(default_factory=dict[str, object])
 
 
@@ -132,6 +137,8 @@ class TruthFacts:
 class ReportInputs:
     """Everything a report tells. A table that is missing or empty leaves its section out.
 
+    `sets_complete` is False where the budget ended before all sets were searched for.
+
     Raises InvalidInput when a table is not one of `TABLES` or lacks declared columns.
     """
 
@@ -142,6 +149,7 @@ class ReportInputs:
     null: NullFacts | None = None
     truth: TruthFacts | None = None
     dose_fit: NegativeBinomialFit | None = None
+    sets_complete: bool = True
 
     def __post_init__(self) -> None:
         faults: list[Fault] = []

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from knockem_dagster.reports.headlines import coverage_text, headlines, interval_text, losses
+from knockem_dagster.reports.headlines import coverage_text, headlines, interval_text, limits, losses
 from knockem_dagster.reports.inputs import SUCCEEDED, FailedAttempt, LossFacts, Quantity, ReportInputs, SubmissionFacts
 from knockem_dagster.reports.sections import sections
 from knockem_dagster.reports.site_table import site_table
@@ -69,7 +69,7 @@ def render(template: str, **values: object) -> str:
 def report_page(inputs: ReportInputs) -> str:
     """Return the report of one submission as HTML, ready to be stored as UTF-8."""
     estimates = inputs.table("estimates")
-    told = None if estimates is None else with_truth(estimates, inputs.truth)
+    told = None if estimates is None else with_truth(estimates, inputs.truth, resolution=inputs.submission.resolution)
     submission = inputs.submission
     return render(
         "report.html",
@@ -77,7 +77,8 @@ def report_page(inputs: ReportInputs) -> str:
         num_sites=f"{submission.num_sites:,}",
         submitted=moment(submission.submitted),
         finished="not finished" if submission.finished is None else f"finished {moment(submission.finished)}",
-        headlines=[] if told is None else headlines(told, submission.num_sites),
+        headlines=[] if told is None else headlines(told, submission),
+        limits=limits(inputs),
         losses=losses(inputs.losses),
         estimates=[] if told is None else _estimates(told),
         has_truth=inputs.truth is not None,

@@ -19,6 +19,7 @@ from knockem_dagster.reports.wording import counted, listed, number, share
 # A p value below this makes the report doubt that both sides of a competition are treated alike.
 _DOUBTFUL_P = 0.01
 _MOST_SITES_NAMED = 12
+_MOST_SETS_NAMED = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +48,11 @@ def site_section(inputs: ReportInputs) -> Section | None:
     table = inputs.table("sites")
     if table is None:
         return None
+    weighed = inputs.table("weights") is not None
+    second = "how likely it has one at all" if weighed else "the share of skeletons that kept it"
     sentences = [
         "What the competitions say about each site: the effect of knocking it out alone "
-        "(the dashed line is one detection threshold) and the share of skeletons that kept it."
+        f"(the dashed line is one detection threshold) and {second}."
     ]
     beneficial = integers(table[floats(table, "effect") <= -1.0], "site")
     if beneficial.size:
@@ -58,7 +61,7 @@ def site_section(inputs: ReportInputs) -> Section | None:
             f"Better without: the genome gained from the loss of {counted(int(beneficial.size), 'site')} ({named}), "
             "a beneficial effect of at least one threshold, drawn below zero."
         )
-    if inputs.null is not None and inputs.null.sd == 0:
+    if inputs.null is not None and inputs.null.sd == 0 and not weighed:
         sentences.append("This organism answers without noise and hides what is below one threshold: 0 means below 1.")
     if inputs.truth is not None:
         sentences.append("This organism tells its truth, and the markers show it. The estimates never see it.")
@@ -66,8 +69,38 @@ def site_section(inputs: ReportInputs) -> Section | None:
         name="sites",
         title="Evidence by site",
         explanation=" ".join(sentences),
-        figure=figures.site_evidence(table, inputs.truth),
-        description="Along the genome, each site’s effect alone and the share of skeletons that kept it.",
+        figure=figures.site_evidence(table, inputs.truth, weighed=weighed),
+        description=f"Along the genome, each site’s effect alone and {second}.",
+    )
+
+
+def set_section(inputs: ReportInputs) -> Section | None:
+    """List the redundant sets, and what losing each costs."""
+    table = inputs.table("sets")
+    if table is None:
+        return None
+    groups = [integers(group, "site").tolist() for _, group in table.groupby("set")]
+    sets = [group for group in groups if len(group) > 1]
+    lone = [str(group[0]) for group in groups if len(group) == 1]
+    sentences = [
+        f"{counted(len(sets), 'redundant set')}: each is lost as a whole and by no member less, all else intact."
+    ]
+    if lone:
+        sentences.append(
+            f"{counted(len(lone), 'more site')} ({listed(lone, _MOST_SITES_NAMED)}) cost something where others were "
+            "lost already, without a mate being found: a small effect of its own, or a set not resolved."
+        )
+    named = [f"{number}: {', '.join(map(str, group))}" for number, group in enumerate(groups) if len(group) > 1]
+    if named:
+        sentences.append(
+            f"Sites by set: {'; '.join(named[:_MOST_SETS_NAMED])}{'; ...' if len(named) > _MOST_SETS_NAMED else '.'}"
+        )
+    return Section(
+        name="sets",
+        title="Redundant sets",
+        explanation=" ".join(sentences),
+        figure=figures.set_penalties(table),
+        description=f"What losing each of {counted(len(groups), 'set')} costs, in detection thresholds.",
     )
 
 
@@ -199,6 +232,7 @@ def _tested(table: pd.DataFrame) -> int:
 
 _SECTIONS: tuple[Callable[[ReportInputs], Section | None], ...] = (
     site_section,
+    set_section,
     dose_section,
     skeleton_section,
     jackknife_section,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 
 import numpy as np
@@ -27,8 +28,11 @@ def additive_effects(truth: TruthFacts) -> dict[int, float]:
     return {site: effect for site, effect in truth.effects.items() if effect > 0}
 
 
-def true_values(truth: TruthFacts) -> dict[str, float]:
-    """Return the true value of every quantity; the mean effect is NaN where no site is additive."""
+def true_values(truth: TruthFacts, resolution: float = math.nan) -> dict[str, float]:
+    """Return the true value of every quantity; the mean effect is NaN where no site is additive.
+
+    The sites above the `resolution` (detection thresholds) are counted where that is known.
+    """
     effects = additive_effects(truth)
     in_sets = {site for members in truth.sets for site in members}
     return {
@@ -37,12 +41,16 @@ def true_values(truth: TruthFacts) -> dict[str, float]:
         Quantity.EPISTATIC_SITES.value: float(len(in_sets)),
         Quantity.DETECTED_ALONE.value: float(sum(effect >= DETECTABLE_EFFECT for effect in effects.values())),
         Quantity.FUNCTIONAL_SITES.value: float(len(in_sets | effects.keys())),
+        Quantity.EPISTATIC_SETS.value: float(len(truth.sets)),
+        Quantity.SITES_ABOVE_RESOLUTION.value: float(sum(effect > resolution for effect in effects.values()))
+        if not math.isnan(resolution)
+        else math.nan,
     }
 
 
-def with_truth(estimates: pd.DataFrame, truth: TruthFacts | None) -> pd.DataFrame:
+def with_truth(estimates: pd.DataFrame, truth: TruthFacts | None, *, resolution: float = math.nan) -> pd.DataFrame:
     """Return the estimates with one more column, `truth`: NaN without a truth or for an unknown quantity."""
-    values = {} if truth is None else true_values(truth)
+    values = {} if truth is None else true_values(truth, resolution)
     column = [values.get(str(quantity), float("nan")) for quantity in estimates["quantity"]]
     return estimates.assign(truth=np.asarray(column, dtype=np.float64))
 

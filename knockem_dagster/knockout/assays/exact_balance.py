@@ -16,26 +16,33 @@ from knockem_dagster.knockout.competitions import Compete, Competition, Counts, 
 from knockem_dagster.knockout.knockouts import KnockoutSet
 from knockem_dagster.knockout.score_model import Effect, ScoreModel
 
-LEAST_FILL, MOST_FILL = 1.02, 1.7
-"""What a filler may cost (thresholds): enough to be seen, and no more, since the rest of the scale is for questions."""
+LIGHT, HEAVY = (1.02, 1.7), (2.0, 2.9)
+"""What a filler may cost (thresholds): enough to be seen, and no more, since the rest of the scale is for questions.
+
+A heavy one makes room for benefits instead.
+"""
 _END_OF_SCALE = 0.99
 _GRAINS = 2
 _SMALLEST_LOSS = 0.005
 """Less is not told from the rounding of several known effects (thresholds)."""
 _MOST_ASKS = 3
+_MOST_FILLERS = 5
 
 
-def choose_filler(effects: Mapping[int, float], *, avoid: KnockoutSet) -> KnockoutSet | None:
-    """Return a few sites of these effects that make a filler, none of them to `avoid`; None if there are too few."""
+def choose_filler(
+    effects: Mapping[int, float], *, avoid: KnockoutSet, bounds: tuple[float, float] = LIGHT
+) -> KnockoutSet | None:
+    """Return a few sites whose effects add up to a filler, none of them to `avoid`; None if there are too few."""
     rising = sorted((effect, site) for site, effect in effects.items() if effect > 0 and site not in avoid)
+    least, most = bounds
     chosen: list[int] = []
     cost = 0.0
     while rising:
-        last = next((site for effect, site in rising if LEAST_FILL <= cost + effect <= MOST_FILL), None)
+        last = next((site for effect, site in rising if least <= cost + effect <= most), None)
         if last is not None:
             return KnockoutSet.of([*chosen, last], avoid.num_sites)
         effect, site = rising.pop()
-        if cost + effect < LEAST_FILL:
+        if cost + effect < least:
             chosen.append(site)
             cost += effect
     return None
@@ -43,10 +50,11 @@ def choose_filler(effects: Mapping[int, float], *, avoid: KnockoutSet) -> Knocko
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a knockout costs beyond the filler (thresholds), to within `grain`; infinite beyond the scale."""
+    """What a knockout costs beyond the filler (thresholds), to within `grain`; infinite beyond `room`."""
 
     value: float
     grain: float
+    room: float = math.inf
 
     @property
     def is_nothing(self) -> bool:
@@ -54,11 +62,14 @@ class Cost:
         return abs(self.value) <= self.grain
 
 
+_HIDDEN = Untestable("benefits hide what it costs, and no known sites are left that could outweigh them")
+
+
 class ExactBalance:
     """Asks for costs, each once: with `filler`, or, where a question holds some of its sites, one of other sites.
 
-    `effects` (thresholds) are those of sites known to be additive, of which fillers are made. A knockout for which no
-    filler is left is untestable.
+    `effects` (thresholds) are those of sites known to be additive, of which fillers are made. A filler that does not
+    cost what its sites do is not used again. A knockout for which no filler is left is untestable.
     """
 
     def __init__(
@@ -75,29 +86,14 @@ class ExactBalance:
         self.model = model
         self.budget = budget or Budget()
         self._compete = compete
-        self._effects = effects
-        self._filler = filler
+        self._effects = dict(effects)
+        self._usual = filler
         self._asked: dict[KnockoutSet, Cost | Untestable] = {}
 
     def filling(self, apart: KnockoutSet | None = None) -> frozenset[int]:
         """Return the sites of the usual filler (none before the first question), or of the one apart from these."""
-        filler = self._filler if apart is None else self.filler_of(apart, apart=apart)
+        filler = self._usual if apart is None else self._filler_of(apart, apart=apart)
         return frozenset() if filler is None else frozenset(filler.sites.tolist())
-
-    def filler_of(self, knockout: KnockoutSet, *, apart: KnockoutSet | None = None) -> KnockoutSet | None:
-        """Return the filler that goes with a knockout: where possible always the same, unless it must stand `apart`.
-
-        Then it has no site of the usual filler, with which the knockout may have something in common, nor of these.
-        """
-        nothing = KnockoutSet.none(knockout.num_sites)
-        if self._filler is None:
-            self._filler = choose_filler(self._effects, avoid=nothing) or nothing
-        usual = self._filler
-        if usual.is_wild_type:
-            return None
-        if apart is not None:
-            return choose_filler(self._effects, avoid=knockout | usual | apart)
-        return choose_filler(self._effects, avoid=knockout) if usual.mask & knockout.mask else usual
 
     async def evidence(self, questions: Sequence[Question], *, effect: float) -> list[float | Untestable]:
         """Tell for each question whether anything is lost beyond what is known: infinitely for or against.
@@ -120,50 +116,119 @@ class ExactBalance:
 
     async def costs(self, knockouts: Sequence[KnockoutSet], purpose: str) -> list[Cost | Untestable]:
         """Return what these knockouts cost, asking together for those not asked before."""
-        return await self._costs_with([(self.filler_of(knockout), knockout) for knockout in knockouts], purpose)
+        return await self._costs([(knockout, None) for knockout in knockouts], purpose)
 
-    async def _costs_with(
-        self, pairs: Sequence[tuple[KnockoutSet | None, KnockoutSet]], purpose: str
-    ) -> list[Cost | Untestable]:
-        """Return what knockouts cost beside their fillers."""
-        new = dict.fromkeys(
-            knockout
-            for filler, own in pairs
-            if filler is not None and not own.is_wild_type
-            for knockout in (filler, filler | own)
-            if knockout not in self._asked
-        )
-        await self._ask(list(new), purpose)
-        return [self._cost(filler, own) for filler, own in pairs]
+    async def costs_alone(self, knockouts: Sequence[KnockoutSet], purpose: str) -> list[Cost | Untestable]:
+        """Return what knockouts cost that need no filler to be seen."""
+        await self._ask(knockouts, purpose)
+        return [self._asked[knockout] for knockout in knockouts]
 
     async def _losses(self, questions: Sequence[Question]) -> list[Cost | Untestable]:
         """Return what each question's group costs beyond what is known."""
-        sides = [
-            (self.filler_of(side, apart=question.apart), side)
-            for question in questions
-            for side in (question.fitter, question.weaker)
-        ]
-        costs = await self._costs_with(sides, questions[0].purpose if questions else "")
+        sides = [(side, question.apart) for question in questions for side in (question.fitter, question.weaker)]
+        costs = await self._costs(sides, questions[0].purpose if questions else "")
         return [
             _loss(fitter, weaker, question.known)
             for question, fitter, weaker in zip(questions, costs[::2], costs[1::2], strict=True)
         ]
+
+    async def _costs(
+        self, cases: Sequence[tuple[KnockoutSet, KnockoutSet | None]], purpose: str
+    ) -> list[Cost | Untestable]:
+        """Return what knockouts cost, each apart from some sites; hidden by benefits, once more on a heavy filler."""
+        costs = await self._filled(cases, purpose, LIGHT)
+        hidden = [place for place, cost in enumerate(costs) if cost is _HIDDEN]
+        if hidden:
+            again = await self._filled([cases[place] for place in hidden], purpose, HEAVY)
+            for place, cost in zip(hidden, again, strict=True):
+                costs[place] = cost
+        return costs
+
+    async def _filled(
+        self, cases: Sequence[tuple[KnockoutSet, KnockoutSet | None]], purpose: str, bounds: tuple[float, float]
+    ) -> list[Cost | Untestable]:
+        for _ in range(_MOST_FILLERS):
+            fillers = [self._filler_of(knockout, apart=apart, bounds=bounds) for knockout, apart in cases]
+            await self._ask([each for each in fillers if each is not None], purpose)
+            if not self._distrusts(fillers):
+                break
+        else:
+            fillers = [None] * len(cases)
+        together = [
+            filler | knockout
+            for filler, (knockout, _) in zip(fillers, cases, strict=True)
+            if filler is not None and not knockout.is_wild_type
+        ]
+        await self._ask(together, purpose)
+        return [self._cost(filler, knockout) for filler, (knockout, _) in zip(fillers, cases, strict=True)]
+
+    def _filler_of(
+        self, knockout: KnockoutSet, *, apart: KnockoutSet | None, bounds: tuple[float, float] = LIGHT
+    ) -> KnockoutSet | None:
+        """Return the filler that goes with a knockout: where possible always the same, unless it must stand `apart`.
+
+        Then it has no site of the usual filler, with which the knockout may have something in common, nor of these.
+        Where no such filler is left, the usual one must do.
+        """
+        if self._usual is None:
+            self._usual = choose_filler(self._effects, avoid=KnockoutSet.none(knockout.num_sites))
+        usual = self._usual
+        if usual is None:
+            return None
+        fits = bounds is LIGHT and not usual.mask & knockout.mask
+        if apart is not None:
+            other = choose_filler(self._effects, avoid=knockout | usual | apart, bounds=bounds)
+            return usual if other is None and fits else other
+        return usual if fits else choose_filler(self._effects, avoid=knockout, bounds=bounds)
+
+    def _distrusts(self, fillers: Sequence[KnockoutSet | None]) -> bool:
+        """Forget the effects of fillers that do not cost what their sites do; tell whether there was one."""
+        found = False
+        for filler in dict.fromkeys(fillers):
+            if filler is None or self._is_sound(filler):
+                continue
+            found = True
+            for site in filler.sites.tolist():
+                self._effects.pop(site, None)
+            if filler == self._usual:
+                self._usual = None
+        return found
+
+    def _is_sound(self, filler: KnockoutSet) -> bool:
+        cost = self._asked[filler]
+        if isinstance(cost, Untestable) or cost.is_nothing or math.isinf(cost.value):
+            return False
+        sites = filler.sites.tolist()
+        if any(site not in self._effects for site in sites):
+            return True  # a prefix that was found to cost a threshold; of its sites nothing is known
+        return abs(cost.value - sum(self._effects[site] for site in sites)) <= _SMALLEST_LOSS
 
     def _cost(self, filler: KnockoutSet | None, knockout: KnockoutSet) -> Cost | Untestable:
         if knockout.is_wild_type:
             return Cost(0.0, 0.0)
         if filler is None:
             return Untestable("no known sites are left that could fill the scale up to one threshold")
-        return _loss(self._asked[filler], self._asked[filler | knockout], 0.0)
+        alone, together = self._asked[filler], self._asked[filler | knockout]
+        if isinstance(alone, Untestable) or isinstance(together, Untestable):
+            return together if isinstance(together, Untestable) else alone
+        if together.is_nothing:
+            return _HIDDEN
+        return Cost(together.value - alone.value, together.grain + alone.grain, self._end_of_scale - alone.value)
+
+    @property
+    def _end_of_scale(self) -> float:
+        return _END_OF_SCALE * (self.model.null.bound - self.model.null.mean) / self.model.null.unit
 
     async def _ask(self, knockouts: Sequence[KnockoutSet], purpose: str) -> None:
+        """Ask for the costs of knockouts as they are, of each that was not asked for before."""
+        new = [each for each in dict.fromkeys(knockouts) if each not in self._asked]
+
         def draw(slot: int, attempt: int) -> Competition:
             self.budget.spend(1)
-            knockout = knockouts[slot]
-            return Competition(KnockoutSet.none(knockout.num_sites), knockout, purpose, attempt)
+            return Competition(KnockoutSet.none(new[slot].num_sites), new[slot], purpose, attempt)
 
-        asked = await ask_with_replacement(self._compete, draw, slots=len(knockouts), most_asks_per_slot=_MOST_ASKS)
-        for knockout, one in zip(knockouts, asked, strict=True):
+        asked = await ask_with_replacement(self._compete, draw, slots=len(new), most_asks_per_slot=_MOST_ASKS)
+        for knockout, one in zip(new, asked, strict=True):
             answer = one.answer
             self._asked[knockout] = self._as_cost(answer) if isinstance(answer, Counts) else answer
 
@@ -193,11 +258,16 @@ def light_groups(effects: Mapping[int, float], largest_sum: float) -> Iterator[l
 
 
 def _loss(fitter: Cost | Untestable, weaker: Cost | Untestable, known: float) -> Cost | Untestable:
-    """Return what is lost from one to the other; where the scale ended before, nothing more can be seen."""
+    """Return what is lost from one to the other, beyond what is known.
+
+    Where the weaker side is beyond the scale, it is lost if the scale would have held what is known.
+    """
     if isinstance(fitter, Untestable):
         return fitter
     if isinstance(weaker, Untestable):
         return weaker
     if math.isinf(fitter.value):
-        return Cost(0.0, fitter.grain)
+        return Untestable("the scale ended before the question")
+    if math.isinf(weaker.value) and weaker.room - fitter.value - known <= _SMALLEST_LOSS:
+        return Untestable("the scale ends within what is known")
     return Cost(weaker.value - fitter.value - known, fitter.grain + weaker.grain)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from knockem_dagster.errors import AssayError
 from knockem_dagster.knockout.assays.asking import Budget, BudgetSpent, require_tolerable
 from knockem_dagster.knockout.assays.boundary_search import BoundarySearch, SearchSettings
 from knockem_dagster.knockout.assays.exact_balance import Cost, ExactBalance, choose_filler, light_groups
@@ -31,6 +32,8 @@ from knockem_dagster.knockout.score_model import ScoreModel
 _ASSAY = "weighing"
 _CHANCE = 0.02
 _MOST_FAILURES = 3
+_HEAVIEST_FILLER = 2.2
+"""A first filler of sites below one threshold costs no more than two, unless it holds a set."""
 _LARGEST_SUM = 1.8
 """Known sites are checked together while they cost no more (thresholds)."""
 
@@ -90,10 +93,11 @@ class _Weighing:
         await self.check_sums()
 
     async def first_filler(self, order: NDArray[np.int64]) -> KnockoutSet | None:
-        """Return the shortest prefix that costs a threshold, without sites that alone are beyond the scale."""
+        """Return the shortest prefix that costs a threshold, without sites that do so alone: these are weighed here."""
         tests = GroupTests(self._compete, self._model, self._budget)
         search = BoundarySearch(tests, SearchSettings())
         rest, failures = order, 0
+        answers: list[float | Untestable] = []
         while failures < _MOST_FAILURES:
             found = await search.first(rest, np.full(rest.size, _CHANCE), self._loss, _believed)
             if found.position is None:
@@ -102,18 +106,23 @@ class _Weighing:
             answers = await tests.scores([self._loss(prefix), self._loss(np.array([site]))])
             self._take_unit(answers)
             together, alone = (self._cost(answer) for answer in answers)
-            if math.isfinite(together):
+            if together <= _HEAVIEST_FILLER:
                 return self._set(prefix)
-            if not math.isfinite(alone) and not math.isnan(alone):
+            if alone >= 1:
                 self._note(site, Cost(alone, 0.0))
             else:
                 failures += 1
             rest = rest[rest != site]
+        if any(isinstance(each, Untestable) for each in answers):
+            raise AssayError(
+                f"weighing: {self.last_untestable.reason}. If what made competitions fail has passed, resume the "
+                "study; else run `./knockem check`, mend the organism and submit it again"
+            )
         return None
 
     async def weigh(self, filler: KnockoutSet, groups: Sequence[NDArray[np.int64]], purpose: str) -> None:
         """Weigh groups of sites on a filler, and halve those that weigh something, down to single sites."""
-        balance = ExactBalance(self._compete, self._model, effects={}, filler=filler, budget=self._budget)
+        balance = ExactBalance(self._compete, self._model, effects=self.effects, filler=filler, budget=self._budget)
         costs = await balance.costs([self._set(group) for group in groups], purpose)
         weighed = list(zip(groups, costs, strict=True))
         while weighed := [each for each in weighed if not self._is_settled(*each)]:
@@ -128,6 +137,15 @@ class _Weighing:
                 for number, (first, second) in enumerate(halves)
                 for each in ((first, firsts[number]), (second, seconds[number] or answers[number]))
             ]
+        await self._weigh_alone(balance, purpose)
+
+    async def _weigh_alone(self, balance: ExactBalance, purpose: str) -> None:
+        """Weigh sites that were beyond the scale together with the filler without it: they are seen alone."""
+        sites = [site for site, effect in self.effects.items() if math.isinf(effect)]
+        costs = await balance.costs_alone([self._set(np.array([site])) for site in sites], f"{purpose}, alone")
+        for site, cost in zip(sites, costs, strict=True):
+            seen = isinstance(cost, Cost) and math.isfinite(cost.value) and not cost.is_nothing
+            self.effects[site] = cost.value if seen and isinstance(cost, Cost) else self._end_of_scale
 
     async def check_sums(self) -> None:
         """Let known sites cost together what each costs, a few at a time; weigh each alone again where they do not."""
@@ -143,10 +161,12 @@ class _Weighing:
                 if isinstance(own, Cost):
                     self.effects.pop(site)
                     self._note(site, own)
+        await self._weigh_alone(balance, "sums")
 
     def result(self) -> SiteWeights:
         """Return what was found; no site is tested where there was no filler."""
         effects = np.array([self.effects.get(site, 0.0) for site in range(self._num_sites)])
+        effects[np.isinf(effects)] = self._end_of_scale
         errors = np.array([0.0 if site in self.tested else math.inf for site in range(self._num_sites)])
         return SiteWeights.of(
             effects,
@@ -179,7 +199,7 @@ class _Weighing:
     def _note(self, site: int, cost: Cost) -> None:
         self.tested.add(site)
         if not cost.is_nothing:
-            self.effects[site] = cost.value if math.isfinite(cost.value) else self._end_of_scale
+            self.effects[site] = cost.value
 
     def _take_unit(self, answers: Sequence[float | Untestable]) -> None:
         """Where an organism states no unit, one threshold is the least that was seen."""

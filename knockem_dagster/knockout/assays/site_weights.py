@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -80,21 +81,23 @@ class SiteWeights:
         return cls(table, angle_sd, drift, unit_error, num_competitions, unit)
 
     @classmethod
-    def from_table(cls, table: pd.DataFrame, numbers: Mapping[str, float]) -> SiteWeights:
+    def from_table(cls, table: pd.DataFrame, numbers: Mapping[str, float | None]) -> SiteWeights:
         """Rebuild the result from its stored table and `numbers`. Raises ValueError when columns are missing."""
+        known = {name: math.nan if numbers[name] is None else float(numbers[name] or 0) for name in _NUMBERS}
         return cls(
             checked_frame(COLUMNS, table, sort_by=SORT_KEY),
-            angle_sd=numbers["angle_sd"],
-            drift=numbers["drift"],
-            unit_error=numbers["unit_error"],
-            num_competitions=int(numbers["num_competitions"]),
-            unit=numbers["unit"],
+            angle_sd=known["angle_sd"],
+            drift=known["drift"],
+            unit_error=known["unit_error"],
+            num_competitions=int(known["num_competitions"]),
+            unit=known["unit"],
         )
 
     @property
-    def numbers(self) -> dict[str, float]:
-        """Return what belongs to the result beside its table."""
-        return {name: getattr(self, name) for name in _NUMBERS}
+    def numbers(self) -> dict[str, float | None]:
+        """Return what belongs to the result beside its table; None for what is not known."""
+        values = {name: float(getattr(self, name)) for name in _NUMBERS}
+        return {name: None if math.isnan(value) else value for name, value in values.items()}
 
     @property
     def is_exact(self) -> bool:
@@ -116,7 +119,15 @@ class SiteWeights:
         if self.is_exact:
             found = tested[tested["effect"] != 0]
         else:
-            deviates = float(stats.norm.isf(min(0.25, error_rate / 2 / max(1, len(self.table)))))
+            deviates = certain_deviates(error_rate, len(self.table))
             is_clear = tested["effect"].abs() > deviates * tested["error"]
             found = tested[is_clear & (tested["probability"] > _SURE)]
         return dict(zip(found["site"].tolist(), found["effect"].tolist(), strict=True))
+
+
+def certain_deviates(error_rate: float, num_sites: int) -> float:
+    """Return how many standard errors from zero a site is additive beyond doubt.
+
+    So far off are `error_rate` of so many sites without effect, in expectation.
+    """
+    return float(stats.norm.isf(min(0.25, error_rate / 2 / max(1, num_sites))))

@@ -1,10 +1,10 @@
 """Weighing sites against one another: competitions between random knockouts, and a regression on who lacked what.
 
-Both sides of a competition are knockouts of equally many sites, so that their losses nearly cancel and the score stays
-where it tells most (a chemical balance: Hotelling 1944). Each site takes part in a large share of all competitions, on
-either side, and its effect is what it adds, all others accounted for. The first doses are found by stochastic
-approximation (Robbins and Monro 1951); then sites known to be heavy take part rarely, which leaves room for many more
-of the light ones. Effects are taken to add up: what does not is for the assays of sets to find.
+Both sides of a competition are knockouts of about equally many sites, so that their losses nearly cancel and the score
+stays where it tells most (a chemical balance: Hotelling 1944). Each site takes part in a large share of all
+competitions, on either side, and its effect is what it adds, all others accounted for. The first doses are found by
+stochastic approximation (Robbins and Monro 1951); then sites known to be heavy take part rarely, which leaves room for
+many more of the light ones. Effects are taken to add up: what does not is for the assays of sets to find.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ _STEP, _STEP_DECAY = 2.0, 0.8
 _HEAVY = 0.25
 _HEAVY_ERRORS = 5.0
 """A site is heavy when its effect is at least so large (thresholds), by so many standard errors."""
+_OFTEN = 10
 _LIGHT_SPREAD = 0.8
 _HEAVY_SPREAD = 0.5
 """Standard deviation, in thresholds, of what light and heavy sites together do to a competition."""
@@ -75,7 +76,8 @@ class _Weighing:
         self._null = null
         self._data = _Data(genome.num_sites, null)
         self._num_asked = 0
-        self._untestable: list[Untestable] = []
+        self._losses = _Losses(genome.num_sites)
+        self._sites = np.arange(genome.num_sites)
 
     async def weigh(self) -> SiteWeights:
         dose = await self._find_dose()
@@ -116,25 +118,18 @@ class _Weighing:
         return max(1, int(min(self._settings.largest_share, 0.5) * num_sites))
 
     def _pairs(self, count: int, dose: int) -> list[_Pair]:
-        groups = self._groups(np.arange(self._num_sites), 2 * dose, count)
-        return [self._pair(group[: group.size // 2], group[group.size // 2 :]) for group in groups]
+        return [self._pair(group) for group in self._groups(self._sites, 2 * dose, count)]
 
     def _informed_pairs(self, count: int, fit: SparseFit) -> list[_Pair]:
         """Draw pairs in which light sites take part as often as their effects allow, and heavy ones rarely."""
         unit = self._unit(fit)
-        is_heavy = (fit.mean > _HEAVY * unit) & (fit.mean > _HEAVY_ERRORS * fit.error)
-        heavy, light = np.flatnonzero(is_heavy), np.flatnonzero(~is_heavy)
-        dose = self._dose(fit, light, _LIGHT_SPREAD * unit)
+        size = np.abs(fit.mean)
+        is_heavy = (size > _HEAVY * unit) & (size > _HEAVY_ERRORS * fit.error)
+        heavy, light = self._sites[is_heavy[self._sites]], self._sites[~is_heavy[self._sites]]
         num_heavy = 2 * self._dose(fit, heavy, _HEAVY_SPREAD * unit)
-        with_heavy = self._groups(heavy, min(num_heavy, heavy.size), count)
-        pairs: list[_Pair] = []
-        for group, others in zip(self._groups(light, 2 * dose, count), with_heavy, strict=True):
-            on_beta = self._rng.random(others.size) < 0.5
-            half = group.size // 2
-            pairs.append(
-                self._pair(np.append(group[:half], others[~on_beta]), np.append(group[half:], others[on_beta]))
-            )
-        return pairs
+        num_light = 2 * self._dose(fit, light, _LIGHT_SPREAD * unit)
+        groups = zip(self._groups(heavy, num_heavy, count), self._groups(light, num_light, count), strict=True)
+        return [self._pair(np.concatenate(group)) for group in groups]
 
     def _dose(self, fit: SparseFit, sites: NDArray[np.int64], spread: float) -> int:
         """Return how many of these sites on each side make a difference with this standard deviation (drift)."""
@@ -154,7 +149,14 @@ class _Weighing:
             yield order[start : start + size]
             start += size
 
-    def _pair(self, alpha: NDArray[np.int64], beta: NDArray[np.int64]) -> _Pair:
+    def _pair(self, group: NDArray[np.int64]) -> _Pair:
+        """Let a coin decide on which side each of these sites is missing, while the sides are not full.
+
+        Were both sides always equally large, an effect that all sites have would cancel in every competition.
+        """
+        on_beta = self._rng.random(group.size) < 0.5
+        largest = self._largest_dose(self._num_sites)
+        alpha, beta = group[~on_beta][:largest], group[on_beta][:largest]
         return _Pair(KnockoutSet.of(alpha, self._num_sites), KnockoutSet.of(beta, self._num_sites))
 
     async def _ask(self, wave: int, pairs: Sequence[_Pair], first: int = 0) -> float:
@@ -170,14 +172,25 @@ class _Weighing:
                 angle = self._null.angle(score(answer))
                 self._data.add(wave, pair, angle)
             else:
-                self._untestable.append(answer)
-        require_tolerable(
-            self._untestable,
-            asked=max(self._num_asked, self._settings.first_wave),
-            tolerated=self._settings.tolerated_untested,
-            assay="weighing",
-        )
+                self._losses.add(pair, answer)
+        if wave:
+            self._leave_out(self._losses.culprits(self._data.took_part))
         return angle
+
+    def _leave_out(self, culprits: NDArray[np.int64]) -> None:
+        """Ask no more with sites that no answer was had of. AssayError if that leaves too many of anything lost."""
+        self._sites = np.setdiff1d(self._sites, culprits)
+        tolerated = self._settings.tolerated_untested
+        left_out = np.setdiff1d(np.arange(self._num_sites), self._sites)
+        unexplained = self._losses.without(left_out)
+        asked = max(self._num_asked, self._settings.first_wave)
+        require_tolerable(unexplained, asked=asked, tolerated=tolerated, assay="weighing")
+        require_tolerable(
+            self._losses.reasons[:1] * left_out.size,
+            asked=self._num_sites,
+            tolerated=tolerated,
+            assay="weighing: sites",
+        )
 
     def _unit(self, fit: SparseFit) -> float:
         return fit.link.threshold(self._null.level)
@@ -196,12 +209,38 @@ class _Weighing:
         )
 
 
+class _Losses:
+    """Competitions without an answer, and which sites they have in common."""
+
+    def __init__(self, num_sites: int) -> None:
+        self.reasons: list[Untestable] = []
+        self._pairs: list[KnockoutSet] = []
+        self._num_sites = num_sites
+
+    def add(self, pair: _Pair, reason: Untestable) -> None:
+        self._pairs.append(pair.alpha | pair.beta)
+        self.reasons.append(reason)
+
+    def culprits(self, took_part: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the sites that took part often and in no competition with an answer (`took_part`: in how many)."""
+        lost = np.zeros(self._num_sites, dtype=np.int64)
+        for pair in self._pairs:
+            lost[pair.sites] += 1
+        return np.flatnonzero((took_part == 0) & (lost >= _OFTEN))
+
+    def without(self, sites: NDArray[np.int64]) -> list[Untestable]:
+        """Return the losses that none of these sites explains."""
+        explained = KnockoutSet.of(sites, self._num_sites).mask
+        return [reason for pair, reason in zip(self._pairs, self.reasons, strict=True) if not pair.mask & explained]
+
+
 class _Data:
     """What was weighed so far, in the form that the regression takes."""
 
     def __init__(self, num_sites: int, null: NullDistribution) -> None:
         self._num_sites = num_sites
         self._null = null
+        self.took_part = np.zeros(num_sites, dtype=np.int64)
         self._rows: list[NDArray[np.int8]] = []
         self._waves: list[int] = []
         self._angles: list[float] = []
@@ -210,6 +249,7 @@ class _Data:
         row = np.zeros(self._num_sites, dtype=np.int8)
         row[pair.beta.sites] += 1
         row[pair.alpha.sites] -= 1
+        self.took_part += row != 0
         self._rows.append(row)
         self._waves.append(wave)
         self._angles.append(angle)
