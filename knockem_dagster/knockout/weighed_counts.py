@@ -8,6 +8,7 @@ inferred from how often a site has one, and from the sets that were found.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,9 +40,13 @@ class Count:
 
     @classmethod
     def of_samples(cls, samples: NDArray[np.int64]) -> Count:
-        """Return the posterior mean and the interval between the outer quantiles of posterior samples."""
+        """Return the posterior mean and the interval between the outer quantiles of posterior samples.
+
+        Counts are whole: the interval holds those on either side of the mean.
+        """
+        mean = float(samples.mean())
         low, high = np.quantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="closest_observation")
-        return cls(float(samples.mean()), float(low), float(high))
+        return cls(mean, min(float(low), math.floor(mean)), max(float(high), math.ceil(mean)))
 
 
 def count_additive(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from knockem_dagster.assay_runs.submission_file import MOST_FAULTS, SubmissionFile, read_submission_file
 from knockem_dagster.errors import InvalidInput
-from knockem_dagster.records.assays import AssayType
+from knockem_dagster.records.assays import DEFAULT_ASSAYS
 
 VALID: dict[str, Any] = {"genome": "1\n2\n3\n", "containerImage": "additive", "userEmail": "mendel@example.org"}
 
@@ -35,7 +35,8 @@ def faults_of(data: bytes | None = None, *, folder: Path | None = None, **change
 
 def test_minimal_file_gets_the_defaults() -> None:
     submission = read()
-    assert submission.assay_types == tuple(AssayType)
+    assert submission.assay_types == DEFAULT_ASSAYS
+    assert (submission.resolution, submission.budget, submission.error_rate) == (0.1, None, 0.02)
     assert (submission.max_fail, submission.seed, submission.container_env) == (3, 1, {})
 
 

@@ -34,10 +34,12 @@ ASSETS = (
     "titration",
     "skeletons",
     "jackknife",
+    "weights",
+    "sets",
     "estimates",
     "report",
 )
-PICTURED = {"null_distribution", "calibration", "titration", "skeletons", "estimates"}
+PICTURED = {"null_distribution", "calibration", "titration", "skeletons", "weights", "estimates"}
 TABLED = set(ASSETS) - {"genome", "report", "estimates"}
 
 

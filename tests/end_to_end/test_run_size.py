@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from knockem_dagster.records.assays import AssayType
 from tests.end_to_end.homes import Home
 
 MOST_STEPS = 15
 MOST_EVENT_BYTES = 2_000_000
+
+EVERY = [assay_type.value for assay_type in AssayType]
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +24,7 @@ pytestmark = pytest.mark.slow
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     """A home with one completed submission of all assay types."""
     home = Home.make(tmp_path_factory.mktemp("size") / "home")
-    home.complete(assayTypes=None)
+    home.complete(assayTypes=EVERY)
     yield home
     home.destroy()
 
@@ -40,7 +43,7 @@ def test_the_event_log_of_a_submission_is_small(home: Home) -> None:
 
 def test_more_competitions_make_no_more_events(home: Home) -> None:
     before = {path: number_of_events(path) for path in shards(home)}
-    home.complete(assayTypes=None, seed=2, skeletons=24)
+    home.complete(assayTypes=EVERY, seed=2, skeletons=24)
     (added,) = set(shards(home)) - set(before)
     # Progress is observed at doubling intervals of time: a few more are allowed.
     assert number_of_events(added) <= max(before.values()) + 20

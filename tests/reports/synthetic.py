@@ -136,7 +136,30 @@ def tables(rng: Generator, organism: Organism, *, num_skeletons: int = 10) -> di
         }
     )
     calibration_doses = np.unique(np.round(np.geomspace(1, size, 250)).astype(np.int64))
+    error = 0.05
+    weighed = rng.normal(alone, error)
+    weights = pd.DataFrame(
+        {
+            "site": np.arange(size),
+            "effect": weighed,
+            "low": weighed - 1.96 * error,
+            "high": weighed + 1.96 * error,
+            "error": error,
+            "probability": np.where(np.abs(weighed) > 3 * error, 1.0, 0.02),
+            "tested": True,
+        }
+    )
+    sets = pd.DataFrame(
+        [
+            (number, site, penalty, penalty - 0.2, penalty + 0.2)
+            for number, (members, penalty) in enumerate(zip(organism.sets, organism.penalties, strict=True))
+            for site in sorted(members)
+        ],
+        columns=["set", "site", "penalty", "low", "high"],
+    )
     return {
+        "weights": weights,
+        "sets": sets,
         "null_distribution": null,
         "screen": screen,
         "calibration": _doses(rng, organism, np.sort(rng.choice(calibration_doses, 250))),

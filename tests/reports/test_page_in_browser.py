@@ -140,7 +140,7 @@ def test_hostile_output_does_not_run(visit: Visit) -> None:
 def test_page_can_be_read_out(visit: Visit) -> None:
     assert visit.page.locator("html").get_attribute("lang") == "en"
     assert visit.page.locator("h1").count() == 1
-    assert visit.page.get_by_role("img").count() == 5
+    assert visit.page.get_by_role("img").count() == 6
     named = visit.page.locator("svg[role=img]").evaluate_all(
         "all => all.every(e => e.getAttribute('aria-label').length > 20)"
     )
@@ -205,7 +205,7 @@ def search(page: Page, query: str) -> str:
 def test_ten_thousand_sites_are_at_hand_with_few_of_them_in_the_document(visit: Visit, files: dict[str, Path]) -> None:
     assert files["10,000 sites"].stat().st_size < 5_000_000
     assert len(rows(visit.page)) == 100
-    assert visit.page.locator("*").count() < 5_000
+    assert visit.page.locator("*").count() < 6_000
     assert visit.page.locator("#sites output").inner_text() == "1–100 of 10,000 sites"
 
 
@@ -313,7 +313,7 @@ def test_without_javascript_the_first_rows_are_those_of_the_script(browser: Brow
 @pytest.mark.parametrize("visit", [("lossy", 390)], indirect=True, ids=str)
 def test_every_figure_is_saved_as_a_standalone_svg(visit: Visit) -> None:
     links = visit.page.get_by_role("link", name="Save as SVG")
-    assert links.count() == visit.page.get_by_role("img").count() == 5
+    assert links.count() == visit.page.get_by_role("img").count() == 6
     names: set[str] = set()
     for link in links.all():
         with visit.page.expect_download() as saving:
@@ -323,5 +323,5 @@ def test_every_figure_is_saved_as_a_standalone_svg(visit: Visit) -> None:
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
         assert float(root.attrib["width"].removesuffix("pt")) == pytest.approx(85 / 25.4 * 72, abs=0.1)
         assert "var(--" not in ElementTree.tostring(root, encoding="unicode")
-    assert len(names) == 5
+    assert len(names) == 6
     assert all(name.endswith(".svg") for name in names)
