@@ -17,11 +17,9 @@ from numpy.random import Generator
 from benchmarks.parallel import for_each
 from benchmarks.reference_organism import ReferenceGenome, ReferenceOrganism
 from benchmarks.targets import TargetRow
-from knockem_dagster.knockout.assays.exact_balance import ExactBalance
 from knockem_dagster.knockout.assays.exact_weighing import ExactWeighingSettings, weigh_exactly
-from knockem_dagster.knockout.assays.group_tests import GroupTests
 from knockem_dagster.knockout.assays.published.null_distribution import NullSettings, measure_null_distribution
-from knockem_dagster.knockout.assays.set_search import FoundSets, SetSearchSettings, enumerate_sets
+from knockem_dagster.knockout.assays.set_search import FoundSets, SetSearchSettings, find_sets
 from knockem_dagster.knockout.assays.site_weights import SiteWeights
 from knockem_dagster.knockout.assays.weighing import WeighingSettings, weigh_sites
 from knockem_dagster.knockout.detection import NullDistribution
@@ -210,9 +208,8 @@ async def _enumerated_exactly(genome: ReferenceGenome, rng: Generator) -> _Enume
     found = await measure_null_distribution(genome.genome, organism.compete, rng, NullSettings(replicates=2))
     model = ScoreModel.fit(found.distribution(stated_unit=organism.stated_unit))
     weights = await weigh_exactly(genome.genome, organism.compete, rng, ExactWeighingSettings(), model=model)
-    effects = weights.additive(_ERROR_RATE)
-    balance = ExactBalance(organism.compete, model, effects=effects)
-    sets = await enumerate_sets(genome.num_sites, rng, SetSearchSettings(), tests=balance, effects=effects)
+    settings = SetSearchSettings()
+    sets = await find_sets(genome.genome, organism.compete, rng, settings, model=model, weights=weights)
     return _compare(genome, organism, weights, sets, rng)
 
 
@@ -238,10 +235,8 @@ def _report_outcome(rng: Generator) -> _Enumerated:
 
 async def _reported(genome: ReferenceGenome, rng: Generator) -> _Enumerated:
     organism, null, weights = await _weighed(genome, rng, WeighingSettings(error=_REPORT_ERROR))
-    model = ScoreModel.fit(null).recalibrated(angle_sd=weights.angle_sd, rate=weights.drift)
-    effects = weights.additive(_ERROR_RATE)
-    tests = GroupTests(organism.compete, model)
-    sets = await enumerate_sets(genome.num_sites, rng, SetSearchSettings(), tests=tests, effects=effects)
+    model, settings = ScoreModel.fit(null), SetSearchSettings()
+    sets = await find_sets(genome.genome, organism.compete, rng, settings, model=model, weights=weights)
     return _compare(genome, organism, weights, sets, rng)
 
 

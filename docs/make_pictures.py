@@ -43,8 +43,8 @@ def main() -> None:
         )  # fmt: skip
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=chosen.chromium, args=FLAGS)
-            _photograph(browser, report.as_uri(), PICTURES / "report.png", height=690)
-            _photograph_figure(browser, report.parent / "figures" / "dose_response.svg", "dose_response.png")
+            _photograph(browser, report.as_uri(), PICTURES / "report.png", height=720)
+            _photograph_figure(browser, report.parent / "figures" / "site_evidence.svg", "sites.png")
             _photograph_terminal(browser, checked, PICTURES / "check.png")
             _photograph_ui(browser, environment, report.parent.name)
             browser.close()
@@ -94,7 +94,7 @@ def _photograph_ui(browser: Browser, environment: dict[str, str], submission: st
         try:
             assert up.stdout is not None
             url = next(found[0] for line in up.stdout if (found := re.search(r"http://[0-9.]+:\d+", line)))
-            page = f"{url}/assets/skeletons?view=partitions&partition={submission}"
+            page = f"{url}/assets/weights?view=partitions&partition={submission}"
             _photograph(browser, page, PICTURES / "ui.png", height=900, settle="Latest materialization")
         finally:
             up.send_signal(signal.SIGTERM)

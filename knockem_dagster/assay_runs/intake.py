@@ -55,15 +55,15 @@ def submission_id(file: SubmissionFile) -> str:
     return derived_id("submission", file.digest)
 
 
-async def examine(platform: Platform, file: SubmissionFile) -> Accepted:
+async def examine(platform: Platform, file: SubmissionFile, *, may_exist: bool = False) -> Accepted:
     """Resolve the image and count the sites; store nothing.
 
-    Raises InvalidInput for a duplicate, a missing image, missing commands, and a genome without sites or too large
-    to be stored; ContainerError when containers cannot be started here, whatever the submission.
+    Raises InvalidInput for a duplicate (unless it `may_exist`), a missing image, missing commands, and a genome without
+    sites or too large to be stored; ContainerError when containers cannot be started here, whatever the submission.
     """
     id = submission_id(file)
     known = await asyncio.to_thread(platform.records.submissions.find_one, id)
-    if known is not None:
+    if known is not None and not may_exist:
         raise InvalidInput(
             "The same submission is there already.",
             [Fault("seed", str(file.seed), f"submission {id} has this file and seed; another seed repeats the study")],

@@ -21,10 +21,9 @@ from numpy.typing import NDArray
 from knockem_dagster.assay_runs.submission_run import SubmissionRun
 from knockem_dagster.assay_runs.tables import read_table, write_table
 from knockem_dagster.errors import NotFound
+from knockem_dagster.knockout.allotment import Allotment
 from knockem_dagster.knockout.assays.asking import Budget
-from knockem_dagster.knockout.assays.exact_balance import ExactBalance
 from knockem_dagster.knockout.assays.exact_weighing import ExactWeighingSettings, weigh_exactly
-from knockem_dagster.knockout.assays.group_tests import GroupTests, Tests
 from knockem_dagster.knockout.assays.published.doses import (
     Calibration,
     CalibrationSettings,
@@ -36,13 +35,12 @@ from knockem_dagster.knockout.assays.published.doses import (
 from knockem_dagster.knockout.assays.published.jackknife import Jackknife, JackknifeSettings, jackknife_skeletons
 from knockem_dagster.knockout.assays.published.null_distribution import (
     NullCompetitions,
-    NullSettings,
     measure_null_distribution,
 )
 from knockem_dagster.knockout.assays.published.screen import Screen, ScreenSettings, screen_sites
 from knockem_dagster.knockout.assays.published.skeletons import Skeletons, SkeletonSettings, skeletonize
-from knockem_dagster.knockout.assays.set_search import FoundSets, SetSearchSettings, enumerate_sets
-from knockem_dagster.knockout.assays.site_weights import SiteWeights, certain_deviates
+from knockem_dagster.knockout.assays.set_search import FoundSets, SetSearchSettings, find_sets
+from knockem_dagster.knockout.assays.site_weights import SiteWeights
 from knockem_dagster.knockout.assays.weighing import WeighingSettings, weigh_sites
 from knockem_dagster.knockout.competitions import Compete
 from knockem_dagster.knockout.detection import NullDistribution
@@ -62,11 +60,6 @@ TABLE_OF = {
     AssayType.SET_ENUMERATION: "sets",
 }
 """The table that holds the result of each assay that runs competitions."""
-
-
-MOST_COMPETITIONS = 10_000_000
-"""What one assay may ask for where no budget is given: a study does not run for ever."""
-_SHARE_OF_WEIGHING = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +199,7 @@ class Study:
         return self.run.perform(assay_type, ask)
 
     def _measure_null(self) -> tuple[pd.DataFrame, dict[str, Any]]:
-        budget = self.submission.budget
-        settings = NullSettings() if budget is None else NullSettings(min(NullSettings().replicates, budget // 4))
+        settings = self._allotment.null_settings
         found: NullCompetitions = self._perform(AssayType.NULLDIST, measure_null_distribution, settings)
         null = found.distribution(stated_unit=self.submission.stated_unit)
         return found.table, {
@@ -281,14 +273,15 @@ class Study:
         }
 
     def _weigh(self) -> tuple[pd.DataFrame, dict[str, Any]]:
-        model, most = ScoreModel.fit(self.null), self._allowed(AssayType.WEIGHING)
+        model, allotment = ScoreModel.fit(self.null), self._allotment
+        most = allotment.for_weighing(self._spent_before(AssayType.WEIGHING), sets_follow=self._wants_sets)
         tolerated = self.submission.tolerated_untested
         found: SiteWeights
         if model.is_exact:
             exact = ExactWeighingSettings(most_competitions=most, tolerated_untested=tolerated)
             found = self._perform(AssayType.WEIGHING, weigh_exactly, exact, model=model)
         else:
-            settings = WeighingSettings(error=self._wanted_error, most_competitions=most, tolerated_untested=tolerated)
+            settings = WeighingSettings(allotment.weighing_error, most, tolerated_untested=tolerated)
             found = self._perform(AssayType.WEIGHING, weigh_sites, settings, null=self.null)
         return found.table, {
             "additive sites named": len(found.additive(self.submission.error_rate)),
@@ -298,20 +291,14 @@ class Study:
         }
 
     @property
-    def _wanted_error(self) -> float:
-        """The standard error at which a site at the resolution is named; none is too small when a budget is given."""
-        if self.submission.budget is not None:
-            return 0.0
-        return self.submission.resolution / (certain_deviates(self.submission.error_rate, self.genome.num_sites) + 2)
+    def _allotment(self) -> Allotment:
+        asked = self.submission
+        return Allotment(self.genome.num_sites, asked.resolution, asked.error_rate, asked.budget)
 
-    def _allowed(self, assay_type: AssayType) -> int:
-        """Return how many competitions an assay may ask for: its share of what earlier ones have left of the budget."""
-        if self.submission.budget is None:
-            return MOST_COMPETITIONS
+    def _spent_before(self, assay_type: AssayType) -> int:
+        """Return how many competitions the submission's other assays have asked for."""
         results = self.run.records.assay_results.find({"submissionId": self.submission.id})
-        spent = sum(each.num_competitions for each in results if each.assay_type is not assay_type)
-        left = max(0, self.submission.budget - spent)
-        return int(_SHARE_OF_WEIGHING * left) if assay_type is AssayType.WEIGHING and self._wants_sets else left
+        return sum(each.num_competitions for each in results if each.assay_type is not assay_type)
 
     @property
     def _wants_sets(self) -> bool:
@@ -321,22 +308,14 @@ class Study:
         weights = self._weights()
         if weights is None:
             raise NotFound(f"Submission {self.submission.id} is not weighed yet; materialize the asset weights first.")
-        effects, budget = weights.additive(self.submission.error_rate), Budget(self._allowed(AssayType.SET_ENUMERATION))
-        model = ScoreModel.fit(self.null.with_unit(weights.unit))
-
-        async def enumerate_within(
-            genome: Genome, compete: Compete, rng: Generator, settings: SetSearchSettings
-        ) -> FoundSets:
-            if not model.is_exact:
-                noisy = model.recalibrated(angle_sd=weights.angle_sd, rate=weights.drift)
-                tests: Tests = GroupTests(compete, noisy, budget)
-            elif effects:
-                tests = ExactBalance(compete, model, effects=effects, budget=budget)
-            else:
-                tests = GroupTests(compete, model, budget)
-            return await enumerate_sets(genome.num_sites, rng, settings, tests=tests, effects=effects)
-
-        found: FoundSets = self._perform(AssayType.SET_ENUMERATION, enumerate_within, SetSearchSettings())
+        found: FoundSets = self._perform(
+            AssayType.SET_ENUMERATION,
+            find_sets,
+            SetSearchSettings(error_rate=self.submission.error_rate),
+            model=ScoreModel.fit(self.null.with_unit(weights.unit)),
+            weights=weights,
+            budget=Budget(self._allotment.left(self._spent_before(AssayType.SET_ENUMERATION))),
+        )
         return found.table, {
             "sets": len(found.sets),
             "sites in sets": len({site for each in found.sets for site in each}),

@@ -11,6 +11,7 @@ from knockem_dagster.cli import (
     demonstration,
     developing,
     looking,
+    planning,
     queueing,
     results,
     serving,
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 app.command("demo")(demonstration.demo)
 app.command("check")(checking.check)
+app.command("plan")(planning.plan)
 app.command("submit")(submitting.submit)
 app.command("list")(looking.list_submissions)
 app.command("status")(looking.status)

@@ -58,6 +58,7 @@ EPISTATIC_SETS = "epistatic sets"
 
 _LEVEL = 0.95
 _NO_SET = -1
+_LEAST_TESTED = 0.95
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -179,11 +180,18 @@ def _interval_reach(null: NullDistribution) -> float:
     return float(stats.t.isf((1 - _LEVEL) / 2, null.n - 1)) * null.sd * math.sqrt(1 + 1 / null.n) / null.unit
 
 
+def _is_weighed(evidence: Evidence) -> bool:
+    """Tell whether nearly all sites were weighed; else nothing is said of their number."""
+    return evidence.weights is not None and bool(evidence.weights.table["tested"].mean() >= _LEAST_TESTED)
+
+
 def _weighed(evidence: Evidence) -> list[_Row]:
     weights = evidence.weights
-    if weights is None or not weights.table["tested"].any():
+    if weights is None:
         return []
     n = evidence.null.n + weights.num_competitions
+    if not _is_weighed(evidence):
+        return [_Row(ADDITIVE_SITES, math.nan, "weighing; too few sites could be weighed", n)]
     rng = np.random.default_rng(evidence.num_sites)
     total, above = count_additive(weights, rng, above=[evidence.resolution])
     [total_small] = count_additive(weights, rng, widths=SMALL_WIDTHS)
@@ -213,6 +221,8 @@ def _enumerated(evidence: Evidence) -> list[_Row]:
     sets, functional = count_sets(weights, found, rng), count_functional(weights, found, rng)
     members = {site for each in found.sets for site in each}
     method = "weighing and enumeration of sets"
+    if not _is_weighed(evidence):
+        return [_Row(FUNCTIONAL_SITES, math.nan, "weighing; too few sites could be weighed", n)]
     return [
         _Row(EPISTATIC_SETS, sets.value, method, n, sets.low, sets.high),
         _Row(EPISTATIC_SITES, len(members), method, n),

@@ -94,8 +94,9 @@ def limits(inputs: ReportInputs) -> str:
     """Say what the assays did not look for; empty where nothing was weighed."""
     if inputs.table("weights") is None:
         return ""
+    resolution = number(inputs.submission.resolution)
     sentences = [
-        f"effects of single sites below {number(inputs.submission.resolution)} detection thresholds, one by one."
+        f"Single effects below {resolution} detection thresholds were not looked for: they are counted, not named."
     ]
     if "setEnumeration" not in inputs.submission.assay_types:
         sentences.append("Redundant sets were not asked for.")
@@ -103,8 +104,8 @@ def limits(inputs: ReportInputs) -> str:
         sentences.append("The budget ended before all redundant sets were searched for: there may be more.")
     else:
         sentences.append(
-            "Sets that lose little together, and sets of which several members have effects of their own; "
-            "the interval of functional sites allows for the latter."
+            "Nor were sets that cost little as a whole. Sets of which several members have effects of their own can be "
+            "missed; the interval of functional sites allows for that."
         )
     return " ".join(sentences)
 

@@ -253,6 +253,10 @@ class Home:
         folder = self.data / "objects" / "submissions" / submission_id / "tables"
         return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
+    def num_results(self) -> int:
+        """Return how many competitions have a result."""
+        return len(self.documents_of("competitionResults"))
+
     def run_processes(self) -> list[int]:
         """Return the processes that hold the lease of a running submission and live."""
         owners = (document["lease"]["owner"] for document in self.submissions().values())

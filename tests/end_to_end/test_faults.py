@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import random
+import signal
 import subprocess
 import time
 from collections import Counter
@@ -94,6 +95,25 @@ def test_killed_processes_change_nothing(make_home: MakeHome, undisturbed: Calla
     for id, submission in studies.items():
         assert submission["state"] == "completed"
         assert home.tables(id) == undisturbed(submission["seed"]), f"seed {submission['seed']}"
+
+
+def test_a_study_killed_while_it_weighs_and_enumerates_ends_like_another(make_home: MakeHome) -> None:
+    """What these assays ask rests on thousands of earlier answers: a killed run must come to the same questions."""
+    noisy = {"assayTypes": None, "containerEnv": {"EXPLICIT_MODE": "wright-fisher"}, "resolution": 0.3}
+    calm, struck = make_home("calm"), make_home("struck", seconds_each=0.003)
+    undisturbed = calm.tables(calm.complete(**noisy))
+    id = struck.submit(**noisy)
+    for number in (60, 300, 700):  # amid the null, the weighing and the enumeration
+        run = struck.start("resume", id, "--wait")
+        until(lambda number=number: struck.num_results() >= number, f"{number} results")
+        assert run.poll() is None, "the study was over before it was struck"
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+        until(lambda: struck.submissions()[id]["lease"]["until"] < time.time(), "the lease of the dead to end")
+    done = struck.command("resume", id, "--wait")
+    assert done.returncode == 0, done.stderr
+    assert struck.tables(id) == undisturbed
+    assert_nothing_ran_twice(struck)
 
 
 @pytest.mark.docker

@@ -62,7 +62,8 @@ class Cost:
         return abs(self.value) <= self.grain
 
 
-_HIDDEN = Untestable("benefits hide what it costs, and no known sites are left that could outweigh them")
+NO_FILLER = Untestable("no known sites are left that could fill the scale up to one threshold")
+HIDDEN = Untestable("benefits hide what it costs, and no known sites are left that could outweigh them")
 
 
 class ExactBalance:
@@ -137,7 +138,7 @@ class ExactBalance:
     ) -> list[Cost | Untestable]:
         """Return what knockouts cost, each apart from some sites; hidden by benefits, once more on a heavy filler."""
         costs = await self._filled(cases, purpose, LIGHT)
-        hidden = [place for place, cost in enumerate(costs) if cost is _HIDDEN]
+        hidden = [place for place, cost in enumerate(costs) if cost is HIDDEN]
         if hidden:
             again = await self._filled([cases[place] for place in hidden], purpose, HEAVY)
             for place, cost in zip(hidden, again, strict=True):
@@ -207,12 +208,12 @@ class ExactBalance:
         if knockout.is_wild_type:
             return Cost(0.0, 0.0)
         if filler is None:
-            return Untestable("no known sites are left that could fill the scale up to one threshold")
+            return NO_FILLER
         alone, together = self._asked[filler], self._asked[filler | knockout]
         if isinstance(alone, Untestable) or isinstance(together, Untestable):
             return together if isinstance(together, Untestable) else alone
         if together.is_nothing:
-            return _HIDDEN
+            return HIDDEN
         return Cost(together.value - alone.value, together.grain + alone.grain, self._end_of_scale - alone.value)
 
     @property

@@ -21,7 +21,14 @@ from numpy.typing import NDArray
 from knockem_dagster.errors import AssayError
 from knockem_dagster.knockout.assays.asking import Budget, BudgetSpent, require_tolerable
 from knockem_dagster.knockout.assays.boundary_search import BoundarySearch, SearchSettings
-from knockem_dagster.knockout.assays.exact_balance import Cost, ExactBalance, choose_filler, light_groups
+from knockem_dagster.knockout.assays.exact_balance import (
+    HIDDEN,
+    NO_FILLER,
+    Cost,
+    ExactBalance,
+    choose_filler,
+    light_groups,
+)
 from knockem_dagster.knockout.assays.group_tests import GroupTests, Question
 from knockem_dagster.knockout.assays.sequential import Verdict
 from knockem_dagster.knockout.assays.site_weights import SiteWeights
@@ -29,7 +36,6 @@ from knockem_dagster.knockout.competitions import Compete, Untestable
 from knockem_dagster.knockout.knockouts import Genome, KnockoutSet
 from knockem_dagster.knockout.score_model import ScoreModel
 
-_ASSAY = "weighing"
 _CHANCE = 0.02
 _MOST_FAILURES = 3
 _HEAVIEST_FILLER = 2.2
@@ -58,13 +64,7 @@ async def weigh_exactly(
         await weighing.weigh_all(rng.permutation(genome.num_sites))
     except BudgetSpent:
         return weighing.result()
-    if weighing.tested:
-        require_tolerable(
-            [weighing.last_untestable] * (genome.num_sites - len(weighing.tested)),
-            asked=genome.num_sites,
-            tolerated=settings.tolerated_untested,
-            assay=_ASSAY,
-        )
+    require_tolerable(weighing.lost, asked=genome.num_sites, tolerated=settings.tolerated_untested, assay="weighing")
     return weighing.result()
 
 
@@ -72,7 +72,7 @@ class _Weighing:
     def __init__(self, compete: Compete, model: ScoreModel, num_sites: int, budget: Budget) -> None:
         self.effects: dict[int, float] = {}
         self.tested: set[int] = set()
-        self.last_untestable = Untestable("no known sites are left that could fill the scale")
+        self.lost: list[Untestable] = []
         self._budget = budget
         self._most_competitions = budget.left
         self._compete = compete
@@ -113,11 +113,12 @@ class _Weighing:
             else:
                 failures += 1
             rest = rest[rest != site]
-        if any(isinstance(each, Untestable) for each in answers):
-            raise AssayError(
-                f"weighing: {self.last_untestable.reason}. If what made competitions fail has passed, resume the "
-                "study; else run `./knockem check`, mend the organism and submit it again"
-            )
+        for answer in answers:
+            if isinstance(answer, Untestable):
+                raise AssayError(
+                    f"weighing: {answer.reason}. If what made competitions fail has passed, resume the study; else run "
+                    "`./knockem check`, mend the organism and submit it again"
+                )
         return None
 
     async def weigh(self, filler: KnockoutSet, groups: Sequence[NDArray[np.int64]], purpose: str) -> None:
@@ -186,7 +187,8 @@ class _Weighing:
     def _is_settled(self, group: NDArray[np.int64], cost: Cost | Untestable) -> bool:
         """Note what a group's cost decides; tell whether nothing of it is left to be weighed."""
         if isinstance(cost, Untestable):
-            self.last_untestable = cost
+            if group.size == 1 and cost not in (NO_FILLER, HIDDEN):
+                self.lost.append(cost)
             return group.size == 1
         if cost.is_nothing:
             self.tested.update(group.tolist())
@@ -216,7 +218,6 @@ class _Weighing:
     def _cost(self, answer: float | Untestable) -> float:
         """Return the cost (thresholds) of a score; infinite at the end of the scale, missing without an answer."""
         if isinstance(answer, Untestable):
-            self.last_untestable = answer
             return math.nan
         cost = (answer - self._model.null.mean) / self._model.null.unit
         return cost if cost < 0.99 * self._end_of_scale else math.inf

@@ -20,16 +20,18 @@ import pandas as pd
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from knockem_dagster.knockout.assays.asking import BudgetSpent, side_by_side
+from knockem_dagster.knockout.assays.asking import Budget, BudgetSpent, side_by_side
 from knockem_dagster.knockout.assays.boundary_search import BoundarySearch, SearchSettings
 from knockem_dagster.knockout.assays.critical_rates import RunningRate, SitePrior
-from knockem_dagster.knockout.assays.exact_balance import light_groups
+from knockem_dagster.knockout.assays.exact_balance import ExactBalance, choose_filler, light_groups
 from knockem_dagster.knockout.assays.frames import checked_frame, typed_frame
-from knockem_dagster.knockout.assays.group_tests import Question, Tests
+from knockem_dagster.knockout.assays.group_tests import GroupTests, Question, Tests
 from knockem_dagster.knockout.assays.prefix_search import PrefixSearch, SearchState
 from knockem_dagster.knockout.assays.sequential import Verdict
-from knockem_dagster.knockout.knockouts import KnockoutSet
-from knockem_dagster.knockout.score_model import Effect
+from knockem_dagster.knockout.assays.site_weights import SiteWeights
+from knockem_dagster.knockout.competitions import Compete
+from knockem_dagster.knockout.knockouts import Genome, KnockoutSet
+from knockem_dagster.knockout.score_model import Effect, ScoreModel
 
 COLUMNS = {"set": "int64", "site": "int64", "penalty": "float64", "low": "float64", "high": "float64"}
 SORT_KEY = ("set", "site")
@@ -45,11 +47,14 @@ _AMPLE = 1000
 class SetSearchSettings:
     """`search` decides; at most `passes` backgrounds are made, until one shows nothing new.
 
+    Sites are taken for additive at this `error_rate` (see SiteWeights.additive).
+
     What a set costs is measured by `penalty_competitions`, or one without noise. There, additive sites are unmasked a
     few together, while they cost at most `largest_batch` (thresholds), again and again in other company: two of a set
     that are together by chance show it. About `unmask_tests` are spent on that for each of two backgrounds.
     """
 
+    error_rate: float = 0.02
     passes: int = 4
     search: SearchSettings = field(
         default_factory=lambda: SearchSettings(resolution=0.5, tail_certainty=0.995, overlooked=0.005)
@@ -95,6 +100,33 @@ class FoundSets:
 
     def _groups(self) -> list[frozenset[int]]:
         return [frozenset(group["site"].tolist()) for _, group in self.table.groupby("set")]
+
+
+async def find_sets(
+    genome: Genome,
+    compete: Compete,
+    rng: Generator,
+    settings: SetSearchSettings,
+    *,
+    model: ScoreModel,
+    weights: SiteWeights,
+    budget: Budget | None = None,
+) -> FoundSets:
+    """Find the sets of a genome that was weighed, in the way that suits the organism.
+
+    Without noise, costs are asked with fillers. Where weighing found too few sites for one, every site is searched, and
+    only what costs a threshold is seen.
+    """
+    effects = weights.additive(settings.error_rate)
+    tests: Tests
+    if not model.is_exact:
+        calibrated = model.recalibrated(angle_sd=weights.angle_sd, rate=weights.drift)
+        tests = GroupTests(compete, calibrated, budget)
+    elif choose_filler(effects, avoid=KnockoutSet.none(genome.num_sites)) is not None:
+        tests = ExactBalance(compete, model, effects=effects, budget=budget)
+    else:
+        effects, tests = {}, GroupTests(compete, model, budget)
+    return await enumerate_sets(genome.num_sites, rng, settings, tests=tests, effects=effects)
 
 
 async def enumerate_sets(
