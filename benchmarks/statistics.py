@@ -65,7 +65,7 @@ def groups(scale: float, seed: int) -> list[Group]:
         ("later skeletons", lambda rng: _measure_later(rng, scaled(10))),
         ("skeletons under noise", lambda rng: _measure_neutral(rng, scaled(200))),
         ("false positives", lambda rng: [_measure_false_positives(rng, scaled(1000))]),
-        ("additive sites under noise", lambda rng: measure_additive(rng, scaled(100))),
+        ("additive sites under noise", lambda rng: measure_additive(rng, scaled(60))),
         ("sets without noise", lambda rng: measure_enumeration(rng, scaled(50))),
         ("report under noise", lambda rng: measure_report(rng, scaled(100))),
     ]

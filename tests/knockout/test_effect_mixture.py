@@ -62,7 +62,6 @@ def test_extreme_estimates_stay_finite(estimate: float, error: float, sign: int)
         assert found.probability[0] == pytest.approx(1)
 
 
-@pytest.mark.xfail(strict=True, reason="likelihoods that underflow leave the prior: what is clearest is believed least")
 @pytest.mark.parametrize("estimate", [-5.5, 6.0, 20.0, -20.0])
 def test_an_effect_beyond_every_slab_is_an_effect(estimate: float) -> None:
     found = MIXTURE.posterior(np.array([estimate]), np.array([0.02]))

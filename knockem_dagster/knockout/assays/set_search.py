@@ -36,6 +36,7 @@ from knockem_dagster.knockout.score_model import Effect, ScoreModel
 COLUMNS = {"set": "int64", "site": "int64", "penalty": "float64", "low": "float64", "high": "float64"}
 SORT_KEY = ("set", "site")
 
+_COMPLETE, _COMPETITIONS = "searched to the end", "competitions of the search"
 _EXPECTED_MATES = 3.0
 _SEEN_WEIGHT, _UNSEEN_WEIGHT = 0.25, 0.002
 _MOST_SETS_OF_A_SITE = 8
@@ -81,12 +82,12 @@ class FoundSets:
     def from_table(cls, table: pd.DataFrame, numbers: Mapping[str, int]) -> FoundSets:
         """Rebuild the result from its stored table and `numbers`. Raises ValueError when columns are missing."""
         frame = checked_frame(COLUMNS, table, sort_by=SORT_KEY)
-        return cls(frame, bool(numbers["is_complete"]), int(numbers["num_competitions"]))
+        return cls(frame, bool(numbers[_COMPLETE]), int(numbers[_COMPETITIONS]))
 
     @property
     def numbers(self) -> dict[str, int]:
         """Return what belongs to the result beside its table."""
-        return {"is_complete": int(self.is_complete), "num_competitions": self.num_competitions}
+        return {_COMPLETE: int(self.is_complete), _COMPETITIONS: self.num_competitions}
 
     @property
     def sets(self) -> tuple[frozenset[int], ...]:

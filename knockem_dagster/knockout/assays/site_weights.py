@@ -24,7 +24,14 @@ COLUMNS = {
 }
 SORT_KEY = ("site",)
 
-_NUMBERS = ("angle_sd", "drift", "unit_error", "num_competitions", "unit")
+_NUMBERS = {
+    "angle_sd": "sd of a score's angle",
+    "drift": "one threshold as a drift",
+    "unit_error": "relative error of a threshold",
+    "num_competitions": "competitions of weighing",
+    "unit": "one threshold (1/update)",
+}
+"""What belongs to the result beside its table, and how it is called where people read it."""
 _LEVEL = 0.95
 _SURE = 0.99
 
@@ -83,7 +90,8 @@ class SiteWeights:
     @classmethod
     def from_table(cls, table: pd.DataFrame, numbers: Mapping[str, float | None]) -> SiteWeights:
         """Rebuild the result from its stored table and `numbers`. Raises ValueError when columns are missing."""
-        known = {name: math.nan if numbers[name] is None else float(numbers[name] or 0) for name in _NUMBERS}
+        recorded = {name: numbers[words] for name, words in _NUMBERS.items()}
+        known = {name: math.nan if value is None else value for name, value in recorded.items()}
         return cls(
             checked_frame(COLUMNS, table, sort_by=SORT_KEY),
             angle_sd=known["angle_sd"],
@@ -96,8 +104,8 @@ class SiteWeights:
     @property
     def numbers(self) -> dict[str, float | None]:
         """Return what belongs to the result beside its table; None for what is not known."""
-        values = {name: float(getattr(self, name)) for name in _NUMBERS}
-        return {name: None if math.isnan(value) else value for name, value in values.items()}
+        values = {words: float(getattr(self, name)) for name, words in _NUMBERS.items()}
+        return {words: None if math.isnan(value) else value for words, value in values.items()}
 
     @property
     def is_exact(self) -> bool:

@@ -16,7 +16,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import special
 
-_SMALLEST_LIKELIHOOD = 1e-290
+_SMALLEST_DIFFERENCE = 1e-15
 _SMALLEST_MASS = 1e-100
 _PRIOR_SITES = 1.0
 """The weights' prior counts for so many sites, spread evenly over the components."""
@@ -54,7 +54,7 @@ class EffectMixture:
             return EffectPosterior(np.zeros(0), np.zeros(0), np.zeros(0))
         estimate, error = estimates[:, None], errors[:, None]
         low, high = (self.lows - estimate) / error, (self.highs - estimate) / error
-        mass = special.ndtr(high) - special.ndtr(low)
+        mass = np.exp(_log_mass(low, high))
         # Far outside a slab its posterior is at the nearer end.
         weight = np.divide(1, mass, out=np.zeros_like(mass), where=mass > _SMALLEST_MASS)
         density_low, density_high = _density(low), _density(high)
@@ -70,10 +70,10 @@ class EffectMixture:
     def responsibilities(self, estimates: NDArray[np.float64], errors: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the probability of each site to belong to each component, shape (n, slabs + 1)."""
         estimate, error = estimates[:, None], errors[:, None]
-        spike = _density(estimate / error) / error
-        mass = special.ndtr((self.highs - estimate) / error) - special.ndtr((self.lows - estimate) / error)
-        likelihood = np.hstack([spike, mass / (self.highs - self.lows)])
-        weighted = np.maximum(likelihood, _SMALLEST_LIKELIHOOD) * self.weights
+        spike = _log_density(estimate / error) - np.log(error)
+        slabs = _log_mass((self.lows - estimate) / error, (self.highs - estimate) / error)
+        likelihood = np.hstack([spike, slabs - np.log(self.highs - self.lows)])
+        weighted = np.exp(likelihood - likelihood.max(axis=1, keepdims=True)) * self.weights
         return weighted / weighted.sum(axis=1, keepdims=True)
 
     def learned(self, estimates: NDArray[np.float64], errors: NDArray[np.float64], *, rounds: int = 3) -> EffectMixture:
@@ -121,4 +121,16 @@ class EffectMixture:
 
 
 def _density(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.exp(-0.5 * np.square(x)) / math.sqrt(2 * math.pi)
+    return np.exp(_log_density(x))
+
+
+def _log_density(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return -0.5 * np.square(x) - 0.5 * math.log(2 * math.pi)
+
+
+def _log_mass(low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the log probability of a normal deviate between two limits, also where both are far in one tail."""
+    is_upper = low > 0
+    start, end = np.where(is_upper, -high, low), np.where(is_upper, -low, high)
+    larger, smaller = special.log_ndtr(end), special.log_ndtr(start)
+    return larger + np.log1p(-np.exp(np.minimum(smaller - larger, -_SMALLEST_DIFFERENCE)))
