@@ -179,3 +179,17 @@ def test_calls_are_not_wasted_on_workers_that_are_gone(queue_server: QueueServer
         assert await woken(queue, "w/1") == ["w/1"]
 
     play(queue_server, scenario)
+
+
+def test_a_worker_that_leaves_is_named_nowhere(queue_server: QueueServer) -> None:
+    async def scenario(queue: Queue) -> list[bytes]:
+        await join(queue, "leaver", "stayer")
+        await queue.enqueue("o", jobs([0]), requirement=SMALL, settings=MANY)
+        await queue.finish("leaver", reports(await took(queue, "leaver")))
+        for waiter in ("leaver/0", "leaver/1", "stayer/0"):
+            await wait_as(queue, waiter, Wanted([SMALL.name]))
+        await queue.leave("leaver")
+        keys = [key async for key in queue.server.scan_iter("*")]
+        return [key for key in keys if b"leaver" in key or b"leaver" in await queue.server.dump(key)]
+
+    assert play(queue_server, scenario) == []

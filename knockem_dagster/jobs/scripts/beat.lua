@@ -23,10 +23,7 @@ end
 
 if lease == 0 then
     give_back(function() return false end)
-    redis.call('ZREM', P .. ':leases', worker)
-    redis.call('HDEL', P .. ':workers', worker)
-    redis.call('HDEL', P .. ':tally', worker .. ':done', worker .. ':failed')
-    redis.call('DEL', P .. ':held:' .. worker, P .. ':canceled:' .. worker)
+    forget_worker(worker)
     return {}
 end
 if not has_lease(worker) then

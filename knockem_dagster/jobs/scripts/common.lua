@@ -144,3 +144,20 @@ local function again_or_over(owner, base, job, class, kind, payload)
     redis.call('HDEL', base .. ':tries', 'f' .. job, 'l' .. job)
     return emit(base, job, 1, payload)
 end
+
+-- Take a worker off every list: a name may tell what it works on, and is not to outlast it.
+local function forget_worker(worker)
+    redis.call('ZREM', P .. ':leases', worker)
+    redis.call('HDEL', P .. ':workers', worker)
+    redis.call('HDEL', P .. ':tally', worker .. ':done', worker .. ':failed')
+    redis.call('DEL', P .. ':held:' .. worker, P .. ':canceled:' .. worker)
+    local cursor = '0'
+    repeat
+        local page = redis.call('HSCAN', P .. ':waiting', cursor, 'MATCH', worker .. '/*', 'COUNT', 1000)
+        cursor = page[1]
+        for index = 1, #page[2], 2 do
+            redis.call('HDEL', P .. ':waiting', page[2][index])
+            redis.call('DEL', P .. ':wake:' .. page[2][index])
+        end
+    until cursor == '0'
+end

@@ -26,10 +26,7 @@ for index = 4, #ARGV do
                 wake_for_room(owner, base, 1)
             end
         end
-        redis.call('ZREM', P .. ':leases', worker)
-        redis.call('HDEL', P .. ':workers', worker)
-        redis.call('HDEL', P .. ':tally', worker .. ':done', worker .. ':failed')
-        redis.call('DEL', P .. ':held:' .. worker, P .. ':canceled:' .. worker)
+        forget_worker(worker)
         answers[#answers + 1] = #held / 2
     end
 end
