@@ -5,11 +5,12 @@ The command line starts runs through `run_submission`; nothing opens a store whe
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import shutil
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ ROOT = Path(__file__).parent.parent
 DAGSTER_HOME = "DAGSTER_HOME"
 OUR_MARK = b"# Dagster's own storage and daemons for one machine"
 """How a configuration begins that this package wrote and may write anew."""
+_OPENING = "opening.lock"
 LEAST_FREE_BYTES = 1 << 20
 """With less than this SQLite cannot even read: it needs room for its log."""
 SUBMISSION_ASSETS = [
@@ -131,10 +133,22 @@ def dagster_instance(settings: Settings) -> Generator[dg.DagsterInstance]:
     home = dagster_home(settings)
     try:
         prepare_dagster_home(settings)
-        with _naming(home), dg.DagsterInstance.from_config(str(home)) as instance:
+        with ExitStack() as stack:
+            is_ours = not os.environ.get(DAGSTER_HOME)
+            stack.enter_context(_naming(home))
+            with _one_at_a_time(home) if is_ours else nullcontext():
+                instance = stack.enter_context(dg.DagsterInstance.from_config(str(home)))
             yield instance
     except (DBAPIError, OSError) as error:
         raise StoreError(_why_unusable(home, error)) from error
+
+
+@contextmanager
+def _one_at_a_time(home: Path) -> Generator[None]:
+    """Let nobody else open the storage meanwhile: two that open a new one both make its files, and spoil them."""
+    with (home / _OPENING).open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

@@ -54,6 +54,8 @@ def up(
             Service("daemon", lambda: _dagster("dagster._daemon", "run"), logs / "daemon.log"),
         ]
         _say(_unfinished(settings))
+        with definitions.dagster_instance(settings):
+            pass  # its files are made here, once: daemon and webserver would both try
         _say("Starting the Dagster UI and its daemon; this takes a quarter of a minute or more. Ctrl-C ends them.")
         with ended_by_signals() as over:
             supervisor = Supervisor(services, _environment(settings, home), ROOT, _say)
