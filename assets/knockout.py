@@ -1,110 +1,23 @@
-"""The assets of a submission, from its genome to its report, and the summary over all submissions.
+"""The assets of a submission that tell what its organism is and does: from its genome to its skeletons.
 
 What belongs here: partitions, dependencies, metadata and checks. What does not: assays, statistics
-and storage, which are in knockem_dagster; an asset here is one call of them.
+and storage, which are in knockem_dagster; an asset here is one call of them. The published procedures are in
+`published`, what is made of all results in `conclusions`.
 """
 
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime
-from typing import Any
-
 import dagster as dg
-import pandas as pd
-from matplotlib.figure import Figure
 
-from assets.checks import accounted_for, interval_contains_estimate, judged, null_is_symmetric, sites_decided, spec
+from assets.checks import accounted_for, judged, null_is_symmetric, sites_decided, spec
 from assets.partitions import submissions
-from knockem_dagster.assay_runs.reporting import null_facts, write_report
-from knockem_dagster.assay_runs.study import TABLE_OF, Finding, Study
-from knockem_dagster.assay_runs.submission_run import SubmissionRun
-from knockem_dagster.assay_runs.tables import read_table, report_key, table_key
-from knockem_dagster.errors import KnockemError, SubmissionBusy, SubmissionCanceled
-from knockem_dagster.records.assays import AssayType, with_needs
-from knockem_dagster.records.submissions import State
+from assets.submission_steps import GROUP, find, result_of, submission_run
+from knockem_dagster.assay_runs.reporting import null_facts
+from knockem_dagster.assay_runs.study import Study
+from knockem_dagster.assay_runs.tables import read_table
+from knockem_dagster.records.assays import AssayType
 from knockem_dagster.records.tables import TABLES
 from knockem_dagster.reports import figures
-from knockem_dagster.reports.previews import figure_markdown, table_markdown
-from knockem_dagster.reports.summary import SubmissionSummary, summary_markdown, summary_page
-from resources.platform import PlatformResource, SubmissionRuns
-
-GROUP = "knockout"
-SUMMARY_KEY = "summary/submissions.html"
-
-
-@contextmanager
-def submission_run(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> Iterator[SubmissionRun]:
-    """Give an asset the run of its submission; what goes wrong is stored with the submission and shown in the UI."""
-    try:
-        run = runs.of(context.partition_key, name=context.run.run_id)
-    except KnockemError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
-    try:
-        yield run
-    except SubmissionBusy as busy:
-        raise dg.Failure(str(busy), allow_retries=False) from busy
-    except SubmissionCanceled as canceled:
-        raise dg.DagsterExecutionInterruptedError(str(canceled)) from canceled
-    except KnockemError as error:
-        run.fail(str(error))
-        raise dg.Failure(str(error), allow_retries=False) from error
-    except Exception as error:
-        run.fail(f"an error of the platform itself: {error!r}")
-        raise
-
-
-def find(context: dg.AssetExecutionContext, run: SubmissionRun, assay_type: AssayType) -> Finding:
-    """Return what an assay found, with the submission's counters up to date and progress shown while it runs."""
-    study = Study(run)
-    results = list(run.records.assay_results.find({"submissionId": run.submission.id}))
-    wanted = with_needs(frozenset(run.submission.assay_types))
-    run.note_assays(
-        completed=len(results),
-        active=1,
-        pending=max(0, len(wanted) - len(results) - 1),
-        competitions=sum(result.num_competitions for result in results),
-        untestable=sum(result.num_untestable for result in results),
-    )
-    run.on_progress = lambda text: context.log_event(
-        dg.AssetObservation(context.asset_key, partition=context.partition_key, metadata={"progress": text})
-    )
-    return study.find(assay_type)
-
-
-def result_of(
-    context: dg.AssetExecutionContext, run: SubmissionRun, finding: Finding, *, figure: Figure | None = None
-) -> dict[str, Any]:
-    """Return the metadata that sums an assay up: numbers, the first rows of its table, a small picture, where it is."""
-    name = TABLE_OF[finding.assay_type]
-    metadata: dict[str, Any] = {
-        **{key: value for key, value in finding.numbers.items() if value is not None},
-        "competitions": finding.num_competitions,
-        "untestable competitions": finding.num_untestable,
-        "dagster/row_count": len(finding.table),
-        "dagster/column_schema": column_schema(name),
-        "table": table_metadata(finding.table),
-        "stored at": run.objects.url(table_key(run.submission.id, name)),
-    }
-    if figure is not None:
-        metadata["plot"] = dg.MetadataValue.md(figure_markdown(figure, description=name.replace("_", " ")))
-    return metadata
-
-
-def column_schema(name: str) -> dg.TableSchema:
-    """Return a table's columns with their units, as the UI shows them."""
-    return dg.TableSchema(
-        columns=[
-            dg.TableColumn(column.name, column.dtype, description=f"{column.meaning} [{column.unit or 'no unit'}]")
-            for column in TABLES[name].columns
-        ]
-    )
-
-
-def table_metadata(table: pd.DataFrame) -> dg.MarkdownMetadataValue:
-    """Return the first rows of a table."""
-    shown = table.drop(columns=["knockout"], errors="ignore")
-    return dg.MetadataValue.md(table_markdown(shown, rows=8))
+from knockem_dagster.reports.skeleton_figures import skeletons_with_residuals
+from resources.platform import SubmissionRuns
 
 
 @dg.asset(
@@ -162,102 +75,6 @@ def null_distribution(context: dg.AssetExecutionContext, runs: SubmissionRuns) -
     deps=[null_distribution],
     group_name=GROUP,
     kinds={"parquet"},
-    code_version=TABLES["screen"].version,
-    check_specs=[spec("screen", accounted_for)],
-    description="Every site knocked out alone, at a controlled false discovery rate.",
-)
-def screen(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> dg.MaterializeResult:
-    """Screen single sites."""
-    with submission_run(context, runs) as run:
-        finding = find(context, run, AssayType.SCREEN_CRITICAL)
-        return dg.MaterializeResult(
-            metadata=result_of(context, run, finding), check_results=judged(run, accounted_for.result(run, finding))
-        )
-
-
-@dg.asset(
-    partitions_def=submissions,
-    deps=[null_distribution, screen],
-    group_name=GROUP,
-    kinds={"parquet"},
-    code_version=TABLES["calibration"].version,
-    check_specs=[spec("calibration", accounted_for)],
-    description="A smear of doses, to see where knockouts begin to be detected.",
-)
-def calibration(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> dg.MaterializeResult:
-    """Calibrate the doses of the titration."""
-    with submission_run(context, runs) as run:
-        finding = find(context, run, AssayType.DOSE_CALIBRATION)
-        plot = figures.dose_response(calibration=finding.table)
-        return dg.MaterializeResult(
-            metadata=result_of(context, run, finding, figure=plot),
-            check_results=judged(run, accounted_for.result(run, finding)),
-        )
-
-
-@dg.asset(
-    partitions_def=submissions,
-    deps=[calibration],
-    group_name=GROUP,
-    kinds={"parquet"},
-    code_version=TABLES["titration"].version,
-    check_specs=[spec("titration", accounted_for)],
-    description="Random knockouts at the calibrated doses: the share that is detected.",
-)
-def titration(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> dg.MaterializeResult:
-    """Titrate."""
-    with submission_run(context, runs) as run:
-        finding = find(context, run, AssayType.DOSE_TITRATION)
-        plot = figures.dose_response(titration=finding.table)
-        return dg.MaterializeResult(
-            metadata=result_of(context, run, finding, figure=plot),
-            check_results=judged(run, accounted_for.result(run, finding)),
-        )
-
-
-@dg.asset(
-    partitions_def=submissions,
-    deps=[null_distribution],
-    group_name=GROUP,
-    kinds={"parquet"},
-    code_version=TABLES["skeletons"].version,
-    check_specs=[spec("skeletons", accounted_for), spec("skeletons", sites_decided)],
-    description="What is left when no further site can be knocked out without a detectable loss, several times.",
-)
-def skeletons(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> dg.MaterializeResult:
-    """Sample skeletons."""
-    with submission_run(context, runs) as run:
-        finding = find(context, run, AssayType.SKELETONIZATION)
-        plot = figures.skeleton_composition(finding.table)
-        return dg.MaterializeResult(
-            metadata=result_of(context, run, finding, figure=plot),
-            check_results=judged(run, accounted_for.result(run, finding), sites_decided.result(run, finding.table)),
-        )
-
-
-@dg.asset(
-    partitions_def=submissions,
-    deps=[skeletons],
-    group_name=GROUP,
-    kinds={"parquet"},
-    code_version=TABLES["jackknife"].version,
-    check_specs=[spec("jackknife", accounted_for)],
-    description="Each site a skeleton kept, knocked out on top of it.",
-)
-def jackknife(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> dg.MaterializeResult:
-    """Jackknife the skeletons."""
-    with submission_run(context, runs) as run:
-        finding = find(context, run, AssayType.JACKKNIFE_KNOCKOUT)
-        return dg.MaterializeResult(
-            metadata=result_of(context, run, finding), check_results=judged(run, accounted_for.result(run, finding))
-        )
-
-
-@dg.asset(
-    partitions_def=submissions,
-    deps=[null_distribution],
-    group_name=GROUP,
-    kinds={"parquet"},
     code_version=TABLES["weights"].version,
     check_specs=[spec("weights", accounted_for)],
     description="The effect of every site, from competitions between random knockouts.",
@@ -292,96 +109,20 @@ def sets(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> dg.Material
 
 @dg.asset(
     partitions_def=submissions,
-    deps=[null_distribution, screen, calibration, titration, skeletons, jackknife, weights, sets],
+    deps=[null_distribution, weights, sets],  # the latter two, where they are made, come first for what is left to ask
     group_name=GROUP,
-    kinds={"python", "parquet"},
-    code_version=TABLES["estimates"].version,
-    check_specs=[spec("estimates", interval_contains_estimate)],
-    description="How many sites matter and of which kind, with intervals where the method has them; evidence per site.",
+    kinds={"parquet"},
+    code_version=TABLES["prefix_skeletons"].version,
+    check_specs=[spec("prefix_skeletons", accounted_for), spec("prefix_skeletons", sites_decided)],
+    description="Minimal genomes: what is left when no further site can be deleted at a loss, under noise as well.",
 )
-def estimates(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> dg.MaterializeResult:
-    """Estimate, with the assay results that are there."""
+def prefix_skeletons(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> dg.MaterializeResult:
+    """Search for skeletons."""
     with submission_run(context, runs) as run:
-        table, sites = Study(run).write_estimates()
-        numbers = {
-            str(row.quantity): float(row.value) for row in table.itertuples() if not math.isnan(float(row.value))
-        }
-        metadata: dict[str, Any] = {
-            **numbers,
-            "estimates": dg.MetadataValue.md(table_markdown(table, rows=20)),
-            "plot": dg.MetadataValue.md(figure_markdown(figures.site_evidence(sites), description="evidence per site")),
-            "dagster/row_count": len(table),
-            "dagster/column_schema": column_schema("estimates"),
-            "stored at": run.objects.url(table_key(run.submission.id, "estimates")),
-        }
+        finding = find(context, run, AssayType.PREFIX_SKELETONS)
+        summary = read_table(run.objects, run.submission.id, "prefix_skeleton_summary")
+        plot = skeletons_with_residuals(finding.table, summary)
         return dg.MaterializeResult(
-            metadata=metadata, check_results=judged(run, interval_contains_estimate.result(table))
+            metadata=result_of(context, run, finding, figure=plot),
+            check_results=judged(run, accounted_for.result(run, finding), sites_decided.result(run, finding.table)),
         )
-
-
-@dg.asset(
-    partitions_def=submissions,
-    deps=[estimates],
-    group_name=GROUP,
-    kinds={"python", "html"},
-    code_version="1",
-    description="One self-contained page: estimates, plots, what was lost, and where everything came from.",
-)
-def report(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> dg.MaterializeResult:
-    """Write the report and complete the submission."""
-    with submission_run(context, runs) as run:
-        inputs = write_report(run)
-        run.complete()
-        losses = inputs.losses
-        url = run.objects.url(report_key(run.submission.id))
-        return dg.MaterializeResult(
-            metadata={
-                "report": dg.MetadataValue.url(url),
-                "competitions": losses.asked,
-                "untestable competitions": losses.untestable,
-                "failed attempts": losses.failed_attempts,
-                "command": dg.MetadataValue.md(f"`./knockem report {run.submission.id[:8]}` tells where it is"),
-            }
-        )
-
-
-@dg.asset(
-    group_name=GROUP,
-    kinds={"python", "html"},
-    deps=[dg.AssetDep(estimates, partition_mapping=dg.AllPartitionMapping())],
-    description="All submissions side by side.",
-)
-def submission_summary(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult:
-    """Sum up all submissions, the newest first."""
-    opened = platform.open()
-    found = opened.records.submissions.find({}, sort=[("datetime", -1)], limit=1000)
-    summaries = [_summary(opened.objects, submission) for submission in found]
-    opened.objects.put(SUMMARY_KEY, summary_page(summaries).encode(), content_type="text/html; charset=utf-8")
-    return dg.MaterializeResult(
-        metadata={
-            "submissions": len(summaries),
-            "completed": sum(each.state == State.COMPLETED.value for each in summaries),
-            "competitions": sum(each.competitions for each in summaries),
-            "summary": dg.MetadataValue.md(summary_markdown(summaries, rows=50)),
-            "page": dg.MetadataValue.url(opened.objects.url(SUMMARY_KEY)),
-        }
-    )
-
-
-def _summary(objects: Any, submission: Any) -> SubmissionSummary:
-    table = read_table(objects, submission.id, "estimates")
-    values: dict[str, float] = {}
-    if table is not None:
-        for row in table.itertuples():
-            values.setdefault(str(row.quantity), float(row.value))
-    return SubmissionSummary(
-        submission=submission.id,
-        organism=submission.container_image,
-        state=submission.state.value,
-        sites=submission.num_sites,
-        competitions=submission.counters.submission_num_completed_competitions,
-        additive_sites=values.get("additive sites"),
-        epistatic_sites=values.get("epistatic sites"),
-        functional_sites=values.get("functional sites"),
-        finished=None if submission.finished is None else datetime.fromisoformat(submission.finished),
-    )

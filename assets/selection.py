@@ -19,6 +19,7 @@ ASSET_OF = {
     AssayType.SKELETON_MARK_RECAPTURE: "estimates",
     AssayType.WEIGHING: "weights",
     AssayType.SET_ENUMERATION: "sets",
+    AssayType.PREFIX_SKELETONS: "prefix_skeletons",
 }
 """The asset that holds the result of each assay type."""
 

@@ -1,8 +1,9 @@
 """Do the assays reach their targets? Each row with its standard error and n, beside the published procedure.
 
-    python -m benchmarks.statistics [--scale 1.0] [--seed 1] [--json] [--write FILE]
+    python -m benchmarks.statistics [--scale 0.3] [--seed 1] [--json] [--write FILE]
 
-At scale 1 every row has its full n (minutes). A row whose target lies within two standard errors is undecided.
+At scale 1 every row has its full n (about an hour on two cores). A row whose target lies within two standard errors is
+undecided.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from numpy.random import Generator, default_rng
 from scipy import special
 
 from benchmarks import targets as presentation
+from benchmarks.conditions import measure_conditions
 from benchmarks.monotone import MonotoneOrganism
+from benchmarks.promises import measure_budgets, measure_plans
 from benchmarks.published import false_positive_rates
 from benchmarks.reference_organism import ReferenceGenome, ReferenceOrganism
 from benchmarks.results import Group, measure
@@ -28,12 +31,8 @@ from benchmarks.targets import TargetRow
 from benchmarks.weighing import measure_additive, measure_enumeration, measure_report
 from knockem_dagster.knockout.assays.boundary_search import SearchSettings
 from knockem_dagster.knockout.assays.critical_rates import RunningRate, SitePrior
-from knockem_dagster.knockout.assays.prefix_skeletons import (
-    PrefixSkeleton,
-    PrefixSkeletonSettings,
-    search_skeleton,
-    search_skeletons,
-)
+from knockem_dagster.knockout.assays.found_skeletons import PrefixSkeleton
+from knockem_dagster.knockout.assays.prefix_skeletons import PrefixSkeletonSettings, search_skeleton, search_skeletons
 from knockem_dagster.knockout.assays.published.null_distribution import NullSettings, measure_null_distribution
 from knockem_dagster.knockout.assays.published.skeletons import SkeletonSettings, skeletonize
 from knockem_dagster.knockout.detection import NullDistribution
@@ -68,6 +67,9 @@ def groups(scale: float, seed: int) -> list[Group]:
         ("additive sites under noise", lambda rng: measure_additive(rng, scaled(60))),
         ("sets without noise", lambda rng: measure_enumeration(rng, scaled(50))),
         ("report under noise", lambda rng: measure_report(rng, scaled(100))),
+        ("plans", lambda rng: measure_plans(rng, scaled(20))),
+        ("budgets", lambda rng: measure_budgets(rng, scaled(10))),
+        ("other conditions", lambda rng: measure_conditions(rng, scaled(16))),
     ]
 
     def scaled(count: int) -> int:
@@ -274,7 +276,9 @@ def _log2_choose(total: int, chosen: int) -> float:
 def main() -> None:
     """Run as a command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", type=float, default=1.0, help="share of the full n (default 1.0)")
+    parser.add_argument(
+        "--scale", type=float, default=0.3, help="share of the full n (default 0.3: within 20 minutes on two cores)"
+    )
     parser.add_argument("--seed", type=int, default=1, help="seed of genomes and assays (default 1)")
     parser.add_argument("--json", action="store_true", help="a JSON list instead of a table")
     parser.add_argument("--write", type=Path, metavar="FILE", help="keep the result, group by group, and go on from it")

@@ -7,61 +7,25 @@ Truth is in the simulator's unit of effect, which is a detection threshold by co
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from numpy.random import Generator
 
+from benchmarks.effect_families import FAMILIES
 from benchmarks.parallel import for_each
 from benchmarks.reference_organism import ReferenceGenome, ReferenceOrganism
 from benchmarks.targets import TargetRow
-from knockem_dagster.knockout.assays.exact_weighing import ExactWeighingSettings, weigh_exactly
+from benchmarks.whole_study import ERROR_RATE, RESOLUTION, Studied, study
 from knockem_dagster.knockout.assays.published.null_distribution import NullSettings, measure_null_distribution
-from knockem_dagster.knockout.assays.set_search import FoundSets, SetSearchSettings, find_sets
 from knockem_dagster.knockout.assays.site_weights import SiteWeights
 from knockem_dagster.knockout.assays.weighing import WeighingSettings, weigh_sites
-from knockem_dagster.knockout.detection import NullDistribution
-from knockem_dagster.knockout.score_model import ScoreModel
-from knockem_dagster.knockout.weighed_counts import SMALL_WIDTHS, Count, count_additive, count_functional
+from knockem_dagster.knockout.weighed_counts import Count, count_additive, count_functional
 
 _PAGE = "reported"
-_LIMIT = 0.1
 _LARGE = 0.4
-_ERROR_RATE = 0.02
-_REPORT_ERROR = 0.015
-
-Effects = Callable[[Generator, int], np.ndarray]
-
-
-def uniform(rng: Generator, count: int) -> np.ndarray:
-    """Draw effects U(0, .7), as the paper."""
-    return rng.uniform(0, 0.7, count)
-
-
-def constant(rng: Generator, count: int) -> np.ndarray:
-    """Return equal effects."""
-    del rng
-    return np.full(count, 0.35)
-
-
-def exponential(rng: Generator, count: int) -> np.ndarray:
-    """Draw exponential effects of mean .35."""
-    return rng.exponential(0.35, count)
-
-
-def beta(rng: Generator, count: int) -> np.ndarray:
-    """Draw effects up to 1.4, most of them small."""
-    return 1.4 * rng.beta(0.5, 1.5, count)
-
-
-def mixed(rng: Generator, count: int) -> np.ndarray:
-    """Draw half of the effects U(0, .2), half U(.4, 1.2)."""
-    return np.where(rng.random(count) < 0.5, rng.uniform(0, 0.2, count), rng.uniform(0.4, 1.2, count))
-
-
-FAMILIES: dict[str, Effects] = {each.__name__: each for each in (uniform, constant, exponential, beta, mixed)}
 
 
 def additive_genome(rng: Generator, family: str) -> ReferenceGenome:
@@ -125,26 +89,22 @@ def measure_additive(rng: Generator, count: int) -> list[TargetRow]:
 
 def _additive_outcome(rng: Generator, *, family: str) -> _Additive:
     genome = additive_genome(rng, family)
-    organism, null, weights = asyncio.run(_weighed(genome, rng, WeighingSettings(error=0.0, most_competitions=5000)))
-    del null
-    total, above = count_additive(weights, rng, above=[_LIMIT])
-    small, _ = count_additive(weights, rng, widths=SMALL_WIDTHS, above=[_LIMIT])
+    organism = ReferenceOrganism(genome, mode="wright-fisher", seed=int(rng.integers(2**62)))
+    weights = asyncio.run(_weighed(organism, rng))
+    counts = count_additive(weights, rng, above=[RESOLUTION])
     effects = np.array(list(genome.effects.values()))
     return _Additive(
         organism.num_asked,
-        Counted.of(total, int((effects > 0).sum())),
-        Counted.of(small, int((effects > 0).sum())),
-        Counted.of(above, int((effects > _LIMIT).sum())),
+        Counted.of(counts.total, int((effects > 0).sum())),
+        Counted.of(counts.with_small, int((effects > 0).sum())),
+        Counted.of(counts.above[0], int((effects > RESOLUTION).sum())),
     )
 
 
-async def _weighed(
-    genome: ReferenceGenome, rng: Generator, settings: WeighingSettings
-) -> tuple[ReferenceOrganism, NullDistribution, SiteWeights]:
-    organism = ReferenceOrganism(genome, mode="wright-fisher", seed=int(rng.integers(2**62)))
-    found = await measure_null_distribution(genome.genome, organism.compete, rng, NullSettings())
-    null = found.distribution()
-    return organism, null, await weigh_sites(genome.genome, organism.compete, rng, settings, null=null)
+async def _weighed(organism: ReferenceOrganism, rng: Generator) -> SiteWeights:
+    genome, settings = organism.genome.genome, WeighingSettings(error=0.0, most_competitions=5000)
+    found = await measure_null_distribution(genome, organism.compete, rng, NullSettings())
+    return await weigh_sites(genome, organism.compete, rng, settings, null=found.distribution())
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,17 +160,7 @@ def measure_enumeration(rng: Generator, count: int) -> list[TargetRow]:
 
 def _exact_outcome(rng: Generator, *, setting: str) -> _Enumerated:
     genome: ReferenceGenome = getattr(ReferenceGenome, setting)(rng)
-    return asyncio.run(_enumerated_exactly(genome, rng))
-
-
-async def _enumerated_exactly(genome: ReferenceGenome, rng: Generator) -> _Enumerated:
-    organism = ReferenceOrganism(genome)
-    found = await measure_null_distribution(genome.genome, organism.compete, rng, NullSettings(replicates=2))
-    model = ScoreModel.fit(found.distribution(stated_unit=organism.stated_unit))
-    weights = await weigh_exactly(genome.genome, organism.compete, rng, ExactWeighingSettings(), model=model)
-    settings = SetSearchSettings()
-    sets = await find_sets(genome.genome, organism.compete, rng, settings, model=model, weights=weights)
-    return _compare(genome, organism, weights, sets, rng)
+    return _compare(genome, asyncio.run(study(ReferenceOrganism(genome), rng)), rng)
 
 
 def measure_report(rng: Generator, count: int) -> list[TargetRow]:
@@ -221,6 +171,10 @@ def measure_report(rng: Generator, count: int) -> list[TargetRow]:
         TargetRow.of("report, 1,000 sites: competitions", _each(outcomes, "competitions"), most=20_000),
         TargetRow.of("report: genomes without a false site", [each.false_sites == 0 for each in outcomes], least=0.95),
         TargetRow.of("report: additive sites of effect >= .4 not named", _each(outcomes, "missed_large"), most=0.0),
+        TargetRow.of(
+            "report: genomes with every effect >= .4 named", [each.missed_large == 0 for each in outcomes], least=0.95
+        ),
+        TargetRow.of("report: sites without effect named, in a genome", _each(outcomes, "false_sites"), most=0.05),
         TargetRow.of("report: sets found exactly, share", _each(outcomes, "exact_sets")),
         TargetRow.of("report: sets that are none", _each(outcomes, "false_sets")),
         TargetRow.rmse("report: functional sites, RMSE", [each.error for each in functional]),
@@ -230,31 +184,25 @@ def measure_report(rng: Generator, count: int) -> list[TargetRow]:
 
 
 def _report_outcome(rng: Generator) -> _Enumerated:
-    return asyncio.run(_reported(ReferenceGenome.demo(rng), rng))
+    genome = ReferenceGenome.demo(rng)
+    organism = ReferenceOrganism(genome, mode="wright-fisher", seed=int(rng.integers(2**62)))
+    return _compare(genome, asyncio.run(study(organism, rng)), rng)
 
 
-async def _reported(genome: ReferenceGenome, rng: Generator) -> _Enumerated:
-    organism, null, weights = await _weighed(genome, rng, WeighingSettings(error=_REPORT_ERROR))
-    model, settings = ScoreModel.fit(null), SetSearchSettings()
-    sets = await find_sets(genome.genome, organism.compete, rng, settings, model=model, weights=weights)
-    return _compare(genome, organism, weights, sets, rng)
-
-
-def _compare(
-    genome: ReferenceGenome, organism: ReferenceOrganism, weights: SiteWeights, found: FoundSets, rng: Generator
-) -> _Enumerated:
-    named = set(weights.additive(_ERROR_RATE))
+def _compare(genome: ReferenceGenome, studied: Studied, rng: Generator) -> _Enumerated:
+    found = studied.found
     true_sets = {frozenset(each.sites) for each in genome.sets}
     members = {site for each in found.sets for site in each}
-    functional = count_functional(weights, found, rng)
+    functional = count_functional(studied.weights, found, rng, above=RESOLUTION).total
+    named = studied.weights.additive(ERROR_RATE)
     return _Enumerated(
-        competitions=organism.num_asked,
+        competitions=studied.competitions,
         recall=len(members & genome.epistatic_sites) / max(1, len(genome.epistatic_sites)),
         precision=len(members & genome.epistatic_sites) / max(1, len(members)),
         exact_sets=len(true_sets & set(found.sets)) / max(1, len(true_sets)),
         false_sets=len(set(found.sets) - true_sets),
         functional=Counted.of(functional, len(genome.functional_sites)),
-        false_sites=len((named | members | set(found.lone)) - genome.functional_sites),
+        false_sites=len(studied.named - genome.functional_sites),
         missed_large=sum(effect >= _LARGE and site not in named for site, effect in genome.effects.items()),
     )
 

@@ -1,6 +1,6 @@
 """Fill the tables of docs/methods.md: those of measured rows from docs/statistics.json, the settings from the code.
 
-    ./knockem bench statistics --write docs/statistics.json
+    ./knockem bench statistics --scale 1 --write docs/statistics.json
     .venv/bin/python -m docs.make_methods
 
 A table stands between `<!-- table: NAME -->` and `<!-- end -->`, where NAME is a group of rows of that result.
@@ -14,6 +14,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.conditions import matrix
 from benchmarks.results import Result
 from benchmarks.targets import HEADINGS, NUMERIC, cells
 from knockem_dagster.knockout.assays.boundary_search import SearchSettings
@@ -27,6 +28,8 @@ DOCS = Path(__file__).parent
 PAGE = DOCS / "methods.md"
 RESULT = DOCS / "statistics.json"
 
+CONDITIONS = "other conditions"
+"""The table that has a row for each condition instead of one for each quantity."""
 SETTINGS = "settings"
 """The table that is not measured: the defaults of all procedures."""
 _PROCEDURES = {
@@ -76,7 +79,11 @@ def _content(name: str, result: Result) -> str:
         return _markdown(("procedure", "setting", "default"), _defaults(), numeric=("default",))
     versions = ", ".join(f"{library} {version}" for library, version in result.versions.items())
     caption = f"*`{result.command}`, commit {result.commit}, {result.date}; {versions}.*"
-    return f"{_markdown(HEADINGS, [cells(row) for row in result.groups[name]], numeric=NUMERIC)}\n\n{caption}"
+    rows = result.groups[name]
+    if name == CONDITIONS:
+        headings, shown = matrix(rows)
+        return f"{_markdown(headings, shown, numeric=headings[1:])}\n\n{caption}"
+    return f"{_markdown(HEADINGS, [cells(row) for row in rows], numeric=NUMERIC)}\n\n{caption}"
 
 
 def _defaults() -> list[tuple[str, str, str]]:

@@ -17,7 +17,7 @@ from typing import Any
 import dagster as dg
 from sqlalchemy.exc import DBAPIError
 
-from assets import knockout
+from assets import conclusions, knockout, published
 from assets.partitions import SUBMISSION_JOB
 from assets.selection import selection_of
 from assets.trial import try_image
@@ -44,15 +44,16 @@ LEAST_FREE_BYTES = 1 << 20
 SUBMISSION_ASSETS = [
     knockout.genome,
     knockout.null_distribution,
-    knockout.screen,
-    knockout.calibration,
-    knockout.titration,
-    knockout.skeletons,
-    knockout.jackknife,
+    published.screen,
+    published.calibration,
+    published.titration,
+    published.skeletons,
+    published.jackknife,
     knockout.weights,
     knockout.sets,
-    knockout.estimates,
-    knockout.report,
+    knockout.prefix_skeletons,
+    conclusions.estimates,
+    conclusions.report,
 ]
 
 
@@ -68,7 +69,7 @@ def build_definitions(
         description="One submission, from its genome to its report, in one process.",
     )
     return dg.Definitions(
-        assets=[*SUBMISSION_ASSETS, knockout.submission_summary, submission_uploads],
+        assets=[*SUBMISSION_ASSETS, conclusions.submission_summary, submission_uploads],
         jobs=[submission_job, try_image, retention],
         sensors=[new_submissions, uploaded_submissions, interrupted_submissions, leftovers, queue_upkeep],
         schedules=[summary_schedule, retention_schedule],

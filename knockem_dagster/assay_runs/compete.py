@@ -10,11 +10,11 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from knockem_dagster.assay_runs.ledger import Ledger, Question
+from knockem_dagster.assay_runs.ledger import Held, Ledger, Question
 from knockem_dagster.containers.attempts import Attempt, AttemptOutcome
 from knockem_dagster.jobs.sources import AttemptSource
 from knockem_dagster.knockout.competitions import Answer, Competition, Untestable
@@ -29,13 +29,28 @@ INTERRUPTIONS_ALLOWED = 5
 
 @dataclass(slots=True)
 class Progress:
-    """What an assay run has done: competitions asked, answered (of these recalled from the record), given up."""
+    """What an assay run has done: competitions asked, answered (of these recalled from the record), given up.
+
+    `held` is what the record had of the assay before, and `new` competitions were not in it.
+    """
 
     asked: int = 0
     answered: int = 0
     recalled: int = 0
     untestable: int = 0
     attempts: int = 0
+    new: int = 0
+    held: Held = field(default_factory=Held)
+
+    @property
+    def num_settled(self) -> int:
+        """How many of the assay's competitions are answered or given up by now, those of earlier runs included."""
+        return self.held.answered + self.answered - self.recalled
+
+    @property
+    def num_competitions(self) -> int:
+        """How many different competitions the assay has asked for by now, in all its runs."""
+        return self.held.asked + self.new
 
 
 class AssayRun:
@@ -118,9 +133,10 @@ class AssayRun:
                         self._waiting[question.id] = (question, [future])
                         new.append(question)
                 self.progress.asked += len(batch)
-                recalled = await loop.run_in_executor(self._record, self._ledger.open, new)
+                opened = await loop.run_in_executor(self._record, self._ledger.open, new)
+                self.progress.new += opened.num_new
                 for question in new:
-                    counts = recalled.get(question.id)
+                    counts = opened.answers.get(question.id)
                     if counts is not None:
                         self.progress.recalled += 1
                         self._settle(question, counts)

@@ -77,7 +77,7 @@ def resume(platform: Platform, submission: SubmissionRecord) -> SubmissionRecord
     if submission.state is State.COMPLETED:
         raise KnockemError(
             f"Submission {submission.id} is completed; `./knockem report {submission.id[:8]}` shows its report. "
-            "To repeat the study, submit its file with another seed."
+            "To ask more of it, `./knockem extend` it; to repeat the study, submit its file with another seed."
         )
     if is_leased(submission):
         raise SubmissionBusy(

@@ -27,7 +27,7 @@ with `keep_default_na=False, na_values=[""]`, or the Parquet.
 - `genome`: the wild type's content
 - `competitions`: every competition and its answer
 - `columns.json`: what every column holds, in which unit
-- `report.html`, `figures/`: the report, when it was made
+- `report.html`, `report.txt`, `figures/`: the report, what it says first as text, and its figures, when it was made
 
 Tables here: {tables}.
 """

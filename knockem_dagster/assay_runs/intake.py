@@ -196,21 +196,24 @@ def _timing_attempt(genome: GenomeRecord, rng: np.random.Generator, number: int)
     )
 
 
-def expected_competitions(file: SubmissionFile, num_sites: int, *, is_exact: bool) -> int:
+def expected_competitions(asked: SubmissionFile | SubmissionRecord, num_sites: int, *, is_exact: bool) -> int:
     """Return about how many competitions will be asked, where a tenth of the sites is functional."""
     each = {
         AssayType.NULLDIST: 100,
         AssayType.SCREEN_CRITICAL: num_sites,
         AssayType.DOSE_CALIBRATION: min(250, num_sites),
         AssayType.DOSE_TITRATION: 5_000,
-        AssayType.SKELETONIZATION: file.skeletons * num_sites,
-        AssayType.JACKKNIFE_KNOCKOUT: file.skeletons * max(1, num_sites // 10),
-        AssayType.WEIGHING: num_sites // 2 if is_exact else 500 + round(5 * num_sites * (0.1 / file.resolution) ** 2),
+        AssayType.SKELETONIZATION: asked.skeletons * num_sites,
+        AssayType.JACKKNIFE_KNOCKOUT: asked.skeletons * max(1, num_sites // 10),
+        AssayType.WEIGHING: num_sites // 2 if is_exact else 500 + round(5 * num_sites * (0.1 / asked.resolution) ** 2),
         AssayType.SET_ENUMERATION: 2 * num_sites if is_exact else 5 * num_sites,
+        AssayType.PREFIX_SKELETONS: round(
+            asked.skeletons * num_sites * (0.25 if is_exact else 2 * (0.4 / asked.skeleton_resolution) ** 1.5)
+        ),
     }
-    wanted = with_needs(frozenset(file.assay_types))
+    wanted = with_needs(frozenset(asked.assay_types))
     expected = sum(number for assay_type, number in each.items() if assay_type in wanted)
-    return expected if file.budget is None else min(expected, file.budget)
+    return expected if asked.budget is None else min(expected, asked.budget)
 
 
 def _submission(file: SubmissionFile, id: str, *, runtime: str, digest: str) -> SubmissionRecord:

@@ -67,6 +67,22 @@ class Question:
         self.last = f"{outcome.value}: {last_line}" if last_line else outcome.value
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """How many competitions of an assay the record has, and how many of these have an answer."""
+
+    asked: int = 0
+    answered: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The recorded answers to questions, by competition id, and how many questions were not in the record."""
+
+    answers: dict[str, Counts]
+    num_new: int
+
+
 class Ledger:
     """Writes and reads one assay's competitions. Calls block; the assay run makes them in a thread of their own."""
 
@@ -78,13 +94,19 @@ class Ledger:
         genome: GenomeRecord,
         *,
         under_way: frozenset[str] = frozenset(),
+        settled: str = "",
     ) -> None:
-        """`under_way`: ids of attempts without a result that somebody still works on."""
+        """`under_way`: ids of attempts without a result that somebody still works on.
+
+        `settled`: when a result of the assay was last recorded. What had failed by then stays untestable whatever is
+        forgiven later, or the assay, asking its questions again to go on from there, would ask others.
+        """
         self._records = records
         self.submission = submission
         self._assay = assay
         self.genome = genome
         self._under_way = under_way
+        self._settled = settled
 
     @property
     def assay(self) -> AssayRecord:
@@ -107,8 +129,14 @@ class Ledger:
         id = self.genome.id if wild_type else variant_id(self.submission.id, knockout.to_bytes())
         return GenomeVariant(id, knockout)
 
-    def open(self, questions: Sequence[Question]) -> dict[str, Counts]:
-        """Return the recorded answers by competition id; record the questions that are new.
+    def held(self) -> Held:
+        """Count what the record has of the assay."""
+        where = {"submissionId": self.submission.id, "assayId": self._assay.id}
+        documents = self._records.documents
+        return Held(documents.count("competitions", where), documents.count("competitionResults", where))
+
+    def open(self, questions: Sequence[Question]) -> Opened:
+        """Return the recorded answers; record the questions that are new.
 
         A question asked before without an answer gets its tries counted; attempts that never
         ended were lost with the run that made them, and are recorded so, without blame unless they were alone.
@@ -120,7 +148,7 @@ class Ledger:
         asked_before = [question for question, is_new in zip(waiting, new, strict=False) if not is_new]
         if asked_before:
             self._take_up(asked_before)
-        return answers
+        return Opened(answers, len(waiting) - len(asked_before))
 
     def _questions(self, questions: Iterable[Question]) -> list[Operation]:
         return [
@@ -174,8 +202,8 @@ class Ledger:
         self._records.attempt_results.add_many(abandoned)
 
     def _count(self, question: Question, result: CompetitionAttemptResultRecord) -> None:
-        """Count an earlier attempt's end, unless it was before a resume."""
-        if result.datetime <= (self.submission.resumed or ""):
+        """Count an earlier attempt's end, unless that is forgiven."""
+        if self._settled < result.datetime <= (self.submission.resumed or ""):
             return
         if result.blameless:
             question.interruptions += 1

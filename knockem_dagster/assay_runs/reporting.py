@@ -8,17 +8,20 @@ from datetime import datetime
 from typing import Any
 
 import orjson
+import pandas as pd
 from matplotlib.figure import Figure
 
 from knockem_dagster.assay_runs.study import TABLE_OF, Study
 from knockem_dagster.assay_runs.submission_run import SubmissionRun
-from knockem_dagster.assay_runs.tables import figure_key, read_table, report_key, submission_prefix
+from knockem_dagster.assay_runs.tables import figure_key, read_table, report_key, report_text_key, submission_prefix
 from knockem_dagster.containers.attempts import Outcome
 from knockem_dagster.errors import ContainerError
 from knockem_dagster.knockout.detection import NullDistribution
+from knockem_dagster.knockout.site_findings import SiteFinding
 from knockem_dagster.records.assays import AssayResultRecord
 from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.record import now
+from knockem_dagster.records.stages import StageValue
 from knockem_dagster.records.submissions import SubmissionRecord
 from knockem_dagster.records.tables import TABLES
 from knockem_dagster.reports import figures
@@ -33,6 +36,8 @@ from knockem_dagster.reports.inputs import (
     TruthFacts,
 )
 from knockem_dagster.reports.page import report_page
+from knockem_dagster.reports.skeleton_figures import skeletons_with_residuals
+from knockem_dagster.reports.text import report_text
 from knockem_dagster.stores.objects import Objects
 
 MOST_EXAMPLES = 5
@@ -49,6 +54,7 @@ def write_report(run: SubmissionRun) -> ReportInputs:
     id = run.submission.id
     for name, figure in report_figures(inputs).items():
         run.objects.put(figure_key(id, name), to_svg(figure).encode(), content_type="image/svg+xml")
+    run.objects.put(report_text_key(id), report_text(inputs).encode(), content_type="text/plain; charset=utf-8")
     run.objects.put(report_key(id), report_page(inputs).encode(), content_type="text/html; charset=utf-8")
     return inputs
 
@@ -61,17 +67,14 @@ def gather(run: SubmissionRun) -> ReportInputs:
     evidence = study.evidence()
     fit = evidence.dose_response
     results = list(records.assay_results.find({"submissionId": submission.id}))
-    screen = evidence.screen
-    weights = evidence.weights
-    untested = () if screen is None else screen.untested_sites.tolist()
+    screen, weights = evidence.screen, evidence.weights
     null = evidence.null if screen is None else evidence.null.with_unit_from(screen.scores)
     if weights is not None:
-        untested = weights.table.loc[~weights.table["tested"], "site"].tolist()
         null = evidence.null.with_unit(weights.unit)
     return ReportInputs(
         submission=submission_facts(submission, genome_digest=run.genome.digest),
         tables=tables,
-        losses=losses_of(records, submission.id, results, untested),
+        losses=losses_of(records, submission.id, results, untested_sites(tables.get("sites"))),
         competitions_by_assay={
             result.assay_type.value: result.num_competitions for result in results if result.assay_type in TABLE_OF
         },
@@ -80,6 +83,14 @@ def gather(run: SubmissionRun) -> ReportInputs:
         sets_complete=evidence.sets is None or evidence.sets.is_complete,
         dose_fit=None if fit is None else NegativeBinomialFit(r=fit.needed, p=fit.prevalence),
     )
+
+
+def untested_sites(sites: pd.DataFrame | None) -> list[int]:
+    """Return the sites of which no competition tells; none where no assay was to test any."""
+    if sites is None:
+        return []
+    untested = sites.loc[sites["finding"] == SiteFinding.NOT_TESTED.value, "site"].tolist()
+    return [] if len(untested) == len(sites) else untested
 
 
 def ask_truth(run: SubmissionRun) -> TruthFacts | None:
@@ -114,10 +125,12 @@ def submission_facts(submission: SubmissionRecord, *, genome_digest: str) -> Sub
         "limits.cpus": submission.limits.cpus,
         "limits.memoryMiB": submission.limits.memory_mib,
         "skeletons": submission.skeletons,
+        "skeletonResolution": submission.skeleton_resolution,
         "toleratedUntested": submission.tolerated_untested,
         "resolution": submission.resolution,
         "budget": "no limit" if submission.budget is None else submission.budget,
         "errorRate": submission.error_rate,
+        **{f"stage {number}": _words(stage) for number, stage in enumerate(submission.stages, start=1)},
         **{f"containerEnv.{name}": value for name, value in sorted(submission.container_env.items())},
     }
     return SubmissionFacts(
@@ -138,6 +151,12 @@ def submission_facts(submission: SubmissionRecord, *, genome_digest: str) -> Sub
     )
 
 
+def _words(stage: StageValue) -> str:
+    """Return what a stage asked for, before the study was extended."""
+    budget = "no limit" if stage.budget is None else stage.budget
+    return f"resolution {stage.resolution:g}, budget {budget}, skeletons {stage.skeletons}"
+
+
 def null_facts(null: NullDistribution) -> NullFacts:
     """Return what a report tells of the null distribution."""
     return NullFacts(
@@ -149,9 +168,7 @@ def null_facts(null: NullDistribution) -> NullFacts:
     )
 
 
-def losses_of(
-    records: Records, submission_id: str, results: list[AssayResultRecord], untested_sites: list[int] | tuple[int, ...]
-) -> LossFacts:
+def losses_of(records: Records, submission_id: str, results: list[AssayResultRecord], untested: list[int]) -> LossFacts:
     """Count what was asked, what failed, and what that cost in slot time."""
     attempts: Counter[str] = Counter()
     seconds = {True: 0.0, False: 0.0}
@@ -175,7 +192,7 @@ def losses_of(
         slot_seconds=seconds[True] + seconds[False],
         failed_slot_seconds=seconds[False],
         examples=list(examples.values()),
-        untested_sites=untested_sites,
+        untested_sites=untested,
     )
 
 
@@ -197,6 +214,8 @@ def report_figures(inputs: ReportInputs) -> dict[str, Figure]:
         made["site_evidence"] = figures.site_evidence(screen_sites, inputs.truth, weighed=weighed)
     if (sets := inputs.table("sets")) is not None:
         made["set_penalties"] = figures.set_penalties(sets)
+    if (searched := inputs.table("prefix_skeletons")) is not None:
+        made["prefix_skeletons"] = skeletons_with_residuals(searched, inputs.table("prefix_skeleton_summary"))
     if jackknife is not None and skeletons is not None:
         made["jackknife_severity"] = figures.jackknife_severity(
             skeletons=skeletons, jackknife=jackknife, null=inputs.null, truth=inputs.truth

@@ -25,6 +25,9 @@ MOST_ENVIRONMENT_BYTES = 100_000
 """Names and values of containerEnv: Linux starts no command with a variable of 128 KiB (MAX_ARG_STRLEN)."""
 LEAST_BUDGET = 50
 """Fewer competitions cannot even tell noise from effect and weigh a few sites."""
+MOST_BUDGET = 10**9
+FINEST_RESOLUTION = 0.01
+MOST_SKELETONS = 50
 _ASSAY_NAMES = [assay_type.value for assay_type in AssayType]
 
 
@@ -42,10 +45,18 @@ class SubmissionFile(Value):
     seed: int = Field(default=1, description="same seed, same questions")
     limits: LimitsValue = Field(default=LimitsValue(), description="of one container")
     skeletons: int = Field(default=20, description="number of skeletons to sample")
+    skeleton_resolution: float = Field(
+        default=0.4,
+        description="smallest effect that keeps a site in a skeleton by prefix search (detection thresholds), under "
+        "noise; without, it is one threshold. Finer ones cost far more than finely weighed sites do",
+    )
     tolerated_untested: float = Field(default=0.05, description="share of sites that may stay untested")
     resolution: float = Field(default=0.1, description="smallest effect to be found (detection thresholds)")
     budget: int | None = Field(default=None, description="competitions that may be asked for in all; default: no limit")
-    error_rate: float = Field(default=0.02, description="sites without effect that may be named, in expectation")
+    error_rate: float = Field(
+        default=0.02,
+        description="sites without effect that may be named, in expectation; kept, in each skeleton by prefix search",
+    )
     container_runtime: Literal["auto", "process", "docker"] = "auto"
 
     @property
@@ -88,10 +99,11 @@ class _Checker:
             "userEmail": self._email,
             "seed": lambda v: self._integer("seed", v, 0, 2**63 - 1),
             "limits": self._limits,
-            "skeletons": lambda v: self._integer("skeletons", v, 2, 50),
+            "skeletons": lambda v: self._integer("skeletons", v, 2, MOST_SKELETONS),
+            "skeletonResolution": lambda v: self._number("skeletonResolution", v, 0.01, 10.0, "detection thresholds"),
             "toleratedUntested": lambda v: self._number("toleratedUntested", v, 0.0, 1.0, "share of sites"),
-            "resolution": lambda v: self._number("resolution", v, 0.01, 10.0, "detection thresholds"),
-            "budget": lambda v: None if v is None else self._integer("budget", v, LEAST_BUDGET, 10**9),
+            "resolution": lambda v: self._number("resolution", v, FINEST_RESOLUTION, 10.0, "detection thresholds"),
+            "budget": lambda v: None if v is None else self._integer("budget", v, LEAST_BUDGET, MOST_BUDGET),
             "errorRate": lambda v: self._number("errorRate", v, 1e-6, 1.0, "sites"),
             "containerRuntime": self._runtime,
         }

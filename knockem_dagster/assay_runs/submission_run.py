@@ -78,7 +78,8 @@ class SubmissionRun:
         if current.state.is_final:
             return SubmissionBusy(
                 f"Submission {self._id} is {current.state.value} already; there is nothing to run. "
-                f"One that failed or was canceled `./knockem resume {self._id[:8]}` opens again."
+                f"One that failed or was canceled `./knockem resume {self._id[:8]}` opens again; `./knockem extend` "
+                "goes on with any, asking for more."
             )
         return SubmissionBusy(
             f"Another run ({current.lease.owner}) works on submission {self._id}; this one ends. "
@@ -181,8 +182,12 @@ class SubmissionRun:
         record = await asyncio.to_thread(self.records.assays.get, assay_id(submission.id, assay_type))
         workforce = await self._working()
         await workforce.note_assays(await asyncio.to_thread(self._assay_counts, record.id))
-        ledger = Ledger(self.records, submission, record, self.genome, under_way=workforce.under_way)
+        found = await asyncio.to_thread(self.records.assay_results.find_one, record.id)
+        settled = "" if found is None else found.datetime
+        under_way = workforce.under_way
+        ledger = Ledger(self.records, submission, record, self.genome, under_way=under_way, settled=settled)
         run = AssayRun(ledger, workforce.source, max_active=submission.max_active, max_fail=submission.max_fail)
+        run.progress.held = await asyncio.to_thread(ledger.held)
         self.progress = run.progress
         try:
             async with asyncio.TaskGroup() as group:
@@ -197,7 +202,8 @@ class SubmissionRun:
 
     def _assay_counts(self, active: str) -> AssayCounts:
         """Return how far the submission is, for the queue."""
-        done = {result.id for result in self.records.assay_results.find({"submissionId": self._id})}
+        found = self.records.assay_results.find({"submissionId": self._id})
+        done = {result.id for result in found if self.submission.stands(result)}
         wanted = {assay_id(self._id, each) for each in with_needs(frozenset(self.submission.assay_types))}
         return AssayCounts(
             pending=sorted(wanted - done - {active}),
@@ -248,7 +254,7 @@ class SubmissionRun:
         most = min(self.submission.max_active, progress.asked - progress.answered)
         active = most if self._in_work is None else min(most, self._in_work)
         counters = {
-            "counters.submissionNumCompletedCompetitions": self._done_before + progress.answered,
+            "counters.submissionNumCompletedCompetitions": self._done_before + progress.num_settled,
             "counters.submissionNumActiveCompetitions": active,
             "counters.submissionNumPendingCompetitions": progress.asked - progress.answered - active,
             "untestableCompetitions": self._untestable_before + progress.untestable,

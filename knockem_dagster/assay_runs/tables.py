@@ -27,6 +27,11 @@ def report_key(submission_id: str) -> str:
     return f"{submission_prefix(submission_id)}report.html"
 
 
+def report_text_key(submission_id: str) -> str:
+    """Return the key of what the report says first, and of its methods, as plain text."""
+    return f"{submission_prefix(submission_id)}report.txt"
+
+
 def figure_key(submission_id: str, name: str) -> str:
     """Return the key of a figure."""
     return f"{submission_prefix(submission_id)}figures/{name}.svg"

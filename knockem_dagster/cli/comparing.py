@@ -56,7 +56,7 @@ def _show(console: Console, table: pd.DataFrame) -> None:
     if (table["outcome"] == Outcome.NOT_ESTIMATED).any():
         console.print("[dim]not estimated: the submission was not asked for it, or it is not done.[/dim]")
     if (table["outcome"] == Outcome.NO_VALUE).any():
-        console.print("[dim]no value: the method found none in what was measured.[/dim]")
+        console.print("[dim]no value: the method gave none; the submission's report says why.[/dim]")
 
 
 def _submissions(table: pd.DataFrame) -> Table:

@@ -1,4 +1,4 @@
-"""`cancel`, `resume` and `purge`: changing what happens to a submission."""
+"""`cancel`, `resume`, `extend` and `purge`: changing what happens to a submission."""
 
 from __future__ import annotations
 
@@ -44,6 +44,31 @@ def resume(
     """Go on with a failed, canceled or interrupted submission: recorded answers are kept."""
     with open_platform() as platform:
         record = control.resume(platform, platform.records.submissions.resolve(submission))
+        finish(platform, record, wait=wait, as_json=as_json)
+
+
+def extend(
+    submission: SubmissionId,
+    *,
+    resolution: Annotated[
+        float | None, typer.Option(help="A finer resolution: the smallest effect to be found, in detection thresholds.")
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(help="A larger budget: competitions in all, those so far included.")
+    ] = None,
+    skeletons: Annotated[int | None, typer.Option(help="More skeletons: in all, those so far included.")] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Stay until the submission is over, and run it if no daemon does.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ask more of a submission that is over: no recorded competition is run again."""
+    # Here, because importing pandas takes seconds.
+    from knockem_dagster.assay_runs.extension import Extension, extend
+
+    with open_platform() as platform:
+        found = platform.records.submissions.resolve(submission)
+        record = extend(platform, found, Extension(resolution=resolution, budget=budget, skeletons=skeletons))
         finish(platform, record, wait=wait, as_json=as_json)
 
 

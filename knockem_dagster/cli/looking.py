@@ -172,7 +172,10 @@ def _next_step(found: SubmissionStatus) -> str:
     id = short(found.id)
     match found.state:
         case State.COMPLETED:
-            return f"`./knockem report {id}` shows the report, `./knockem export {id} DIR` its tables."
+            return (
+                f"`./knockem report {id}` shows the report, `./knockem export {id} DIR` its tables; "
+                f"`./knockem extend {id}` asks more of it."
+            )
         case State.CANCELED:
             return f"`./knockem resume {id}` goes on with it, `./knockem purge {id}` removes it."
         case State.FAILED:

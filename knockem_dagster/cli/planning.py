@@ -15,7 +15,6 @@ from knockem_dagster.cli.terminal import AsJson, answer_json, for_people, open_p
 from knockem_dagster.cli.wording import clock, counted
 from knockem_dagster.errors import KnockemError
 from knockem_dagster.platform import Platform
-from knockem_dagster.records.assays import AssayType, with_needs
 
 if TYPE_CHECKING:
     from knockem_dagster.assay_runs.planning import Plan
@@ -43,6 +42,9 @@ def plan(
         "A coarser `resolution` takes fewer competitions; a `budget` limits them.",
         soft_wrap=True,
     )
+    if made.left_out:
+        named = ", ".join(each.value for each in made.left_out)
+        console.print(f"Not planned, and on top of that: {named}.", soft_wrap=True)
 
 
 async def _plan(platform: Platform, file: Path) -> Plan:
@@ -53,10 +55,6 @@ async def _plan(platform: Platform, file: Path) -> Plan:
     except OSError as error:
         raise KnockemError(f"The submission file {file} cannot be read: {error.strerror}.") from error
     accepted = await examine(platform, read_submission_file(data, folder=file.parent), may_exist=True)
-    if AssayType.WEIGHING not in with_needs(frozenset(accepted.submission.assay_types)):
-        raise KnockemError(
-            "Only a study that asks for weighing is planned; `./knockem submit` tells what published procedures take."
-        )
     return await make_plan(platform, accepted)
 
 
@@ -65,6 +63,7 @@ def _fields(plan: Plan) -> dict[str, Any]:
         "numSites": plan.num_sites,
         "competitionsPerSecond": plan.rate,
         "rateFrom": plan.source,
+        "leftOut": [each.value for each in plan.left_out],
         "needs": [
             {
                 "functionalShare": need.share,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from knockem_dagster.assay_runs.places import place_of
-from knockem_dagster.cli.terminal import SubmissionId, for_people, open_platform, short
+from knockem_dagster.cli.terminal import SubmissionId, aside, for_people, open_platform, short
 from knockem_dagster.errors import NotFound
 from knockem_dagster.records.submissions import State
 
@@ -17,8 +17,8 @@ def report(
     submission: SubmissionId,
     open_it: Annotated[bool, typer.Option("--open", help="Show it in a browser.")] = False,
 ) -> None:
-    """Print where a submission's report is: a path, or a URL where objects are served."""
-    from knockem_dagster.assay_runs.tables import report_key  # here: pandas takes half a second
+    """Print where a submission's report is: a path, or a URL where objects are served. Aside, what it says first."""
+    from knockem_dagster.assay_runs.tables import report_key, report_text_key  # here: pandas takes half a second
 
     with open_platform() as platform:
         record = platform.records.submissions.resolve(submission)
@@ -31,6 +31,11 @@ def report(
                 f"{error} The submission is {record.state.value}; "
                 f"`./knockem status {short(record.id)}` shows how far it is."
             ) from error
+        text = report_text_key(record.id)
+        said = platform.objects.get(text).decode() if platform.objects.exists(text) else ""
+    findings = said.partition("\n\n")[0]
+    if findings:
+        aside().print(findings, markup=False)
     typer.echo(place)
     if open_it:
         typer.launch(place)

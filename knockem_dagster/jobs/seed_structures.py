@@ -71,7 +71,8 @@ def _common(submission: SubmissionRecord) -> dict[str, Any]:
 
 def _assays(submission: SubmissionRecord, ids: Sequence[str], records: Records) -> list[dict[str, Any]]:
     """Return pending assays with those that they wait for."""
-    done = {result.id for result in records.assay_results.find({"submissionId": submission.id})}
+    found = records.assay_results.find({"submissionId": submission.id})
+    done = {result.id for result in found if submission.stands(result)}
     types = {assay_id(submission.id, each): each for each in AssayType}
     return [
         {

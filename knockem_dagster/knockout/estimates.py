@@ -1,4 +1,4 @@
-"""From assay results to the two tables a submission is about: `estimates` and `sites`.
+"""From assay results to the table `estimates` that a submission is about. What is said of each site is in sites.py.
 
 Whichever results are there are used; what rests on a missing one is left out. The methods are in estimators/;
 here their answers are named and put in rows.
@@ -7,45 +7,46 @@ here their answers are named and put in rows.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
+from knockem_dagster.knockout.assays.found_sets import FoundSets
+from knockem_dagster.knockout.assays.found_skeletons import PrefixSkeletons
 from knockem_dagster.knockout.assays.frames import typed_frame
 from knockem_dagster.knockout.assays.published.doses import Calibration, Titration
 from knockem_dagster.knockout.assays.published.jackknife import Jackknife
 from knockem_dagster.knockout.assays.published.screen import Screen
 from knockem_dagster.knockout.assays.published.skeletons import Skeletons
-from knockem_dagster.knockout.assays.set_search import FoundSets
 from knockem_dagster.knockout.assays.site_weights import SiteWeights
 from knockem_dagster.knockout.detection import NullDistribution
 from knockem_dagster.knockout.estimators.mark_recapture import PopulationEstimate, estimate_population
 from knockem_dagster.knockout.estimators.negative_binomial import NegativeBinomialFit, fit_negative_binomial
 from knockem_dagster.knockout.estimators.skeleton_sample import SkeletonSample, find_epistatic_sites
-from knockem_dagster.knockout.weighed_counts import SMALL_WIDTHS, count_additive, count_functional, count_sets
+from knockem_dagster.knockout.minimal_genomes import effect_of_deletions, size_of_skeletons
+from knockem_dagster.knockout.model_checks import FailedCheck, failed_checks, too_coarse
+from knockem_dagster.knockout.quantities import unit_of
+from knockem_dagster.knockout.weighed_counts import (
+    Count,
+    count_additive,
+    count_functional,
+    count_sets,
+)
 
 ESTIMATE_COLUMNS = {
     "quantity": "str",
     "value": "float64",
     "low": "float64",
     "high": "float64",
+    "unit": "str",
     "level": "float64",
     "method": "str",
     "n": "int64",
 }
 ESTIMATE_SORT_KEY = ("quantity", "method")
-SITE_COLUMNS = {
-    "site": "int64",
-    "effect": "float64",
-    "low": "float64",
-    "high": "float64",
-    "probability": "float64",
-    "set": "int64",
-}
-SITE_SORT_KEY = ("site",)
 
 DETECTED_ALONE = "sites detected alone"
 ADDITIVE_SITES = "additive sites"
@@ -55,10 +56,15 @@ FUNCTIONAL_SITES = "functional sites"
 ADDITIVE_SITES_NAMED = "additive sites named"
 SITES_ABOVE_RESOLUTION = "sites with effect above the resolution"
 EPISTATIC_SETS = "epistatic sets"
+FUNCTIONAL_ABOVE_RESOLUTION = "functional sites above the resolution"
+SITES_OF_MINIMAL_GENOME = "sites of a minimal genome"
+EFFECT_OF_DELETIONS = "effect of all deletions together"
 
 _LEVEL = 0.95
-_NO_SET = -1
 _LEAST_TESTED = 0.95
+_TOO_FEW = "too few sites could be weighed"
+_WEIGHING, _BOTH = "weighing", "weighing and enumeration of sets"
+_PRIORS = "interval over three priors of small effects"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,6 +80,7 @@ class Evidence:
     jackknife: Jackknife | None = None
     weights: SiteWeights | None = None
     sets: FoundSets | None = None
+    prefix_skeletons: PrefixSkeletons | None = None
     resolution: float = 0.1
     error_rate: float = 0.02
 
@@ -102,10 +109,15 @@ class _Row:
     n: int
     low: float = math.nan
     high: float = math.nan
+    coverage: float = _LEVEL
 
     @property
     def level(self) -> float:
-        return math.nan if math.isnan(self.low) else _LEVEL
+        return math.nan if math.isnan(self.low) else self.coverage
+
+    @property
+    def unit(self) -> str:
+        return unit_of(self.quantity)
 
 
 def estimate(evidence: Evidence) -> pd.DataFrame:
@@ -117,6 +129,7 @@ def estimate(evidence: Evidence) -> pd.DataFrame:
     rows = [
         *_weighed(evidence),
         *_enumerated(evidence),
+        *_minimal(evidence),
         *_detected_alone(evidence),
         *_additive(evidence),
         *_epistatic(evidence),
@@ -129,86 +142,26 @@ def estimate(evidence: Evidence) -> pd.DataFrame:
     )
 
 
-def describe_sites(evidence: Evidence) -> pd.DataFrame:
-    """Return the evidence of each site (SITE_COLUMNS): effect in thresholds, how likely it has one, and its set.
-
-    Without weighing, the effect is that of a screen, and the share of skeletons keeping the site stands for how likely
-    it matters. An effect is missing where the site was not tested, or where nothing tells how large one threshold is.
-    """
-    if evidence.weights is not None:
-        known = {name: evidence.weights.table[name].to_numpy() for name in ("effect", "low", "high", "probability")}
-    else:
-        known = _evidence_of_screen_and_skeletons(evidence)
-    return typed_frame(
-        SITE_COLUMNS,
-        {"site": range(evidence.num_sites), **known, "set": _set_of_each_site(evidence)},
-        sort_by=SITE_SORT_KEY,
-    )
-
-
-def _evidence_of_screen_and_skeletons(evidence: Evidence) -> dict[str, NDArray[np.float64]]:
-    missing = np.full(evidence.num_sites, np.nan)
-    effect, reach = missing, missing
-    if evidence.screen is not None:
-        scores = evidence.screen.scores
-        null = evidence.null.with_unit_from(scores)
-        effect = null.in_thresholds(scores)
-        reach = np.full(evidence.num_sites, _interval_reach(null))
-    kept = None if evidence.skeletons is None else evidence.skeletons.kept
-    probability = missing if kept is None or len(kept) == 0 else kept.mean(axis=0)
-    return {"effect": effect, "low": effect - reach, "high": effect + reach, "probability": probability}
-
-
-def _set_of_each_site(evidence: Evidence) -> NDArray[np.int64]:
-    """Return the number of each site's set, shape (num_sites,); of a site in several, the first."""
-    numbers = np.full(evidence.num_sites, _NO_SET)
-    if evidence.sets is not None:
-        table = evidence.sets.table
-        sizes = table.groupby("set")["site"].transform("size")
-        for number, site in table.loc[sizes > 1, ["set", "site"]].iloc[::-1].to_numpy(dtype=np.int64).tolist():
-            numbers[site] = number
-    return numbers
-
-
-def _interval_reach(null: NullDistribution) -> float:
-    """Return half the width of the interval of one score, in detection thresholds, from the null's spread.
-
-    Missing (NaN) without noise: such an organism hides what lies below the threshold, so its zero is no measurement.
-    """
-    if null.sd == 0:
-        return math.nan
-    return float(stats.t.isf((1 - _LEVEL) / 2, null.n - 1)) * null.sd * math.sqrt(1 + 1 / null.n) / null.unit
-
-
-def _is_weighed(evidence: Evidence) -> bool:
-    """Tell whether nearly all sites were weighed; else nothing is said of their number."""
-    return evidence.weights is not None and bool(evidence.weights.table["tested"].mean() >= _LEAST_TESTED)
-
-
 def _weighed(evidence: Evidence) -> list[_Row]:
     weights = evidence.weights
     if weights is None:
         return []
     n = evidence.null.n + weights.num_competitions
     if not _is_weighed(evidence):
-        return [_Row(ADDITIVE_SITES, math.nan, "weighing; too few sites could be weighed", n)]
+        return [_declined(quantity, _WEIGHING, _TOO_FEW, n) for quantity in (ADDITIVE_SITES, SITES_ABOVE_RESOLUTION)]
     rng = np.random.default_rng(evidence.num_sites)
-    total, above = count_additive(weights, rng, above=[evidence.resolution])
-    [total_small] = count_additive(weights, rng, widths=SMALL_WIDTHS)
+    counts = count_additive(weights, rng, above=[evidence.resolution])
     effects = np.array(list(weights.additive(evidence.error_rate).values()))
+    doubt = _doubt(check for check in failed_checks(weights) if check.unit)
+    coarse, coarse_above = too_coarse(weights), too_coarse(weights, above=evidence.resolution)
     return [
-        _Row(ADDITIVE_SITES, total.value, "weighing; effects spread evenly", n, total.low, total.high),
+        _row(ADDITIVE_SITES, f"{_WEIGHING}; {_PRIORS}", counts.total, n, doubt=coarse),
+        _row(ADDITIVE_SITES, f"{_WEIGHING}; room for many small effects", counts.with_small, n, doubt=coarse),
+        _row(SITES_ABOVE_RESOLUTION, _WEIGHING, counts.above[0], n, doubt=doubt or coarse_above),
+        _Row(ADDITIVE_SITES_NAMED, effects.size, _WEIGHING, n),
         _Row(
-            ADDITIVE_SITES,
-            total_small.value,
-            "weighing; room for many small effects",
-            n,
-            total_small.low,
-            total_small.high,
+            MEAN_ADDITIVE_EFFECT, float(effects.mean()) if effects.size else math.nan, f"{_WEIGHING}; of those named", n
         ),
-        _Row(SITES_ABOVE_RESOLUTION, above.value, "weighing", n, above.low, above.high),
-        _Row(ADDITIVE_SITES_NAMED, effects.size, "weighing", n),
-        _Row(MEAN_ADDITIVE_EFFECT, float(effects.mean()) if effects.size else math.nan, "weighing; of those named", n),
     ]
 
 
@@ -218,16 +171,61 @@ def _enumerated(evidence: Evidence) -> list[_Row]:
         return []
     n = evidence.null.n + weights.num_competitions + found.num_competitions
     rng = np.random.default_rng(evidence.num_sites + 1)
-    sets, functional = count_sets(weights, found, rng), count_functional(weights, found, rng)
-    members = {site for each in found.sets for site in each}
-    method = "weighing and enumeration of sets"
-    if not _is_weighed(evidence):
-        return [_Row(FUNCTIONAL_SITES, math.nan, "weighing; too few sites could be weighed", n)]
+    functional = count_functional(weights, found, rng, above=evidence.resolution)
+    doubt = _doubt_about_sets(evidence, weights, found)
+    coarse, coarse_above = too_coarse(weights), too_coarse(weights, above=evidence.resolution)
     return [
-        _Row(EPISTATIC_SETS, sets.value, method, n, sets.low, sets.high),
-        _Row(EPISTATIC_SITES, len(members), method, n),
-        _Row(FUNCTIONAL_SITES, functional.value, method, n, functional.low, functional.high),
+        _Row(EPISTATIC_SITES, len({site for each in found.sets for site in each}), f"{_BOTH}; of those found", n),
+        _row(EPISTATIC_SETS, _BOTH, count_sets(weights, found, rng), n, doubt=doubt),
+        _row(FUNCTIONAL_SITES, f"{_BOTH}; {_PRIORS}", functional.total, n, doubt=doubt or coarse),
+        _row(FUNCTIONAL_ABOVE_RESOLUTION, _BOTH, functional.above, n, doubt=doubt or coarse_above),
     ]
+
+
+def _is_weighed(evidence: Evidence) -> bool:
+    """Tell whether nearly all sites were weighed; else nothing is said of their number."""
+    return evidence.weights is not None and bool(evidence.weights.table["tested"].mean() >= _LEAST_TESTED)
+
+
+def _doubt_about_sets(evidence: Evidence, weights: SiteWeights, found: FoundSets) -> str:
+    """Return why the number of sets cannot be relied on; empty if it can."""
+    if not _is_weighed(evidence):
+        return _TOO_FEW
+    if not found.is_complete:
+        return "the budget ended before all sets were searched for"
+    if found.ran_out:
+        return "too few additive sites are left over to make all costs visible"
+    return _doubt(failed_checks(weights))
+
+
+def _doubt(failed: Iterable[FailedCheck]) -> str:
+    """Return why what rests on these checks cannot be relied on; empty if none failed."""
+    return " and ".join(f'the check "{each.name}" failed: {each.reason}' for each in failed)
+
+
+def _row(quantity: str, method: str, count: Count, n: int, *, doubt: str) -> _Row:
+    """Return the row of a count, or of why it is not given."""
+    if doubt:
+        return _declined(quantity, method, doubt, n)
+    return _Row(quantity, count.value, method, n, count.low, count.high)
+
+
+def _declined(quantity: str, method: str, reason: str, n: int) -> _Row:
+    return _Row(quantity, math.nan, f"{method}; declined: {reason}", n)
+
+
+def _minimal(evidence: Evidence) -> list[_Row]:
+    found = evidence.prefix_skeletons
+    if found is None:
+        return []
+    n, method = evidence.null.n + found.num_competitions, "skeletons by prefix search"
+    if not found.skeletons:
+        return [_Row(SITES_OF_MINIMAL_GENOME, math.nan, f"{method}; declined: the budget ended before one was made", n)]
+    size, effect = size_of_skeletons(found), effect_of_deletions(found)
+    rows = [_Row(SITES_OF_MINIMAL_GENOME, size.value, method, n, size.low, size.high, size.level)]
+    if effect is not None:
+        rows.append(_Row(EFFECT_OF_DELETIONS, effect.value, method, n, effect.low, effect.high))
+    return rows
 
 
 def _detected_alone(evidence: Evidence) -> list[_Row]:

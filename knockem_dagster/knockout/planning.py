@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.random import Generator
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from knockem_dagster.knockout.allotment import Allotment
 from knockem_dagster.knockout.assays.exact_weighing import ExactWeighingSettings, weigh_exactly
+from knockem_dagster.knockout.assays.prefix_skeletons import PrefixSkeletonSettings, search_skeletons
 from knockem_dagster.knockout.assays.published.null_distribution import NullSettings, measure_null_distribution
 from knockem_dagster.knockout.assays.set_search import SetSearchSettings, find_sets
 from knockem_dagster.knockout.assays.weighing import WeighingSettings, weigh_sites
@@ -28,6 +29,9 @@ SHARES = (0.01, 0.05, 0.10)
 MOST_IMAGINED_SITES = 1500
 """Larger genomes are planned from one of this size: what is asked grows with the number of functional sites."""
 _REPETITIONS = 2
+_LATER_SKELETONS = 2
+_CHEAPER_WITH_NOISE, _CHEAPER_WITHOUT = 0.6, 0.9
+"""What a skeleton of the third wave and later takes, relative to one of the second."""
 _MARGIN = 0.2
 _ADDITIVE_SHARE = 0.55
 _SET_SIZE = 4
@@ -45,7 +49,16 @@ class Need:
     high: int
 
 
-async def plan_study(allotment: Allotment, rng: Generator, *, is_exact: bool, sets_follow: bool) -> list[Need]:
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The assays of a study that are planned; `skeletons` are those by prefix search, with the settings given."""
+
+    weighing: bool = True
+    sets: bool = True
+    skeletons: PrefixSkeletonSettings | None = None
+
+
+async def plan_study(allotment: Allotment, rng: Generator, wanted: Wanted, *, is_exact: bool) -> list[Need]:
     """Return what a study needs, for each of SHARES."""
     imagined = min(allotment.num_sites, MOST_IMAGINED_SITES)
     scale = allotment.num_sites / imagined
@@ -53,7 +66,7 @@ async def plan_study(allotment: Allotment, rng: Generator, *, is_exact: bool, se
     needs: list[Need] = []
     for share in SHARES:
         asked = [
-            await _asked(ImaginedOrganism.draw(child, imagined, share, is_exact), small, child, sets_follow)
+            await _asked(ImaginedOrganism.draw(child, imagined, share, is_exact), small, child, wanted)
             for child in rng.spawn(_REPETITIONS)
         ]
         low, high = ((1 - _MARGIN) * min(asked) * scale, (1 + _MARGIN) * max(asked) * scale)
@@ -112,19 +125,39 @@ class ImaginedOrganism:
         return own + sum(penalty for members, penalty in self.sets if members.issubset(knockout))
 
 
-async def _asked(organism: ImaginedOrganism, allotment: Allotment, rng: Generator, sets_follow: bool) -> int:
+async def _asked(organism: ImaginedOrganism, allotment: Allotment, rng: Generator, wanted: Wanted) -> int:
     """Return how many competitions the assays ask of an imagined organism."""
     genome = Genome("imagined", organism.effects.size)
     replicates = NullSettings(2) if organism.is_exact else allotment.null_settings
     found = await measure_null_distribution(genome, organism.compete, rng, replicates)
     null = found.distribution(stated_unit=organism.stated_unit)
     model = ScoreModel.fit(null)
-    if organism.is_exact:
-        weights = await weigh_exactly(genome, organism.compete, rng, ExactWeighingSettings(), model=model)
-    else:
-        settings = WeighingSettings(error=allotment.weighing_error)
-        weights = await weigh_sites(genome, organism.compete, rng, settings, null=null)
-    if sets_follow:
-        await find_sets(genome, organism.compete, rng, SetSearchSettings(), model=model, weights=weights)
-    usual = allotment.null_settings.replicates
-    return organism.num_asked - replicates.replicates + usual
+    if wanted.weighing:
+        if organism.is_exact:
+            weights = await weigh_exactly(genome, organism.compete, rng, ExactWeighingSettings(), model=model)
+        else:
+            settings = WeighingSettings(error=allotment.weighing_error)
+            weights = await weigh_sites(genome, organism.compete, rng, settings, null=null)
+        if wanted.sets:
+            await find_sets(genome, organism.compete, rng, SetSearchSettings(), model=model, weights=weights)
+    asked = organism.num_asked - replicates.replicates + allotment.null_settings.replicates
+    if wanted.skeletons is not None:
+        asked += await _asked_for_skeletons(organism, rng, wanted.skeletons, model)
+    return asked
+
+
+async def _asked_for_skeletons(
+    organism: ImaginedOrganism, rng: Generator, settings: PrefixSkeletonSettings, model: ScoreModel
+) -> int:
+    """Return how many competitions all skeletons ask, from the first wave and a few of the second, which know it."""
+    few = replace(settings, skeletons=min(settings.skeletons, settings.wave + _LATER_SKELETONS))
+    genome = Genome("imagined", organism.effects.size)
+    found = await search_skeletons(genome, organism.compete, rng, few, model=model)
+    first, later = found.skeletons[: settings.wave], found.skeletons[settings.wave :]
+    asked = sum(each.num_competitions for each in first)
+    if later:
+        of_second = min(settings.wave, settings.skeletons - len(first))
+        cheaper = _CHEAPER_WITHOUT if model.is_exact else _CHEAPER_WITH_NOISE
+        waves = of_second + cheaper * (settings.skeletons - len(first) - of_second)
+        asked += round(waves * sum(each.num_competitions for each in later) / len(later))
+    return asked

@@ -45,6 +45,10 @@ class Effect:
         """Return an effect that no competition could measure."""
         return cls(math.nan, math.nan, math.nan, 0)
 
+    def plus(self, other: Effect) -> Effect:
+        """Return the sum of two effects; its interval, which adds both, holds the truth at least as often."""
+        return Effect(self.value + other.value, self.low + other.low, self.high + other.high, self.n + other.n)
+
     def minus(self, known: float) -> Effect:
         """Return what is left of it when so much (thresholds) is explained."""
         return Effect(self.value - known, self.low - known, self.high - known, self.n)

@@ -1,7 +1,7 @@
 """How many sites matter, from what weighing and the enumeration of sets found, with intervals.
 
 Effects far below their standard error cannot be told from none, so the total number of additive sites depends on what
-such effects are taken to be like; it is given under two priors. The number of sites above a limit of a few standard
+such effects are taken to be like; it is counted under two priors. The number of sites above a limit of a few standard
 errors does not depend on that. Sets can be missed when several members have effects of their own: how many were is
 inferred from how often a site has one, and from the sets that were found.
 """
@@ -10,23 +10,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import stats
 
-from knockem_dagster.knockout.assays.set_search import FoundSets
-from knockem_dagster.knockout.assays.site_weights import SiteWeights
+from knockem_dagster.knockout.assays.found_sets import FoundSets
+from knockem_dagster.knockout.assays.site_weights import SURE, SiteWeights
 from knockem_dagster.knockout.estimators.effect_mixture import EffectMixture
+from knockem_dagster.knockout.score_model import Effect
 
 LEVEL = 0.95
 EVEN_WIDTHS = (0.33, 0.45, 0.6, 0.8, 1.0, 2.0, 4.0, 8.0)
 """Slabs that spread effects evenly from zero to at least a third of a threshold."""
 SMALL_WIDTHS = (0.1, 0.2, *EVEN_WIDTHS)
 """The same, with room for a heap of small effects."""
-_SWEEPS = 2000
+_BLIND, _CROWDING = 3.0, 3
+"""Effects below so many standard errors may be so many times as crowded as larger ones let expect."""
+_SWEEPS = 1000
 _LEARNING_ROUNDS = 50
 
 
@@ -48,58 +51,150 @@ class Count:
         low, high = np.quantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="closest_observation")
         return cls(mean, min(float(low), math.floor(mean)), max(float(high), math.ceil(mean)))
 
+    def spanning(self, other: Count) -> Count:
+        """Return this count with an interval that holds both."""
+        return replace(self, low=min(self.low, other.low), high=max(self.high, other.high))
 
-def count_additive(
-    weights: SiteWeights, rng: Generator, *, widths: Sequence[float] = EVEN_WIDTHS, above: Sequence[float] = ()
-) -> list[Count]:
-    """Count the sites with any effect, then those with an effect above each limit (thresholds), under one prior."""
-    samples = sample_additive(weights, rng, widths=widths, above=above, among=np.ones(len(weights.table), dtype=bool))
-    return [Count.of_samples(each) for each in samples.T]
+    def with_untested(self, number: int) -> Count:
+        """Return the count with an interval that holds as many more."""
+        return replace(self, high=self.high + number)
 
 
-def sample_additive(
-    weights: SiteWeights,
-    rng: Generator,
-    *,
-    among: NDArray[np.bool_],
-    widths: Sequence[float] = EVEN_WIDTHS,
-    above: Sequence[float] = (),
-) -> NDArray[np.int64]:
-    """Return posterior samples, shape (samples, 1 + limits): sites with any effect, then above each limit (thresholds).
+@dataclass(frozen=True, slots=True)
+class AdditiveCounts:
+    """The sites with any effect of their own, the same with room for many small effects, and those above each limit.
 
-    Only sites `among` those of the mask, shape (num_sites,), are counted.
+    The interval of `total` spans all priors: effects spread evenly down to zero, room for many small ones, and small
+    ones crowded.
     """
-    table = weights.table[weights.table["tested"] & among]
-    effects = table["effect"].to_numpy(dtype=np.float64)
-    if weights.is_exact:
-        return np.array([[(effects != 0).sum(), *[(effects > limit).sum() for limit in above]]])
-    tested = weights.table[weights.table["tested"]]
-    every_effect, every_error = (tested[name].to_numpy(dtype=np.float64) for name in ("effect", "error"))
-    mixture = EffectMixture.of_widths(widths).learned(every_effect, every_error, rounds=_LEARNING_ROUNDS)
-    return mixture.sampled_counts(
-        every_effect,
-        every_error,
-        rng,
-        above=above,
-        among=among[tested["site"].to_numpy(dtype=np.int64)],
-        unit_error=weights.unit_error,
-        sweeps=_SWEEPS,
+
+    total: Count
+    with_small: Count
+    above: tuple[Count, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionalCounts:
+    """The sites with an effect of any kind, its interval spanning all priors, and those above a limit or in a set."""
+
+    total: Count
+    above: Count
+
+
+def count_additive(weights: SiteWeights, rng: Generator, *, above: Sequence[float] = ()) -> AdditiveCounts:
+    """Count additive sites, and those with an effect above each limit (thresholds).
+
+    Untested sites are in the intervals, each as one that may count.
+    """
+    every = np.ones(len(weights.table), dtype=bool)
+    even = _sample_additive(weights, rng, EVEN_WIDTHS, among=every, above=above)
+    small = _sample_additive(weights, rng, SMALL_WIDTHS, among=every)
+    untested = int((~weights.table["tested"]).sum())
+
+    def count(samples: NDArray[np.int64]) -> Count:
+        return Count.of_samples(samples).with_untested(untested)
+
+    with_small = count(small.total)
+    return AdditiveCounts(
+        count(even.total).spanning(with_small).spanning(count(even.crowded)),
+        with_small,
+        tuple(count(samples) for samples in even.above.T),
     )
 
 
-def count_functional(weights: SiteWeights, found: FoundSets, rng: Generator) -> Count:
-    """Count the sites with an effect of any kind: additive ones, members of sets found, and of sets missed."""
-    members = np.zeros(len(weights.table), dtype=bool)
-    members[[site for each in found.sets for site in each]] = True
-    members[list(found.lone)] = True
-    others = sample_additive(weights, rng, among=~members)[:, 0]
-    missed = sample_missed_sets(weights, found, rng, size=_SWEEPS)
-    return Count.of_samples(rng.choice(others, _SWEEPS) + int(members.sum()) + missed[:, 1])
+def count_functional(weights: SiteWeights, found: FoundSets, rng: Generator, *, above: float) -> FunctionalCounts:
+    """Count the sites with an effect of their own, any or `above` a limit (thresholds), and the members of sets.
+
+    Sets are those found that cost the resolution of the search or more, and sets missed. Untested sites are in the
+    intervals.
+    """
+    groups = _groups(found)
+    members = np.zeros((len(groups), len(weights.table)), dtype=bool)
+    for place, (sites, _) in enumerate(groups):
+        members[place, list(sites)] = True
+    anywhere = np.asarray(members.any(axis=0), dtype=bool)
+    in_present = (_sample_present(groups, found.resolution, rng).astype(np.int64) @ members.astype(np.int64)) > 0
+    is_sure = anywhere & (weights.table["probability"].to_numpy() > SURE)
+    is_above = weights.table["effect"].to_numpy() > above
+    missed = sample_missed_sets(weights, found, rng, size=_SWEEPS)[:, 1]
+    untested = int((~weights.table["tested"].to_numpy() & ~anywhere).sum())
+
+    def count(others: NDArray[np.int64], sure: NDArray[np.bool_]) -> Count:
+        inside = (in_present | sure).sum(axis=1)
+        return Count.of_samples(rng.choice(others, _SWEEPS) + inside + missed).with_untested(untested)
+
+    even = _sample_additive(weights, rng, EVEN_WIDTHS, among=~anywhere, above=[above])
+    small = _sample_additive(weights, rng, SMALL_WIDTHS, among=~anywhere)
+    total = count(even.total, is_sure).spanning(count(small.total, is_sure)).spanning(count(even.crowded, is_sure))
+    return FunctionalCounts(total, count(even.above[:, 0], is_sure & is_above))
+
+
+@dataclass(frozen=True, slots=True)
+class _AdditiveSamples:
+    """Posterior samples of how many sites have any effect, the same if small effects are crowded, or one above limits.
+
+    The shapes are (samples,), and (samples, limits) for `above`.
+    """
+
+    total: NDArray[np.int64]
+    crowded: NDArray[np.int64]
+    above: NDArray[np.int64]
+
+
+def _sample_additive(
+    weights: SiteWeights,
+    rng: Generator,
+    widths: Sequence[float],
+    *,
+    among: NDArray[np.bool_],
+    above: Sequence[float] = (),
+) -> _AdditiveSamples:
+    """Count the sites `among` those of the mask, shape (num_sites,), under the prior of these widths."""
+    if weights.is_exact:
+        effects = weights.table.loc[weights.table["tested"] & among, "effect"].to_numpy(dtype=np.float64)
+        total = np.array([(effects != 0).sum()])
+        return _AdditiveSamples(total, total, np.array([[(effects > limit).sum() for limit in above]]))
+    tested = weights.table[weights.table["tested"]]
+    effects, errors = (tested[name].to_numpy(dtype=np.float64) for name in ("effect", "error"))
+    prior = EffectMixture.of_widths(widths, upper_halves=True)
+    samples = prior.learned(effects, errors, rounds=_LEARNING_ROUNDS).sampled_counts(
+        effects,
+        errors,
+        rng,
+        above=above,
+        among=among[tested["site"].to_numpy(dtype=np.int64)],
+        within=_BLIND * float(np.median(errors)) if errors.size else 0.0,
+        unit_error=weights.unit_error,
+        sweeps=_SWEEPS,
+    )
+    return _AdditiveSamples(samples[:, 0], samples[:, 0] + (_CROWDING - 1) * samples[:, 1], samples[:, 2:])
 
 
 def count_sets(weights: SiteWeights, found: FoundSets, rng: Generator) -> Count:
-    """Count the sets, those included that the enumeration is likely to have missed."""
-    return Count.of_samples(len(found.sets) + sample_missed_sets(weights, found, rng, size=_SWEEPS)[:, 0])
+    """Count the sets that cost the search's resolution or more, those included that it is likely to have missed."""
+    groups = [each for each in _groups(found) if len(each[0]) > 1]
+    present = _sample_present(groups, found.resolution, rng)
+    return Count.of_samples(present.sum(axis=1) + sample_missed_sets(weights, found, rng, size=_SWEEPS)[:, 0])
+
+
+def _groups(found: FoundSets) -> list[tuple[frozenset[int], Effect]]:
+    """Return the members of each set found, with what it costs."""
+    costs = found.table.groupby("set")[["penalty", "low", "high"]].first()
+    members = found.table.groupby("set")["site"].agg(frozenset)
+    return [
+        (sites, Effect(*cost, n=0))
+        for sites, cost in zip(members, costs.itertuples(index=False, name=None), strict=True)
+    ]
+
+
+def _sample_present(
+    groups: Sequence[tuple[frozenset[int], Effect]], resolution: float, rng: Generator
+) -> NDArray[np.bool_]:
+    """Return samples, shape (samples, sets), of which sets cost the resolution or more; one not measured does."""
+    deviates = float(stats.norm.isf((1 - LEVEL) / 2))
+    cost = np.array([effect.value for _, effect in groups])
+    error = np.nan_to_num(np.array([effect.high - effect.low for _, effect in groups]) / (2 * deviates), posinf=0.0)
+    return ~(cost + error * rng.standard_normal((_SWEEPS, len(groups))) < resolution)
 
 
 def sample_missed_sets(weights: SiteWeights, found: FoundSets, rng: Generator, *, size: int) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ from knockem_dagster.stores.documents import Collection, Index
 
 
 class AssayType(StrEnum):
-    """What a submission can ask for: the seed's four, four that later versions of it name, and two of our own."""
+    """What a submission can ask for: the seed's four, four that later versions of it name, and three of our own."""
 
     NULLDIST = "nulldist"
     SKELETONIZATION = "skeletonization"
@@ -24,11 +24,12 @@ class AssayType(StrEnum):
     SKELETON_MARK_RECAPTURE = "skeletonMarkRecapture"
     WEIGHING = "weighing"
     SET_ENUMERATION = "setEnumeration"
+    PREFIX_SKELETONS = "prefixSkeletons"
 
 
 DEFAULT_ASSAYS = (AssayType.NULLDIST, AssayType.WEIGHING, AssayType.SET_ENUMERATION)
 """What a submission asks for that names no assay types."""
-PUBLISHED_ASSAYS = tuple(each for each in AssayType if each not in DEFAULT_ASSAYS[1:])
+PUBLISHED_ASSAYS = tuple(each for each in AssayType if each not in (*DEFAULT_ASSAYS[1:], AssayType.PREFIX_SKELETONS))
 """The procedures of Moreno 2024 (arXiv 2404.10854), for comparison with published results."""
 
 NEEDS: dict[AssayType, tuple[AssayType, ...]] = {
@@ -42,6 +43,7 @@ NEEDS: dict[AssayType, tuple[AssayType, ...]] = {
     AssayType.SKELETON_MARK_RECAPTURE: (AssayType.SKELETONIZATION, AssayType.JACKKNIFE_KNOCKOUT),
     AssayType.WEIGHING: (AssayType.NULLDIST,),
     AssayType.SET_ENUMERATION: (AssayType.WEIGHING,),
+    AssayType.PREFIX_SKELETONS: (AssayType.NULLDIST,),
 }
 """The assays whose results each assay type needs."""
 
@@ -77,6 +79,7 @@ class AssayResultRecord(Record):
     table_key: str | None = Field(default=None, description="key of its Parquet table in the object store")
     num_competitions: int
     num_untestable: int
+    stage: int = Field(default=0, description="stage of the submission in which it was found")
 
 
 def assay_id(submission_id: str, assay_type: AssayType) -> str:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from knockem_dagster.errors import KnockemError
-from knockem_dagster.records.assays import AssayType
+from knockem_dagster.records.assays import AssayResultRecord, AssayType
 from knockem_dagster.records.record import Record, Repository, Value, now
+from knockem_dagster.records.stages import StageValue, WeighingGoalValue, stage_of_result
 from knockem_dagster.stores.documents import Collection, Documents, Index, Patch
 
 
 class State(StrEnum):
-    """How far a submission is. The last three are final, but `resume` takes the last two up again."""
+    """How far a submission is. The last three are final, but `resume` takes up the last two again, and `extend` all."""
 
     ACCEPTED = "accepted"
     RUNNING = "running"
@@ -35,6 +37,9 @@ _COUNTERS_OF_WORK = (
     "counters.submissionNumActiveCompetitions",
     "counters.submissionNumPendingCompetitions",
 )
+
+
+_REOPENED = {"state": State.ACCEPTED.value, "vainRuns": 0, "vainStarts": 0}
 
 
 class LimitsValue(Value):
@@ -83,19 +88,24 @@ class SubmissionRecord(Record):
     resolution: float = Field(default=0.1, description="smallest effect to be found (detection thresholds)")
     budget: int | None = Field(default=None, description="competitions that may be asked for in all")
     error_rate: float = Field(default=0.02, description="sites without effect that may be named, in expectation")
+    skeleton_resolution: float = Field(
+        default=0.4, description="smallest effect that keeps a site in a skeleton by prefix search, under noise"
+    )
     container_runtime: Literal["process", "docker"]
     image_digest: str
     stated_unit: float | None = Field(
         default=None, description="score of one detection threshold, if the organism states it"
     )
+    stages: tuple[StageValue, ...] = Field(default=(), description="what was asked for before it was extended")
+    weighing: WeighingGoalValue | None = Field(default=None, description="what weighing aims at, once it has begun")
     num_sites: int
     content_digest: str = Field(description="SHA-256 of the submission's canonical form")
     state: State = State.ACCEPTED
     reason: str | None = Field(default=None, description="why it failed or was canceled")
     lease: LeaseValue = LeaseValue(owner="", until=0.0)
-    interruptions: int = Field(default=0, description="how often a run of it died, or its user resumed it")
+    interruptions: int = Field(default=0, description="how often a run of it died, or its user resumed or extended it")
     resumed: str | None = Field(
-        default=None, description="when its user last resumed it: earlier failures are forgiven"
+        default=None, description="when its user last resumed or extended it: what had failed is tried again"
     )
     vain_starts: int = Field(default=0, description="runs in a row that ended before they began to work")
     vain_runs: int = Field(default=0, description="runs in a row that were killed without a new answer")
@@ -105,6 +115,15 @@ class SubmissionRecord(Record):
     expected_competitions: int | None = None
     counters: CountersValue = CountersValue()
     untestable_competitions: int = 0
+
+    @property
+    def stage(self) -> int:
+        """The number of the current stage: how often the submission was extended."""
+        return len(self.stages)
+
+    def stands(self, result: AssayResultRecord) -> bool:
+        """Tell whether a result of the submission needs not be found again since it was extended."""
+        return result.stage >= stage_of_result(result.assay_type, (*self.stages, self))
 
 
 class SubmissionRepository(Repository[SubmissionRecord]):
@@ -155,12 +174,27 @@ class SubmissionRepository(Repository[SubmissionRecord]):
         """Accept a failed or canceled submission again, forgiving what failed before; tell whether it was one."""
         # Dagster runs a request only once for the same key, and the key of a submission's run counts interruptions.
         patch = Patch(
-            set={"state": State.ACCEPTED.value, "resumed": now(), "vainRuns": 0, "vainStarts": 0},
+            set={**_REOPENED, "resumed": now()},
             unset=("reason", "finished"),
             increment={"interruptions": 1},
         )
         closed = {"$in": [State.FAILED.value, State.CANCELED.value]}
         return self.documents.claim(self.name, {"_id": id, "state": closed}, patch) is not None
+
+    def open_stage(self, seen: SubmissionRecord, stage: StageValue, changes: Mapping[str, Any]) -> bool:
+        """Accept a submission that is over again, in a new stage; tell whether it was still as `seen`.
+
+        `stage` is what the one that ends was; `changes` go to the submission, by the names of stored fields.
+        """
+        stages = [each.model_dump(by_alias=True, exclude_none=True, mode="json") for each in (*seen.stages, stage)]
+        patch = Patch(
+            set={**_REOPENED, **changes, "stages": stages, "resumed": now()},
+            unset=("reason", "finished", "weighing"),
+            increment={"interruptions": 1},
+        )
+        over = {"$in": [state.value for state in State if state.is_final]}
+        where = {"_id": seen.id, "state": over, "interruptions": seen.interruptions}
+        return self.documents.claim(self.name, where, patch) is not None
 
     def resolve(self, prefix: str) -> SubmissionRecord:
         """Return the one submission whose id starts with `prefix`. Raises KnockemError for none or several."""

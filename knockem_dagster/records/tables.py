@@ -107,19 +107,50 @@ TABLES: dict[str, Table] = {
             ),
             ("set", "site"),
         ),
+        Table(
+            "prefix_skeletons",
+            (
+                _SKELETON,
+                _SITE,
+                Column("kept", "bool", "", "the site stays: its deletion cost something, or could not be tested"),
+                Column("tested", "bool", "", "the site's deletion could be tested; else it is kept"),
+                Column("order", "int64", "", "place of the site in the order of this skeleton's search, from 0"),
+            ),
+            ("skeleton", "site"),
+        ),
+        Table(
+            "prefix_skeleton_summary",
+            (
+                _SKELETON,
+                Column("kept", "int64", "sites", "sites that stay"),
+                Column("untested", "int64", "sites", "sites that could not be tested; they are kept"),
+                Column("competitions", "int64", "competitions", "what the skeleton took"),
+                Column("beneficial", "int64", "competitions", "those that the deletion won, detectably"),
+                Column("resolution", "float64", "detection thresholds", "smallest effect that keeps a site"),
+                Column(
+                    "residual", "float64", "detection thresholds", "effect of all deletions together, if it is measured"
+                ),
+                Column("low", "float64", "detection thresholds", "lower end of the residual's 95% interval"),
+                Column("high", "float64", "detection thresholds", "upper end; without noise the limit it is below"),
+                Column("n", "int64", "competitions", "what measured the residual: 0 without noise"),
+            ),
+            ("skeleton",),
+        ),
         Table("jackknife", (_SKELETON, _SITE, _SCORE, _DETECTED), ("skeleton", "site")),
         Table(
             "estimates",
             (
                 Column("quantity", "str", "", "what is estimated"),
-                Column("value", "float64", "as the quantity", "the estimate; missing where none is possible"),
-                Column("low", "float64", "as the quantity", "lower end of the interval; missing where there is none"),
-                Column("high", "float64", "as the quantity", "upper end of the interval"),
+                Column("value", "float64", "as in `unit`", "the estimate; missing where none is possible"),
+                Column("low", "float64", "as in `unit`", "lower end of the interval; missing where there is none"),
+                Column("high", "float64", "as in `unit`", "upper end of the interval"),
+                Column("unit", "str", "", "unit of value, low and high"),
                 Column("level", "float64", "probability", "nominal coverage of the interval"),
                 Column("method", "str", "", "the procedure"),
                 Column("n", "int64", "competitions", "competitions the estimate rests on"),
             ),
             ("quantity", "method"),
+            version="2",
         ),
         Table(
             "sites",
@@ -133,8 +164,20 @@ TABLES: dict[str, Table] = {
                     "that the site has an effect; without weighing, share of skeletons that kept it",
                 ),
                 Column("set", "int64", "", "number of the epistatic set the site belongs to; -1 none known"),
+                Column("finding", "str", "", "what the site was found to be; else not resolved, or not tested"),
             ),
             ("site",),
+            version="2",
+        ),
+        Table(
+            "study",
+            (
+                Column("name", "str", "", "a fact about the study: what was studied, a setting, a result"),
+                Column("value", "str", "as in `unit`", "its value; numbers with all their digits"),
+                Column("unit", "str", "", "unit of the value"),
+                Column("meaning", "str", "", "what the value is"),
+            ),
+            ("name",),
         ),
     )
 }

@@ -15,7 +15,9 @@ import numpy as np
 import pandas as pd
 
 from knockem_dagster.errors import KnockemError
+from knockem_dagster.knockout.quantities import unit_of
 from knockem_dagster.records.tables import Column, Table
+from knockem_dagster.reports.spoken import DECLINED
 from knockem_dagster.reports.wording import listed, number
 
 MOST_PANELS = 4
@@ -38,8 +40,6 @@ _IMPORTANCE = (
 )
 # Their estimates stay beside better ones, for comparison with what was published.
 _PUBLISHED = ("Moreno 2024", "Burnham-Overton")
-# The first of these words in its name tells what a quantity counts or measures.
-_UNITS = {"sites": "sites", "sets": "sets", "effect": "detection thresholds", "resolution": "detection thresholds"}
 
 
 class Outcome(StrEnum):
@@ -103,6 +103,8 @@ def comparison_table(submissions: Sequence[ComparedSubmission]) -> pd.DataFrame:
     """
     _check(submissions)
     estimates = pd.concat([each.estimates.assign(submission=each.id) for each in submissions], ignore_index=True)
+    # Why a method declined is told by the submission's own report; here it is the method of the others.
+    estimates["method"] = [method.partition(DECLINED)[0] for method in estimates["method"]]
     apart = distinctions(submissions)
     methods = _methods_in_order(estimates)
     drawn = _drawn_quantities(estimates, list(methods))
@@ -148,11 +150,6 @@ def distinctions(submissions: Sequence[ComparedSubmission]) -> list[str]:
         values = [each.settings.get(name, "unset") for each in submissions]
         compare(values, [f"{name} {_cut(value)}" for value in values])
     return [SEPARATOR.join(known) or _cut(each.organism) for known, each in zip(facts, submissions, strict=True)]
-
-
-def unit_of(quantity: str) -> str:
-    """Return the unit of a quantity, by its name: sites, sets, or detection thresholds; empty when it tells none."""
-    return next((_UNITS[word] for word in quantity.split() if word in _UNITS), "")
 
 
 def interval_of(low: float, high: float) -> str:

@@ -24,10 +24,13 @@ from knockem_dagster.reports.figure_style import (
     new_figure,
     whole_numbers,
 )
+from knockem_dagster.reports.spoken import DECLINED
 
 _MOST_NAMED_SUBMISSIONS = 10
 _LABEL_CHARACTERS = 20
 _TITLE_CHARACTERS = 24
+_METHOD_CHARACTERS, _MOST_METHOD_LINES = 20, 4
+_METHOD_LINE_INCHES = 0.11
 # Between ticks: more of them, with five digits each, would run into one another.
 _MOST_INTERVALS = 3
 _COUNTED = {"sites", "sets"}
@@ -38,8 +41,8 @@ _POINT_SIZE, _END_SIZE, _LINE_WIDTH = 3.2, 5.4, 0.9
 def comparison_figure(table: pd.DataFrame) -> Figure:
     """Draw the rows of a comparison (its table) that are marked as drawn.
 
-    A filled point has an interval, drawn as a bar; an open one has none. Ids name the submissions; where they are
-    at most ten, what sets each apart stands below its id.
+    Above each panel stands the method. A filled point has an interval, drawn as a bar; an open one has none. Ids name
+    the submissions; where they are at most ten, what sets each apart stands below its id.
     """
     drawn = table[table["drawn"].to_numpy(dtype=np.bool_)]
     quantities = [str(quantity) for quantity in drawn["quantity"].unique()]
@@ -48,7 +51,8 @@ def comparison_figure(table: pd.DataFrame) -> Figure:
     is_named = len(ids) <= _MOST_NAMED_SUBMISSIONS
     columns = min(2, max(1, len(quantities)))
     lines = max(1, -(-len(quantities) // columns))
-    figure = new_figure(0.25 + lines * (0.55 + len(ids) * (0.27 if is_named else 0.15)))
+    titles = _MOST_METHOD_LINES * _METHOD_LINE_INCHES
+    figure = new_figure(0.25 + lines * (0.55 + titles + len(ids) * (0.27 if is_named else 0.15)))
     panels = figure.subplots(lines, columns, sharey=True, squeeze=False).flatten().tolist()
     for axes, quantity in zip(panels, quantities, strict=False):
         _draw(axes, drawn[drawn["quantity"] == quantity], ids)
@@ -85,6 +89,7 @@ def _draw(axes: Axes, rows: pd.DataFrame, ids: Sequence[str]) -> None:
     name = textwrap.fill(f"{quantity[:1].upper()}{quantity[1:]}", _TITLE_CHARACTERS)
     shown_unit = "count" if unit in _COUNTED else unit or "unit not known"
     dress(axes, x_title=_plain(f"{name}\n({shown_unit})"), y_title="")
+    axes.set_title(_plain(_method(str(rows["method"].iloc[0]))), loc="left", fontsize=SMALL_TEXT_POINTS, color=INK)
     axes.grid(visible=False, axis="y")
     axes.grid(axis="x", color=GRID, linewidth=0.55)
     axes.tick_params(axis="y", length=0)
@@ -93,6 +98,13 @@ def _draw(axes: Axes, rows: pd.DataFrame, ids: Sequence[str]) -> None:
     if unit in _COUNTED:
         whole_numbers(axes, x=True)
     axes.locator_params(axis="x", nbins=_MOST_INTERVALS)
+
+
+def _method(method: str) -> str:
+    """Return the name of a method in a few lines, without why it gave no value to one of the submissions."""
+    name = method.partition(DECLINED)[0]
+    lines = textwrap.wrap(name, _METHOD_CHARACTERS, max_lines=_MOST_METHOD_LINES, placeholder=" …")
+    return "\n".join(lines)
 
 
 def _points(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], *, fill: str) -> None:

@@ -33,7 +33,8 @@ from knockem_dagster.reports.figure_style import (
     whole_numbers,
 )
 from knockem_dagster.reports.inputs import NegativeBinomialFit, NullFacts, TruthFacts
-from knockem_dagster.reports.truth import SiteKind, site_kinds
+from knockem_dagster.reports.site_marks import SiteMarks, found_marks, true_marks
+from knockem_dagster.reports.truth import SiteKind
 
 _MOST_BINS = 40
 # Up to this many sites can be told apart: they get intervals and large markers.
@@ -170,11 +171,11 @@ def site_evidence(sites: pd.DataFrame, truth: TruthFacts | None = None, *, weigh
     """Draw, along the genome, each site's effect (detection thresholds) and how often skeletons kept it (%).
 
     Where sites were `weighed`, it is the probability of having an effect instead. A panel whose values are all missing
-    is left out. With a truth, markers tell what each site truly is.
+    is left out. Markers tell what each site truly is, with a truth, or what it was found to be.
     """
     panels = [column for column in ("effect", "probability") if has_values(floats(sites, column))] or ["effect"]
     position = integers(sites, "site")
-    kinds = site_kinds(position, truth)
+    marks = true_marks(position, truth) or found_marks(sites)
     figure = new_figure(2.2 if len(panels) == 1 else 3.35)
     drawn = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
     for axes, column in zip(drawn, panels, strict=True):
@@ -190,10 +191,10 @@ def site_evidence(sites: pd.DataFrame, truth: TruthFacts | None = None, *, weigh
             title = "Probability of\nan effect (%)" if weighed else "Skeletons that\nkept the site (%)"
             dress(axes, x_title="Position in the genome (site)", y_title=title)
             axes.set_ylim(-5, 105)
-        _scatter(axes, position.astype(np.float64), values, kinds)
+        _scatter(axes, position.astype(np.float64), values, marks)
         whole_numbers(axes, x=True)
         axes.margins(x=0.02)
-    if kinds is not None:
+    if marks is not None:
         legend_above(figure, drawn[0])
     return figure
 
@@ -236,23 +237,23 @@ def jackknife_severity(
     if null is not None and null.unit > 0:
         scores, unit = (scores - null.mean) / null.unit, "detection thresholds"
     excluded = 100 * (1 - floats(table, "times") / number)
-    kinds = site_kinds(integers(table, "site"), truth)
+    marks = true_marks(integers(table, "site"), truth)
     figure = new_figure(2.45)
     axes = figure.add_subplot()
-    _scatter(axes, excluded + spread(len(table), 50 / number), scores, kinds)
+    _scatter(axes, excluded + spread(len(table), 50 / number), scores, marks)
     dress(axes, x_title="Skeletons that did without the site (%)", y_title=f"Mean severity of its loss\n({unit})")
     axes.set_xlim(-25 / number - 2, 102)
     if len(table) and scores.min() >= 0:
         axes.set_ylim(bottom=0)
-    if kinds is not None:
+    if marks is not None:
         legend_above(figure, axes)
     return figure
 
 
-def _scatter(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], kinds: list[SiteKind] | None) -> None:
+def _scatter(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], marks: SiteMarks | None) -> None:
     rasterized = x.size > MOST_VECTOR_POINTS
     scale = 0.7 if rasterized else 1.3 if x.size <= _MOST_DISTINCT_SITES else 1.0
-    if kinds is None:
+    if marks is None:
         axes.plot(
             x,
             y,
@@ -265,13 +266,12 @@ def _scatter(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], kinds: 
             zorder=_UNDER_LINES,
         )
         return
-    kind = np.array([each.value for each in kinds], dtype=object)
     for of_kind, marker, size, fill, edge, edge_width in (
-        (SiteKind.NEUTRAL, "o", 1.7, NEUTRAL, NEUTRAL, 0.0),
+        (SiteKind.WITHOUT_EFFECT, "o", 1.7, NEUTRAL, NEUTRAL, 0.0),
         (SiteKind.ADDITIVE, "D", 3.0, BLUE, BLUE, 0.0),
         (SiteKind.EPISTATIC, "^", 4.0, PAPER, ORANGE, 0.8),
     ):
-        chosen = kind == of_kind.value
+        chosen = marks.of(of_kind)
         axes.plot(
             x[chosen],
             y[chosen],
@@ -280,9 +280,9 @@ def _scatter(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], kinds: 
             markerfacecolor=fill,
             markeredgecolor=edge,
             markeredgewidth=edge_width,
-            # Only the neutral sites are many: a pale cloud of dots. The others stay sharp at any magnification.
-            rasterized=rasterized and of_kind is SiteKind.NEUTRAL,
-            alpha=0.5 if rasterized and of_kind is SiteKind.NEUTRAL else 1.0,
-            zorder=_UNDER_LINES if of_kind is SiteKind.NEUTRAL else 2,
-            label=f"truly {of_kind.value}",
+            # Only the sites without effect are many: a pale cloud of dots. The others stay sharp at any magnification.
+            rasterized=rasterized and of_kind is SiteKind.WITHOUT_EFFECT,
+            alpha=0.5 if rasterized and of_kind is SiteKind.WITHOUT_EFFECT else 1.0,
+            zorder=_UNDER_LINES if of_kind is SiteKind.WITHOUT_EFFECT else 2,
+            label=marks.labels[of_kind],
         )

@@ -23,6 +23,7 @@ class Quantity(StrEnum):
     """The names in the column `quantity` of the estimates, in the order a report tells them."""
 
     FUNCTIONAL_SITES = "functional sites"
+    FUNCTIONAL_ABOVE_RESOLUTION = "functional sites above the resolution"
     ADDITIVE_SITES = "additive sites"
     SITES_ABOVE_RESOLUTION = "sites with effect above the resolution"
     ADDITIVE_SITES_NAMED = "additive sites named"

@@ -6,18 +6,22 @@ import base64
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from knockem_dagster.reports.headlines import coverage_text, headlines, interval_text, limits, losses
-from knockem_dagster.reports.inputs import SUCCEEDED, FailedAttempt, LossFacts, Quantity, ReportInputs, SubmissionFacts
+from knockem_dagster.reports.caveats import loss_details
+from knockem_dagster.reports.first_screen import first_screen
+from knockem_dagster.reports.inputs import SUCCEEDED, FailedAttempt, Quantity, ReportInputs, SubmissionFacts
+from knockem_dagster.reports.methods import methods_paragraph
 from knockem_dagster.reports.sections import sections
 from knockem_dagster.reports.site_table import site_table
+from knockem_dagster.reports.spoken import coverage_text, interval_text
+from knockem_dagster.reports.study_facts import StudyFacts, untestable_of
 from knockem_dagster.reports.truth import with_truth
-from knockem_dagster.reports.wording import MISSING, duration, last_part, moment, number, share
+from knockem_dagster.reports.wording import MISSING, last_part, moment, number, share
 
 _MOST_EXAMPLES = 5
 _TAIL_CHARACTERS = 2_000
@@ -52,6 +56,7 @@ class _Bar:
     count: str
     length: float
     share: str
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +82,8 @@ def report_page(inputs: ReportInputs) -> str:
         num_sites=f"{submission.num_sites:,}",
         submitted=moment(submission.submitted),
         finished="not finished" if submission.finished is None else f"finished {moment(submission.finished)}",
-        headlines=[] if told is None else headlines(told, submission),
-        limits=limits(inputs),
-        losses=losses(inputs.losses),
+        sentences=first_screen(inputs),
+        methods=methods_paragraph(StudyFacts(inputs.table("study"))),
         estimates=[] if told is None else _estimates(told),
         has_truth=inputs.truth is not None,
         sections=sections(inputs),
@@ -87,11 +91,11 @@ def report_page(inputs: ReportInputs) -> str:
         script=_SCRIPT,
         script_source=_SCRIPT_SOURCE,
         file_stem=f"knockout-{submission.id[:8]}",
-        assays=_bars(inputs.competitions_by_assay),
+        assays=_assays(inputs),
         attempts=_bars(inputs.losses.attempts),
         succeeded=SUCCEEDED,
         examples=[_example(each) for each in inputs.losses.examples[:_MOST_EXAMPLES]],
-        time=_time(inputs.losses),
+        lost=loss_details(inputs.losses),
         provenance=_provenance(submission),
         settings=[(name, str(value)) for name, value in submission.settings.items()],
     )
@@ -136,18 +140,18 @@ def _bars(counts: Mapping[str, int]) -> list[_Bar]:
     ]
 
 
+def _assays(inputs: ReportInputs) -> list[_Bar]:
+    """Return what each assay asked for, and how much of that no attempt could complete."""
+    facts = StudyFacts(inputs.table("study"))
+    bars = _bars(inputs.competitions_by_assay)
+    return [replace(bar, note=facts.shown(untestable_of(bar.name))) for bar in bars]
+
+
 def _example(example: FailedAttempt) -> _Example:
     return _Example(
         outcome=example.outcome,
         exit_code="no exit code" if example.exit_code is None else f"exit code {example.exit_code}",
         tail=last_part(example.tail, characters=_TAIL_CHARACTERS),
-    )
-
-
-def _time(facts: LossFacts) -> str:
-    return (
-        f"All attempts together occupied workers for {duration(facts.slot_seconds)}; "
-        f"{duration(facts.failed_slot_seconds)} of it brought no result."
     )
 
 

@@ -1,5 +1,5 @@
-// The table of sites: searches and sorts all of them, and keeps one page of rows in the document.
-// The page is complete without this script; everything it puts there is text, never markup.
+// The table of sites: searches and sorts all of them, and keeps one page of rows in the document. And the button that
+// copies the methods. The page is complete without this script; everything it puts there is text, never markup.
 "use strict";
 
 const ROWS_OF_A_PAGE = 100;
@@ -150,4 +150,16 @@ function showTable(place) {
   draw();
 }
 
+function offerCopy(button) {
+  const said = button.textContent;
+  button.parentElement.hidden = false;
+  button.addEventListener("click", () => {
+    // Selected text is copied from any page; the clipboard's own interface is closed to pages from a plain server.
+    getSelection().selectAllChildren(document.querySelector(button.dataset.copy));
+    button.textContent = document.execCommand("copy") ? "Copied" : "Selected: copy it from here";
+    setTimeout(() => { button.textContent = said; }, 2000);
+  });
+}
+
 document.querySelectorAll("#sites").forEach(showTable);
+document.querySelectorAll("[data-copy]").forEach(offerCopy);

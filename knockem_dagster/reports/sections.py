@@ -4,43 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from knockem_dagster.reports import figures
-from knockem_dagster.reports.figure_files import to_data_uri, to_page_svg
 from knockem_dagster.reports.figure_style import flags, floats, integers
 from knockem_dagster.reports.inputs import NullFacts, ReportInputs
+from knockem_dagster.reports.section import Section
+from knockem_dagster.reports.site_marks import found_marks
+from knockem_dagster.reports.skeleton_section import prefix_skeleton_section
 from knockem_dagster.reports.wording import counted, listed, number, share
 
 # A p value below this makes the report doubt that both sides of a competition are treated alike.
 _DOUBTFUL_P = 0.01
 _MOST_SITES_NAMED = 12
 _MOST_SETS_NAMED = 40
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A titled figure, what it shows in one paragraph, and the same for those who cannot see it."""
-
-    name: str
-    title: str
-    explanation: str
-    figure: Figure
-    description: str
-
-    @property
-    def svg(self) -> str:
-        """The figure as an `<svg>` element."""
-        return to_page_svg(self.figure, name=self.name, description=self.description)
-
-    @property
-    def file(self) -> str:
-        """The figure as the address of an SVG file, for a link that saves it."""
-        return to_data_uri(self.figure)
 
 
 def site_section(inputs: ReportInputs) -> Section | None:
@@ -65,6 +44,8 @@ def site_section(inputs: ReportInputs) -> Section | None:
         sentences.append("This organism answers without noise and hides what is below one threshold: 0 means below 1.")
     if inputs.truth is not None:
         sentences.append("This organism tells its truth, and the markers show it. The estimates never see it.")
+    elif found_marks(table) is not None:
+        sentences.append("Markers show what was found; of all other sites nothing can be said at this resolution.")
     return Section(
         name="sites",
         title="Evidence by site",
@@ -233,6 +214,7 @@ def _tested(table: pd.DataFrame) -> int:
 _SECTIONS: tuple[Callable[[ReportInputs], Section | None], ...] = (
     site_section,
     set_section,
+    prefix_skeleton_section,
     dose_section,
     skeleton_section,
     jackknife_section,

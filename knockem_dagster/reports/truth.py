@@ -18,9 +18,9 @@ DETECTABLE_EFFECT = 1.0
 class SiteKind(StrEnum):
     """What a site truly is; a site that is additive and in a set counts as in a set."""
 
-    NEUTRAL = "neutral"
+    WITHOUT_EFFECT = "without effect"
     ADDITIVE = "additive"
-    EPISTATIC = "in a redundant set"
+    EPISTATIC = "in a set"
 
 
 def additive_effects(truth: TruthFacts) -> dict[int, float]:
@@ -34,6 +34,7 @@ def true_values(truth: TruthFacts, resolution: float = math.nan) -> dict[str, fl
     The sites above the `resolution` (detection thresholds) are counted where that is known.
     """
     effects = additive_effects(truth)
+    above = {site for site, effect in effects.items() if effect > resolution}
     in_sets = {site for members in truth.sets for site in members}
     return {
         Quantity.ADDITIVE_SITES.value: float(len(effects)),
@@ -42,9 +43,8 @@ def true_values(truth: TruthFacts, resolution: float = math.nan) -> dict[str, fl
         Quantity.DETECTED_ALONE.value: float(sum(effect >= DETECTABLE_EFFECT for effect in effects.values())),
         Quantity.FUNCTIONAL_SITES.value: float(len(in_sets | effects.keys())),
         Quantity.EPISTATIC_SETS.value: float(len(truth.sets)),
-        Quantity.SITES_ABOVE_RESOLUTION.value: float(sum(effect > resolution for effect in effects.values()))
-        if not math.isnan(resolution)
-        else math.nan,
+        Quantity.SITES_ABOVE_RESOLUTION.value: math.nan if math.isnan(resolution) else float(len(above)),
+        Quantity.FUNCTIONAL_ABOVE_RESOLUTION.value: math.nan if math.isnan(resolution) else float(len(in_sets | above)),
     }
 
 
@@ -62,6 +62,6 @@ def site_kinds(sites: NDArray[np.int64], truth: TruthFacts | None) -> list[SiteK
     additive = additive_effects(truth).keys()
     in_sets = {site for members in truth.sets for site in members}
     return [
-        SiteKind.EPISTATIC if site in in_sets else SiteKind.ADDITIVE if site in additive else SiteKind.NEUTRAL
+        SiteKind.EPISTATIC if site in in_sets else SiteKind.ADDITIVE if site in additive else SiteKind.WITHOUT_EFFECT
         for site in sites.tolist()
     ]

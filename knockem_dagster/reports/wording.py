@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 MISSING = "–"
@@ -39,6 +40,16 @@ def decimals(value: float, places: int = 2) -> str:
 def counted(count: int, thing: str) -> str:
     """Return a count with its noun, in the plural unless it is one."""
     return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
+
+
+def plural(count: float, one: str, many: str) -> str:
+    """Return the words that go with a count which stands elsewhere."""
+    return one if count == 1 else many
+
+
+def enumerated(items: Sequence[str]) -> str:
+    """Return items as a sentence has them: with commas, and "and" before the last."""
+    return " and ".join([", ".join(items[:-1]), items[-1]]) if len(items) > 1 else "".join(items)
 
 
 def share(part: float, whole: float) -> str:

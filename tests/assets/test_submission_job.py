@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from assets.checks import interval_contains_estimate
-from assets.knockout import SUMMARY_KEY, submission_summary
+from assets.conclusions import SUMMARY_KEY, submission_summary
 from assets.selection import selection_of
 from knockem_dagster.assay_runs.tables import read_table, report_key, table_key, write_table
 from knockem_dagster.records.assays import AssayType
@@ -36,10 +36,11 @@ ASSETS = (
     "jackknife",
     "weights",
     "sets",
+    "prefix_skeletons",
     "estimates",
     "report",
 )
-PICTURED = {"null_distribution", "calibration", "titration", "skeletons", "weights", "estimates"}
+PICTURED = {"null_distribution", "calibration", "titration", "skeletons", "weights", "prefix_skeletons", "estimates"}
 TABLED = set(ASSETS) - {"genome", "report", "estimates"}
 
 
@@ -129,7 +130,9 @@ def test_submission_is_completed_and_its_lease_given_back(finished: Finished) ->
     submission = platform.records.submissions.get(finished.id)
     assert (submission.state, submission.reason, submission.lease.owner) == (State.COMPLETED, None, "")
     assert platform.objects.exists(report_key(finished.id))
-    assert all(platform.objects.exists(table_key(finished.id, name)) for name in (*TABLED, "estimates", "sites"))
+    assert all(
+        platform.objects.exists(table_key(finished.id, name)) for name in (*TABLED, "estimates", "sites", "study")
+    )
     asked = platform.records.documents.count("competitions", {"submissionId": finished.id})
     assert submission.counters.submission_num_completed_competitions == asked
     platform.close()
@@ -141,6 +144,7 @@ def test_every_check_ran_and_passed(finished: Finished) -> None:
         *((asset, "every_competition_accounted_for") for asset in TABLED),
         ("null_distribution", "null_is_symmetric"),
         ("skeletons", "every_site_decided"),
+        ("prefix_skeletons", "every_site_decided"),
         ("estimates", "interval_contains_estimate"),
     }
     assert all(check.passed for check in checks)
@@ -278,6 +282,7 @@ def test_half_decided_skeleton_stops_the_run(home: Path, instance: dg.DagsterIns
         (["doseTitration"], {"null_distribution", "screen", "calibration", "titration"}),
         (["skeletonization"], {"null_distribution", "skeletons"}),
         (["jackknifeKnockout"], {"null_distribution", "skeletons", "jackknife"}),
+        (["prefixSkeletons"], {"null_distribution", "prefix_skeletons"}),
         ([assay_type.value for assay_type in AssayType], set(ASSETS)),
     ],
 )

@@ -38,7 +38,7 @@ def stored(home: Path, name: str, estimates: list[tuple[object, ...]] | None, **
     store_with_competitions(platform.records, submission, answered=1, failed=0)
     if estimates is not None:
         columns = [column.name for column in TABLES["estimates"].columns]
-        rows = [(*row, NAN if row[2] is NAN else 0.95, METHOD, 5_040) for row in estimates]
+        rows = [(*row, "", NAN if row[2] is NAN else 0.95, METHOD, 5_040) for row in estimates]
         write_table(platform.objects, submission.id, "estimates", pd.DataFrame(rows, columns=columns))
     platform.close()
     return submission.id

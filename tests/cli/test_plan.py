@@ -48,6 +48,16 @@ def test_plan_says_what_cannot_be_planned(tmp_path: Path) -> None:
     assert "weighing" in published.stderr
 
 
+def test_skeletons_by_prefix_search_are_planned_and_published_ones_are_named_as_left_out(tmp_path: Path) -> None:
+    home, both = tmp_path / "home", ["prefixSkeletons", "skeletonization"]
+    planned = json.loads(knockem("plan", study(tmp_path, assayTypes=both), "--json", home=home).stdout)
+    assert planned["leftOut"] == ["skeletonization"]
+    fewer = json.loads(knockem("plan", study(tmp_path, assayTypes=both, skeletons=2), "--json", home=home).stdout)
+    assert fewer["needs"][2]["competitions"][1] < planned["needs"][2]["competitions"][0]
+    told = knockem("plan", study(tmp_path, assayTypes=both), home=home)
+    assert "on top of that: skeletonization" in told.stdout
+
+
 def test_a_budget_bounds_the_plan_and_the_study(tmp_path: Path) -> None:
     home, file = tmp_path / "home", study(tmp_path, budget=60)
     planned = json.loads(knockem("plan", file, "--json", home=home).stdout)

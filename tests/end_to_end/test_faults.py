@@ -131,7 +131,7 @@ def test_killed_containers_change_nothing(
         for container in containers_of(id):
             subprocess.run(["docker", "kill", container], capture_output=True, check=False)
     assert run.wait(240) == 0
-    assert home.tables(id) == undisturbed(1)
+    assert measured(home.tables(id)) == measured(undisturbed(1))
     assert_nothing_ran_twice(home)
     outcomes = Counter(result["outcome"] for result in home.documents_of("competitionAttemptResults"))
     assert outcomes["lost"] > 0
@@ -213,8 +213,13 @@ def test_purge_leaves_the_id_in_no_file_whether_or_not_up_runs(make_home: MakeHo
 def test_without_its_truth_every_table_is_the_same(make_home: MakeHome, undisturbed: Callable[[int], Tables]) -> None:
     silent = make_home("silent", tells_truth=False)
     id = silent.complete(seed=1)
-    assert silent.tables(id) == undisturbed(1)
+    assert measured(silent.tables(id)) == measured(undisturbed(1))
     assert not list(silent.data.rglob("truth.json"))
+
+
+def measured(tables: Tables) -> Tables:
+    """Return the tables but for that which names the organism and its digest: another organism did the same work."""
+    return {name: content for name, content in tables.items() if name != "study.parquet"}
 
 
 def assert_nothing_ran_twice(home: Home) -> None:

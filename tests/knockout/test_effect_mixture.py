@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy import stats
 
 from knockem_dagster.knockout.estimators.effect_mixture import EffectMixture
@@ -106,29 +109,32 @@ def test_sampled_counts_agree_with_the_posterior_of_a_known_mixture() -> None:
     errors = np.append(np.full(estimates.size, 0.02), np.full(unclear.size, 0.05))
     mixture = MIXTURE.learned(every, errors, rounds=200)
     among = np.arange(every.size) >= estimates.size
-    samples = mixture.sampled_counts(every, errors, seeded(3), above=[0.1], among=among, sweeps=3000)
-    assert samples.shape == (3000, 2)
+    samples = mixture.sampled_counts(every, errors, seeded(3), above=[0.1], within=0.1, among=among, sweeps=3000)
+    assert samples.shape == (3000, 3)
 
-    def probability_above(estimate: float, limit: float) -> float:
+    def probability(estimate: float, counts: Callable[[NDArray[np.float64]], NDArray[np.bool_]]) -> float:
         spike = float(stats.norm.pdf(estimate, 0, 0.05)) * mixture.weights[0]
         total, above = spike, 0.0
         for low, high, weight in zip(mixture.lows, mixture.highs, mixture.weights[1:], strict=True):
             grid = np.linspace(low, high, 20_001)
             density = stats.norm.pdf(estimate, grid, 0.05) * weight / (high - low)
             total += np.trapezoid(density, grid)
-            above += np.trapezoid(density * (grid > limit), grid)
+            above += np.trapezoid(density * counts(grid), grid)
         return above / total
 
     any_effect = mixture.posterior(unclear, np.full(unclear.size, 0.05)).probability.sum()
     assert samples[:, 0].mean() == pytest.approx(any_effect, abs=0.1)
-    assert samples[:, 1].mean() == pytest.approx(sum(probability_above(each, 0.1) for each in unclear), abs=0.1)
+    within = sum(probability(each, lambda effect: np.abs(effect) <= 0.1) for each in unclear)
+    assert samples[:, 1].mean() == pytest.approx(within, abs=0.1)
+    above = sum(probability(each, lambda effect: effect > 0.1) for each in unclear)
+    assert samples[:, 2].mean() == pytest.approx(above, abs=0.1)
 
 
 def test_an_uncertain_unit_makes_counts_uncertain() -> None:
     effects = np.linspace(0.05, 0.15, 101)
     errors, among = np.full(101, 1e-4), np.full(101, True)
     sharp, vague = (
-        MIXTURE.sampled_counts(effects, errors, seeded(4), above=[0.1], among=among, unit_error=error, sweeps=400)[:, 1]
+        MIXTURE.sampled_counts(effects, errors, seeded(4), above=[0.1], among=among, unit_error=error, sweeps=400)[:, 2]
         for error in (0.0, 0.1)
     )
     assert np.ptp(sharp) <= 2

@@ -20,9 +20,9 @@ from knockem_dagster.knockout.estimates import (
     MEAN_ADDITIVE_EFFECT,
     Evidence,
     capture_frequencies,
-    describe_sites,
     estimate,
 )
+from knockem_dagster.knockout.sites import describe_sites
 from knockem_dagster.records.tables import TABLES
 from tests.knockout.worlds import exact_null, seeded
 

@@ -21,12 +21,8 @@ from knockem_dagster.errors import AssayError
 from knockem_dagster.knockout.assays.boundary import Boundary
 from knockem_dagster.knockout.assays.boundary_search import SearchSettings
 from knockem_dagster.knockout.assays.critical_rates import RunningRate, SitePrior
-from knockem_dagster.knockout.assays.prefix_skeletons import (
-    PrefixSkeletons,
-    PrefixSkeletonSettings,
-    search_skeleton,
-    search_skeletons,
-)
+from knockem_dagster.knockout.assays.found_skeletons import PrefixSkeletons
+from knockem_dagster.knockout.assays.prefix_skeletons import PrefixSkeletonSettings, search_skeleton, search_skeletons
 from knockem_dagster.knockout.assays.published.null_distribution import NullSettings, measure_null_distribution
 from knockem_dagster.knockout.competitions import Answer, Compete, Competition
 from knockem_dagster.knockout.knockouts import KnockoutSet

@@ -71,3 +71,61 @@ def sites_of(num_sites: int) -> np.ndarray:
 def seeded(seed: int = 1) -> Generator:
     """Return a generator."""
     return default_rng(seed)
+
+
+class Workers:
+    """So many workers who take questions from one heap at random and answer each after a random time.
+
+    Answers come in any order; the assay hears of a question when all that it asked with it are answered.
+    """
+
+    def __init__(self, organism: ReferenceOrganism, *, number: int, rng: Generator) -> None:
+        self.asked: list[Competition] = []
+        self._organism = organism
+        self._number = number
+        self._rng = rng
+        self._heap: list[tuple[Competition, asyncio.Future[Answer]]] = []
+        self._busy = 0
+
+    async def __call__(self, competitions: Sequence[Competition]) -> list[Answer]:
+        self.asked.extend(competitions)
+        futures = [asyncio.get_running_loop().create_future() for _ in competitions]
+        self._heap.extend(zip(competitions, futures, strict=True))
+        workers: list[asyncio.Task[None]] = []
+        while self._busy < self._number and len(workers) < len(competitions):
+            self._busy += 1
+            workers.append(asyncio.create_task(self._work()))
+        answers = await asyncio.gather(*futures)
+        await asyncio.gather(*workers)
+        return answers
+
+    async def _work(self) -> None:
+        while self._heap:
+            competition, future = self._heap.pop(int(self._rng.integers(len(self._heap))))
+            for _ in range(int(self._rng.integers(0, 4))):
+                await asyncio.sleep(0)
+            future.set_result(self._organism.answer(competition))
+        self._busy -= 1
+
+
+class Crash(Exception):
+    """The machine went down."""
+
+
+class Remembering:
+    """Keeps every answer. With `crash_after` so many new ones the machine goes down, in the middle of a batch."""
+
+    def __init__(self, organism: ReferenceOrganism) -> None:
+        self.known: dict[Competition, Answer] = {}
+        self.crash_after: int | None = None
+        self._organism = organism
+
+    async def __call__(self, competitions: Sequence[Competition]) -> list[Answer]:
+        for competition in competitions:
+            if competition in self.known:
+                continue
+            if self.crash_after is not None and len(self.known) >= self.crash_after:
+                raise Crash
+            self.known[competition] = self._organism.answer(competition)
+        await asyncio.sleep(0)
+        return [self.known[competition] for competition in competitions]

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.random import Generator
 
+from knockem_dagster.knockout.quantities import unit_of
+from knockem_dagster.reports import study_facts
 from knockem_dagster.reports.inputs import (
     FailedAttempt,
     LossFacts,
@@ -124,6 +126,7 @@ def tables(rng: Generator, organism: Organism, *, num_skeletons: int = 10) -> di
         ],
         columns=["quantity", "value", "low", "high", "level", "method", "n"],
     )
+    estimates.insert(4, "unit", [unit_of(quantity) for quantity in estimates["quantity"]])
     effect = screen_scores / UNIT
     sites = pd.DataFrame(
         {
@@ -133,8 +136,10 @@ def tables(rng: Generator, organism: Organism, *, num_skeletons: int = 10) -> di
             "high": effect + 0.87,
             "probability": in_skeleton.mean(axis=0),
             "set": -1,
+            "finding": np.where(screen["detected"], "detected alone", "not resolved"),
         }
     )
+    sites.loc[np.isnan(effect), "finding"] = "not tested"
     calibration_doses = np.unique(np.round(np.geomspace(1, size, 250)).astype(np.int64))
     error = 0.05
     weighed = rng.normal(alone, error)
@@ -158,6 +163,7 @@ def tables(rng: Generator, organism: Organism, *, num_skeletons: int = 10) -> di
         columns=["set", "site", "penalty", "low", "high"],
     )
     return {
+        "study": study(organism),
         "weights": weights,
         "sets": sets,
         "null_distribution": null,
@@ -165,10 +171,74 @@ def tables(rng: Generator, organism: Organism, *, num_skeletons: int = 10) -> di
         "calibration": _doses(rng, organism, np.sort(rng.choice(calibration_doses, 250))),
         "titration": _doses(rng, organism, np.repeat(np.linspace(3, max(size // 12, 8), 5).astype(np.int64), 200)),
         "skeletons": skeletons,
+        "prefix_skeletons": skeletons.assign(tested=True),
+        "prefix_skeleton_summary": pd.DataFrame(
+            {
+                "skeleton": np.arange(num_skeletons),
+                "kept": in_skeleton.sum(axis=1),
+                "untested": 0,
+                "competitions": 2_400,
+                "beneficial": 0,
+                "resolution": 0.4,
+                "residual": 1.9,
+                "low": 1.5,
+                "high": 2.3,
+                "n": 20,
+            }
+        ),
         "jackknife": jackknife,
         "estimates": estimates,
         "sites": sites,
     }
+
+
+def study(organism: Organism, **changes: float | str | None) -> pd.DataFrame:
+    """Return the table `study` of a weighed genome; `changes` are values by the names of facts in study_facts."""
+    values: dict[str, float | str | None] = {
+        "SUBMISSION": "4f0c9a52-6f6e-4f0b-9a51-0f2d6f6b7c11",
+        "ORGANISM": "registry.example.org/lab/explicit:2.1",
+        "IMAGE_DIGEST": "sha256:9b2f6d0e6f4f8b0b2d4c1e1f7a5a1f0c9be1c62dcb5e0b8a4f7f3d9a1c2b3e4f",
+        "RUNTIME": "docker",
+        "GENOME_DIGEST": "41c7760c50efde99bf574ed8fffc7a6dd3405d546d3da929b214c8945acf8a97",
+        "SITES": organism.num_sites,
+        "SEED": 20_240_417,
+        "VERSION": "0.1.0",
+        "REVISION": "a1b2c3d",
+        "PYTHON": "3.11.7",
+        "NUMPY": "2.4.6",
+        "SCIPY": "1.17.1",
+        "RESOLUTION": 0.1,
+        "ERROR_RATE": 0.02,
+        "NULL_COMPETITIONS": 100,
+        "NULL_MEAN": 1.2e-5,
+        "NULL_SD": NULL_SD,
+        "NULL_P": 0.7123,
+        "NULL_LEVEL": 0.01,
+        "THRESHOLD": 2.4 * NULL_SD,
+        "UNIT": UNIT,
+        "LEVEL": 0.95,
+        "DOSE_TESTS": 40,
+        "LARGEST_SHARE": 0.15,
+        "STANDARD_ERROR": 0.0498,
+        "SURELY_NAMED": 0.3218,
+        "POWER": 0.97725,
+        "SURE": 0.99,
+        "NAMED": 31,
+        "SET_RESOLUTION": 0.5,
+        "SET_COMPETITIONS": 20,
+        "SETS_FOUND": len(organism.sets),
+        "SETS_COMPLETE": "yes",
+        "ASKED": 28_350,
+        "UNTESTABLE": 37,
+        "UNTESTED": 3,
+        **changes,
+    }
+    named = {getattr(study_facts, name): value for name, value in values.items()}
+    ran = {"nulldist": (100, 0), "weighing": (5_000, 30), "setEnumeration": (23_250, 7)}
+    for assay_type, (asked, untestable) in ran.items():
+        named[study_facts.asked_by(assay_type)] = asked
+        named[study_facts.untestable_of(assay_type)] = untestable
+    return study_facts.study_table(named)
 
 
 def _doses(rng: Generator, organism: Organism, doses: np.ndarray) -> pd.DataFrame:

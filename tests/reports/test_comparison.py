@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knockem_dagster.errors import KnockemError
+from knockem_dagster.knockout.quantities import unit_of
 from knockem_dagster.records.tables import TABLES
 from knockem_dagster.reports.comparison import (
     COMPARISON,
@@ -18,7 +19,6 @@ from knockem_dagster.reports.comparison import (
     comparison_table,
     distinctions,
     interval_of,
-    unit_of,
 )
 
 NAN = math.nan
@@ -29,9 +29,9 @@ PAIRS = st.tuples(st.sampled_from(["functional sites", "additive sites", "someth
 
 def estimate(
     quantity: str, value: float, *ends: float, method: str = ENUMERATION, n: int = 100
-) -> tuple[str, float, float, float, float, str, int]:
+) -> tuple[str, float, float, float, str, float, str, int]:
     low, high = ends or (NAN, NAN)
-    return quantity, value, low, high, 0.95 if ends else NAN, method, n
+    return quantity, value, low, high, unit_of(quantity), 0.95 if ends else NAN, method, n
 
 
 def compared(name: str, *estimates: tuple[object, ...], **changes: object) -> ComparedSubmission:
@@ -51,6 +51,13 @@ def compared(name: str, *estimates: tuple[object, ...], **changes: object) -> Co
 
 def drawn(table: pd.DataFrame) -> list[tuple[str, str]]:
     return list(table[table["drawn"]][["quantity", "method"]].drop_duplicates().itertuples(index=False, name=None))
+
+
+def test_a_method_that_declined_for_one_submission_is_the_same_method() -> None:
+    declined = estimate("additive sites", NAN, method=f"{ENUMERATION}; declined: the null drifts")
+    table = comparison_table([compared("a", estimate("additive sites", 52.0, 44, 61)), compared("b", declined)])
+    assert set(table["method"]) == {ENUMERATION}
+    assert table["outcome"].tolist() == ["estimated", "no value"]
 
 
 def test_every_submission_has_a_row_and_what_one_lacks_is_said() -> None:

@@ -22,6 +22,7 @@ from knockem_dagster.reports.figure_files import to_print_png, to_svg
 from knockem_dagster.reports.figure_style import PAPER, WIDTH_INCHES
 
 NAN = math.nan
+METHOD = "mark-recapture, interpolated jackknife (Burnham-Overton 1979)"
 QUANTITIES = ("functional sites", "additive sites", "sites with effect > 0.1", "epistatic sites", "epistatic sets")
 
 
@@ -37,8 +38,8 @@ def figure_of(*estimates: list[tuple[str, float, float, float]], organism: str =
             genome_digest="0" * 64,
             num_sites=1_000,
             settings={"seed": str(index)},
-            estimates=pd.DataFrame([(*row, NAN if math.isnan(row[2]) else 0.95, "m", 9) for row in rows])
-            .reindex(columns=[0, 1, 2, 3, 4, 5, 6])
+            estimates=pd.DataFrame([(*row, "", NAN if math.isnan(row[2]) else 0.95, METHOD, 9) for row in rows])
+            .reindex(columns=range(8))
             .set_axis(columns, axis=1),
         )
         for index, rows in enumerate(estimates)
@@ -85,6 +86,13 @@ def test_a_panel_per_quantity_titled_with_its_unit() -> None:
     assert re.fullmatch(r"Mean effect of additive\s+sites\s+\(detection thresholds\)", effect.get_xlabel())
 
 
+def test_above_each_panel_stands_the_method_that_gave_its_points() -> None:
+    both = [("additive sites", 52.0, 44.0, 61.0), ("epistatic sets", 3.0, 2.0, 4.0)]
+    figure = figure_of(both, both[:1])
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert [title.replace("-\n", "-").replace("\n", " ") for title in titles] == [METHOD, METHOD]
+
+
 def test_what_a_submission_lacks_is_written_where_its_point_would_be() -> None:
     figure = figure_of(
         [("additive sites", 5, 4, 6), ("functional sites", 9, 8, 11)], [("additive sites", NAN, NAN, NAN)]
@@ -119,6 +127,7 @@ def test_no_text_leaves_the_figure_or_covers_another(submissions: int, panels: i
     texts: list[Text] = []
     for axes in figure.axes:
         if axes.axison:
+            texts.append(axes._left_title)  # type: ignore[attr-defined]
             for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, sorted(axes.get_ylim()))):
                 ticks = [tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
                 texts += [axis.label, *(tick.label1 for tick in ticks if tick.label1.get_visible())]

@@ -202,3 +202,38 @@ def test_kinds_of_sites_differ_by_more_than_colour() -> None:
     looks = {str(line.get_label()): (line.get_marker(), line.get_markersize()) for line in axes.lines}
     kinds = [look for label, look in looks.items() if label.startswith("truly")]
     assert len(kinds) == len(set(kinds)) == 3
+
+
+def test_without_a_truth_markers_tell_what_was_found() -> None:
+    sites = synthetic.inputs(num_sites=200).tables["sites"].assign(finding="not resolved")
+    assert not figures.site_evidence(sites).legends
+    sites.loc[[3, 5], "finding"] = ["additive", "additive, in a set"]
+    figure = figures.site_evidence(sites)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "not resolved",
+        "found additive",
+        "found in a set",
+    ]
+    drawn = {line.get_label(): list(line.get_xdata()) for line in figure.axes[0].lines}
+    assert (drawn["found additive"], drawn["found in a set"]) == ([3], [5])
+
+
+@pytest.mark.parametrize("with_truth", [True, False])
+def test_no_legend_leaves_its_figure(with_truth: bool) -> None:
+    given = synthetic.inputs(num_sites=200, with_truth=with_truth)
+    sites = given.tables["sites"].assign(finding="additive")
+    drawn = [
+        figures.site_evidence(sites, given.truth),
+        figures.jackknife_severity(
+            skeletons=given.tables["skeletons"], jackknife=given.tables["jackknife"], truth=given.truth
+        ),
+        figures.dose_response(
+            calibration=given.tables["calibration"], titration=given.tables["titration"], fit=given.dose_fit
+        ),
+    ]
+    for figure in drawn:
+        figure.draw_without_rendering()
+        for legend in figure.legends:
+            box = legend.get_window_extent()
+            assert figure.bbox.x0 <= box.x0 + 1
+            assert box.x1 <= figure.bbox.x1 + 1

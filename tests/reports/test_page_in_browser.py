@@ -16,7 +16,9 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from knockem_dagster.reports.inputs import ReportInputs
+from knockem_dagster.reports.methods import methods_paragraph
 from knockem_dagster.reports.page import report_page
+from knockem_dagster.reports.study_facts import StudyFacts
 from knockem_dagster.reports.summary import SubmissionSummary, summary_page
 from tests.reports import synthetic
 
@@ -119,13 +121,33 @@ def test_page_opens_quietly_without_network_and_fits_its_width(visit: Visit) -> 
 
 @pytest.mark.parametrize("visit", [("lossy", width) for width in VIEWPORTS], indirect=True, ids=str)
 def test_what_was_lost_is_on_the_first_screen(visit: Visit) -> None:
-    box = visit.page.locator("#lost").bounding_box()
+    height = VIEWPORTS[visit.page.viewport_size["width"]]  # type: ignore[index]
+    warnings = visit.page.locator("#found .warns")
+    assert warnings.count() == 2
+    assert "37 (0.1%) gave no answer" in warnings.nth(1).inner_text()
+    box, found = warnings.last.bounding_box(), visit.page.locator("#found li:not(.warns)").first.bounding_box()
     assert box is not None
-    assert box["y"] + box["height"] <= VIEWPORTS[visit.page.viewport_size["width"]]  # type: ignore[index]
-    assert visit.page.locator("#lost .verdict").inner_text() == "37 of 28,350 competitions (0.1%) gave no answer."
-    found = visit.page.locator("#found li").first.bounding_box()
+    assert box["y"] + box["height"] <= height
     assert found is not None
-    assert found["y"] < VIEWPORTS[visit.page.viewport_size["width"]]  # type: ignore[index]
+    assert box["y"] < found["y"] < height
+
+
+@pytest.mark.parametrize("visit", [("lossy", 1280)], indirect=True, ids=str)
+def test_all_sentences_are_on_the_first_screen_of_a_desk(visit: Visit) -> None:
+    box = visit.page.locator("#found").bounding_box()
+    assert box is not None
+    assert box["y"] + box["height"] <= VIEWPORTS[1280]
+
+
+@pytest.mark.parametrize("visit", [("lossy", 390)], indirect=True, ids=str)
+def test_methods_are_copied_as_they_stand(visit: Visit) -> None:
+    visit.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    button = visit.page.locator("#methods").get_by_role("button")
+    button.click()
+    assert button.inner_text() == "Copied"
+    copied = visit.page.evaluate("navigator.clipboard.readText()")
+    assert copied.strip() == methods_paragraph(StudyFacts(synthetic.inputs(num_sites=1_000).tables["study"]))
+    assert visit.complaints == []
 
 
 @pytest.mark.parametrize("visit", [("lossy", 390)], indirect=True, ids=str)
@@ -140,7 +162,7 @@ def test_hostile_output_does_not_run(visit: Visit) -> None:
 def test_page_can_be_read_out(visit: Visit) -> None:
     assert visit.page.locator("html").get_attribute("lang") == "en"
     assert visit.page.locator("h1").count() == 1
-    assert visit.page.get_by_role("img").count() == 6
+    assert visit.page.get_by_role("img").count() == 7
     named = visit.page.locator("svg[role=img]").evaluate_all(
         "all => all.every(e => e.getAttribute('aria-label').length > 20)"
     )
@@ -197,7 +219,7 @@ def sort_by(page: Page, title: str) -> str | None:
 
 def search(page: Page, query: str) -> str:
     """Search the sites; return what the page says it found."""
-    page.get_by_label("Search").fill(query)
+    page.get_by_role("searchbox", name="Search").fill(query)
     return page.locator("#sites output").inner_text()
 
 
@@ -303,7 +325,7 @@ def test_without_javascript_the_first_rows_are_those_of_the_script(browser: Brow
         page = context.new_page()
         page.goto(files["10,000 sites"].as_uri())
         found.append(rows(page))
-        assert page.get_by_label("Search").is_visible() is javascript
+        assert page.get_by_role("searchbox", name="Search").is_visible() is javascript
         assert page.get_by_role("button", name="Next").is_visible() is javascript
         context.close()
     assert len(found[0]) == 100
@@ -313,7 +335,7 @@ def test_without_javascript_the_first_rows_are_those_of_the_script(browser: Brow
 @pytest.mark.parametrize("visit", [("lossy", 390)], indirect=True, ids=str)
 def test_every_figure_is_saved_as_a_standalone_svg(visit: Visit) -> None:
     links = visit.page.get_by_role("link", name="Save as SVG")
-    assert links.count() == visit.page.get_by_role("img").count() == 6
+    assert links.count() == visit.page.get_by_role("img").count() == 7
     names: set[str] = set()
     for link in links.all():
         with visit.page.expect_download() as saving:
@@ -323,5 +345,5 @@ def test_every_figure_is_saved_as_a_standalone_svg(visit: Visit) -> None:
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
         assert float(root.attrib["width"].removesuffix("pt")) == pytest.approx(85 / 25.4 * 72, abs=0.1)
         assert "var(--" not in ElementTree.tostring(root, encoding="unicode")
-    assert len(names) == 6
+    assert len(names) == 7
     assert all(name.endswith(".svg") for name in names)

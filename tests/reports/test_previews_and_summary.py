@@ -1,22 +1,29 @@
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
 
 from knockem_dagster.reports.previews import table_markdown
+from knockem_dagster.reports.spoken import Estimate
 from knockem_dagster.reports.summary import SubmissionSummary, summary_markdown, summary_page, summary_table
 
+NAN = math.nan
+ESTIMATE = Estimate(
+    quantity="functional sites", value=NAN, low=NAN, high=NAN, level=NAN, method="weighing; declined: it drifts", n=9
+)
 FINISHED = SubmissionSummary(
     submission="one",
     organism="explicit",
     state="completed",
     sites=1_000,
     competitions=17_250,
-    additive_sites=41.4,
-    epistatic_sites=33.0,
-    functional_sites=88.4,
+    additive_sites=replace(ESTIMATE, quantity="additive sites", value=41.4, low=38.0, high=45.0),
+    epistatic_sites=replace(ESTIMATE, quantity="epistatic sites", value=33.0),
+    functional_sites=ESTIMATE,
     finished=datetime(2025, 3, 4, 9, 41, tzinfo=UTC),
 )
 RUNNING = SubmissionSummary(submission="<i>two|", organism="additive", state="running", sites=50, competitions=12)
@@ -42,7 +49,9 @@ def test_markdown_of_an_empty_table_is_its_header() -> None:
 def test_summary_has_a_row_per_submission_and_dashes_for_what_is_missing() -> None:
     table = summary_table([FINISHED, RUNNING])
     assert list(table["competitions"]) == [17_250, 12]
-    assert table["additive sites"].isna().tolist() == [False, True]
+    assert table["additive sites"].tolist() == ["41.4 (38 to 45)", "–"]
+    assert table["epistatic sites"].tolist() == ["33", "–"]
+    assert table["functional sites"].tolist() == ["–", "–"]
     last = summary_markdown([FINISHED, RUNNING]).splitlines()[-1]
     assert last.count("–") == 4
 

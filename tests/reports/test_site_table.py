@@ -26,6 +26,7 @@ def sites(effects: list[float], kept: list[float]) -> pd.DataFrame:
             "high": effect + 1,
             "probability": np.array(kept, dtype=np.float64),
             "set": -1,
+            "finding": "not resolved",
         }
     )
 
@@ -65,14 +66,14 @@ def test_no_set_is_missing_and_not_minus_one() -> None:
     table = sites([1.0, 2.0], [0.5, 0.4]).assign(set=[-1, 0])
     assert data(table)["set"].tolist()[1] == 0
     assert math.isnan(data(table)["set"].tolist()[0])
-    assert [row[-1] for row in made(table).rows] == ["–", "0"]
+    assert [row[-2] for row in made(table).rows] == ["–", "0"]
 
 
 def test_numbers_are_told_as_everywhere_in_the_report() -> None:
     table = sites([-1.234, math.nan], [1.0, 0.001]).assign(site=[1_234, 5])
     assert made(table).rows == (
-        ("1,234", "−1.23", "−2.23", "−0.23", "1.00", "–"),
-        ("5", "–", "–", "–", "0.00", "–"),
+        ("1,234", "−1.23", "−2.23", "−0.23", "1.00", "–", "not resolved"),
+        ("5", "–", "–", "–", "0.00", "–", "not resolved"),
     )
 
 

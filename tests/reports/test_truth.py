@@ -47,7 +47,7 @@ def test_kinds_agree_with_the_counts(truth: TruthFacts) -> None:
     kinds = site_kinds(np.arange(31), truth)
     assert kinds is not None
     assert kinds.count(SiteKind.EPISTATIC) == true_values(truth)[Quantity.EPISTATIC_SITES]
-    assert 31 - kinds.count(SiteKind.NEUTRAL) == true_values(truth)[Quantity.FUNCTIONAL_SITES]
+    assert 31 - kinds.count(SiteKind.WITHOUT_EFFECT) == true_values(truth)[Quantity.FUNCTIONAL_SITES]
 
 
 def test_truth_adds_one_column_and_changes_nothing() -> None:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from knockem_dagster.errors import AssayError
 from knockem_dagster.knockout.assays.asking import Budget, ask_with_replacement
 from knockem_dagster.knockout.assays.group_tests import Question
 from knockem_dagster.knockout.competitions import Compete, Competition, Counts, Untestable, score
@@ -63,6 +64,11 @@ class Cost:
 
 
 NO_FILLER = Untestable("no known sites are left that could fill the scale up to one threshold")
+CONTRADICTION = (
+    "the wild type answers without noise, but one and the same competition was answered in two ways, with an effect of "
+    "{first:.3g} thresholds and of {second:.3g}: let the organism answer the same always, or with noise for the wild "
+    "type too, and make sure that it never exchanges alpha and beta; then submit it again"
+)
 HIDDEN = Untestable("benefits hide what it costs, and no known sites are left that could outweigh them")
 
 
@@ -70,7 +76,8 @@ class ExactBalance:
     """Asks for costs, each once: with `filler`, or, where a question holds some of its sites, one of other sites.
 
     `effects` (thresholds) are those of sites known to be additive, of which fillers are made. A filler that does not
-    cost what its sites do is not used again. A knockout for which no filler is left is untestable.
+    cost what its sites do is not used again. A knockout for which no filler is left is untestable. Fillers
+    `ran_out` then, and also where the usual one had to do since no other was left that stands apart.
     """
 
     def __init__(
@@ -86,6 +93,7 @@ class ExactBalance:
             raise ValueError("an organism with noise has no exact costs")
         self.model = model
         self.budget = budget or Budget()
+        self.ran_out = False
         self._compete = compete
         self._effects = dict(effects)
         self._usual = filler
@@ -179,6 +187,7 @@ class ExactBalance:
         fits = bounds is LIGHT and not usual.mask & knockout.mask
         if apart is not None:
             other = choose_filler(self._effects, avoid=knockout | usual | apart, bounds=bounds)
+            self.ran_out |= other is None
             return usual if other is None and fits else other
         return usual if fits else choose_filler(self._effects, avoid=knockout, bounds=bounds)
 
@@ -208,6 +217,7 @@ class ExactBalance:
         if knockout.is_wild_type:
             return Cost(0.0, 0.0)
         if filler is None:
+            self.ran_out = True
             return NO_FILLER
         alone, together = self._asked[filler], self._asked[filler | knockout]
         if isinstance(alone, Untestable) or isinstance(together, Untestable):
@@ -229,9 +239,24 @@ class ExactBalance:
             return Competition(KnockoutSet.none(new[slot].num_sites), new[slot], purpose, attempt)
 
         asked = await ask_with_replacement(self._compete, draw, slots=len(new), most_asks_per_slot=_MOST_ASKS)
-        for knockout, one in zip(new, asked, strict=True):
-            answer = one.answer
-            self._asked[knockout] = self._as_cost(answer) if isinstance(answer, Counts) else answer
+        costs = [self._as_cost(one.answer) if isinstance(one.answer, Counts) else one.answer for one in asked]
+        self._asked |= dict(zip(new, costs, strict=True))
+        await self._repeat([each for each, cost in zip(new, costs, strict=True) if _is_benefit(cost)], purpose)
+
+    async def _repeat(self, knockouts: Sequence[KnockoutSet], purpose: str) -> None:
+        """Ask once more what was to the benefit of who lost sites: so does a result whose sides were exchanged.
+
+        Raises AssayError when the second answer is another one.
+        """
+        self.budget.spend(len(knockouts))
+        nothing = KnockoutSet.none(knockouts[0].num_sites) if knockouts else None
+        again = [Competition(nothing, each, purpose, _MOST_ASKS) for each in knockouts if nothing is not None]
+        for knockout, answer in zip(knockouts, await self._compete(again) if again else [], strict=True):
+            first = self._asked[knockout]
+            if isinstance(answer, Counts) and isinstance(first, Cost):
+                second = self._as_cost(answer)
+                if second.value != first.value and abs(second.value - first.value) > first.grain + second.grain:
+                    raise AssayError(CONTRADICTION.format(first=first.value, second=second.value))
 
     def _as_cost(self, counts: Counts) -> Cost:
         null = self.model.null
@@ -240,6 +265,10 @@ class ExactBalance:
         if abs(value) >= _END_OF_SCALE / counts.updates_elapsed:
             return Cost(math.copysign(math.inf, value), grain)
         return Cost((value - null.mean) / null.unit, grain)
+
+
+def _is_benefit(cost: Cost | Untestable) -> bool:
+    return isinstance(cost, Cost) and cost.value < -cost.grain
 
 
 def light_groups(effects: Mapping[int, float], largest_sum: float) -> Iterator[list[int]]:

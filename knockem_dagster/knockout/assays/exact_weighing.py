@@ -11,7 +11,7 @@ sites are weighed on a filler of sites known by then.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -90,6 +90,8 @@ class _Weighing:
         own = choose_filler(self.effects, avoid=filler)
         if own is not None:
             await self.weigh(own, _chunks(order[inside], max(1, size // 2)), "inside the filler")
+            hidden = [site for site in order.tolist() if site not in self.tested]
+            await self.weigh(own, _chunks(np.array(hidden, dtype=np.int64), 1), "hidden by benefits")
         await self.check_sums()
 
     async def first_filler(self, order: NDArray[np.int64]) -> KnockoutSet | None:
@@ -149,20 +151,47 @@ class _Weighing:
             self.effects[site] = cost.value if seen and isinstance(cost, Cost) else self._end_of_scale
 
     async def check_sums(self) -> None:
-        """Let known sites cost together what each costs, a few at a time; weigh each alone again where they do not."""
-        balance = ExactBalance(self._compete, self._model, effects=dict(self.effects), budget=self._budget)
-        groups = list(light_groups(self.effects, _LARGEST_SUM))
-        costs = await balance.costs([self._set(np.array(group)) for group in groups], "sums")
+        """Let known sites cost together what each costs, on one filler and again on one that shares no site with it.
+
+        A site that completes a set together with a filler seems to cost what the set does. Such a cost would often be
+        seen alone, so that what costs a threshold or more is not asked for together with others. Where no filler is
+        left to check a site with, nothing is claimed of it.
+        """
+        balance = self._balance(self.effects)
+        checked = await self._check_sums(balance, "sums")
+        apart = {site: effect for site, effect in self.effects.items() if site not in balance.filling()}
+        checked |= await self._check_sums(self._balance(apart), "sums again")
+        for site in self.effects.keys() - checked:
+            self.effects.pop(site)
+            self.tested.discard(site)
+
+    async def _check_sums(self, balance: ExactBalance, purpose: str) -> set[int]:
+        """Ask for the cost of a few sites at a time; where it is not their sum, weigh each alone. The least counts.
+
+        Returns the sites of which something was seen, or which lie beyond the scale.
+        """
+        checked = {site for site, effect in self.effects.items() if effect >= 0.99 * self._end_of_scale}
+        light = {site: effect for site, effect in self.effects.items() if effect < 1}
+        heavy = [site for site, effect in self.effects.items() if 1 <= effect < 0.99 * self._end_of_scale]
+        groups = [*light_groups(light, _LARGEST_SUM), *([site] for site in heavy)]
+        costs = await balance.costs([self._set(np.array(group)) for group in groups], purpose)
         for group, cost in zip(groups, costs, strict=True):
             expected = sum(self.effects[site] for site in group)
-            if isinstance(cost, Untestable) or abs(cost.value - expected) <= (1 + len(group)) * cost.grain:
+            if isinstance(cost, Cost) and abs(cost.value - expected) <= (1 + len(group)) * cost.grain:
+                checked.update(group)
                 continue
-            alone = await balance.costs([self._set(np.array([site])) for site in group], "alone")
+            alone = await balance.costs([self._set(np.array([site])) for site in group], f"{purpose}, alone")
             for site, own in zip(group, alone, strict=True):
                 if isinstance(own, Cost):
-                    self.effects.pop(site)
-                    self._note(site, own)
-        await self._weigh_alone(balance, "sums")
+                    checked.add(site)
+                    if own.value < self.effects[site] + own.grain:
+                        self.effects.pop(site)
+                        self._note(site, own)
+        await self._weigh_alone(balance, purpose)
+        return checked
+
+    def _balance(self, effects: Mapping[int, float]) -> ExactBalance:
+        return ExactBalance(self._compete, self._model, effects=effects, budget=self._budget)
 
     def result(self) -> SiteWeights:
         """Return what was found; no site is tested where there was no filler."""

@@ -62,6 +62,11 @@ class Tests(Protocol):
         """Return what may still be asked for; questions raise BudgetSpent when nothing is left."""
         ...
 
+    @property
+    def ran_out(self) -> bool:
+        """Tell whether some question could not be asked as it should be, for lack of known sites to fill the scale."""
+        ...
+
     def filling(self, apart: KnockoutSet | None = None) -> frozenset[int]:
         """Return the sites that are knocked out with most questions, or with those that must stand apart.
 
@@ -88,6 +93,7 @@ class GroupTests:
     def __init__(self, compete: Compete, model: ScoreModel, budget: Budget | None = None) -> None:
         self.model = model
         self.budget = budget or Budget()
+        self.ran_out = False
         self.num_competitions = 0
         self.num_beneficial = 0
         self._last_untestable = Untestable("no reason given")

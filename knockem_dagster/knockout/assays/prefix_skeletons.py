@@ -7,51 +7,41 @@ repair of what beneficial sites have hidden.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import stats
 
-from knockem_dagster.knockout.assays.asking import require_tolerable, side_by_side
+from knockem_dagster.knockout.assays.asking import Budget, BudgetSpent, require_tolerable, side_by_side
 from knockem_dagster.knockout.assays.boundary_search import SearchSettings
 from knockem_dagster.knockout.assays.critical_rates import SitePrior
-from knockem_dagster.knockout.assays.frames import typed_frame
+from knockem_dagster.knockout.assays.found_skeletons import PrefixSkeleton, PrefixSkeletons
 from knockem_dagster.knockout.assays.group_tests import GroupTests, Question
 from knockem_dagster.knockout.assays.prefix_search import PrefixSearch, SearchState
 from knockem_dagster.knockout.assays.sequential import Verdict
-from knockem_dagster.knockout.competitions import Compete, Untestable
+from knockem_dagster.knockout.competitions import Compete
 from knockem_dagster.knockout.knockouts import Genome, KnockoutSet
 from knockem_dagster.knockout.score_model import Effect, ScoreModel
 
-COLUMNS = {"skeleton": "int64", "site": "int64", "kept": "bool", "tested": "bool", "order": "int64"}
-SORT_KEY = ("skeleton", "site")
-SUMMARY_COLUMNS = {
-    "skeleton": "int64",
-    "competitions": "int64",
-    "resolution": "float64",
-    "residual": "float64",
-    "low": "float64",
-    "high": "float64",
-}
-SUMMARY_SORT_KEY = ("skeleton",)
-
 _CHECKPOINTS = 16
 _LEAST_SURPRISING_BENEFIT = 0.001
+_AMPLE_PER_SITE = 20
+"""A skeleton takes fewer competitions for each site at the usual resolution, a refinement included."""
 
 
 @dataclass(frozen=True, slots=True)
 class PrefixSkeletonSettings:
     """Number of independent `skeletons`, `wave` of them side by side, each decided by `search`.
 
-    Under noise `final_competitions` measure what a skeleton's deletions cost against the wild type; when that is above
-    `largest_residual` (thresholds), about the most that scores can tell, the search goes on from a checkpoint at half
-    the resolution, at most `refinements` times. `repair` tests all kept sites again, by default where benefits were
-    seen. The share `tolerated_untested` of sites may be untestable.
+    Under noise `final_competitions` measure what a skeleton's deletions cost against the wild type, or as many each of
+    several steps where that is off the scale of scores. When it is above `largest_residual` (thresholds), the search
+    goes on from a checkpoint at half the resolution, at most `refinements` times. `repair` tests all kept sites again,
+    by default where benefits were seen. The share `tolerated_untested` of sites may be untestable.
     """
 
     skeletons: int = 5
@@ -64,69 +54,6 @@ class PrefixSkeletonSettings:
     tolerated_untested: float = 0.05
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class PrefixSkeleton:
-    """One skeleton: what its search deleted and kept, in which `order` (sites), and what that took.
-
-    `kept` and `tested` have shape (num_sites,); an untested site is kept. `residual` is the effect of all deletions
-    together; `resolution` (thresholds) the finest the search used, below which single effects were deleted.
-    """
-
-    order: NDArray[np.int64]
-    deleted: KnockoutSet
-    kept: NDArray[np.bool_]
-    tested: NDArray[np.bool_]
-    num_competitions: int
-    num_beneficial: int
-    resolution: float
-    residual: Effect
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PrefixSkeletons:
-    """Skeletons of one genome in the order of their waves."""
-
-    skeletons: tuple[PrefixSkeleton, ...]
-    num_sites: int
-
-    @property
-    def kept(self) -> NDArray[np.bool_]:
-        """Return which sites each skeleton keeps, shape (skeletons, num_sites)."""
-        return np.array([each.kept for each in self.skeletons], dtype=bool).reshape(-1, self.num_sites)
-
-    @property
-    def table(self) -> pd.DataFrame:
-        """Return one row per skeleton and site (COLUMNS); `order` is the site's place in the skeleton's order."""
-        count = len(self.skeletons)
-        return typed_frame(
-            COLUMNS,
-            {
-                "skeleton": np.repeat(np.arange(count), self.num_sites),
-                "site": np.tile(np.arange(self.num_sites), count),
-                "kept": self.kept.ravel(),
-                "tested": [tested for each in self.skeletons for tested in each.tested],
-                "order": [place for each in self.skeletons for place in np.argsort(each.order)],
-            },
-            sort_by=SORT_KEY,
-        )
-
-    @property
-    def summary(self) -> pd.DataFrame:
-        """Return one row per skeleton (SUMMARY_COLUMNS): what it cost, its resolution, its residual effect."""
-        return typed_frame(
-            SUMMARY_COLUMNS,
-            {
-                "skeleton": range(len(self.skeletons)),
-                "competitions": [each.num_competitions for each in self.skeletons],
-                "resolution": [each.resolution for each in self.skeletons],
-                "residual": [each.residual.value for each in self.skeletons],
-                "low": [each.residual.low for each in self.skeletons],
-                "high": [each.residual.high for each in self.skeletons],
-            },
-            sort_by=SUMMARY_SORT_KEY,
-        )
-
-
 async def search_skeletons(
     genome: Genome,
     compete: Compete,
@@ -134,27 +61,63 @@ async def search_skeletons(
     settings: PrefixSkeletonSettings,
     *,
     model: ScoreModel,
+    budget: Budget | None = None,
 ) -> PrefixSkeletons:
-    """Make skeletons in random orders, a wave at a time. Raises AssayError when too many sites are untestable."""
-    children = rng.spawn(settings.skeletons)
+    """Make skeletons in random orders, a wave at a time, until all are there or the budget is spent.
+
+    What a skeleton asks and finds is the same with any budget that suffices for it; one that was not finished is left
+    out. Raises AssayError when too many sites are untestable.
+    """
+    budget = budget or Budget()
+    orders = [child.permutation(genome.num_sites) for child in rng.spawn(settings.skeletons)]
     done: list[PrefixSkeleton] = []
-    while len(done) < len(children):
+    for start in range(0, len(orders), settings.wave):
         prior = SitePrior.from_kept(np.array([each.kept for each in done]).reshape(-1, genome.num_sites))
-        wave = range(len(done), min(len(done) + settings.wave, len(children)))
-        done += await side_by_side(
-            [
-                search_skeleton(
-                    compete,
-                    children[number].permutation(genome.num_sites),
-                    settings,
-                    model=model,
-                    prior=prior,
-                    purpose=f"skeleton {number}",
-                )
-                for number in wave
-            ]
-        )
-    return PrefixSkeletons(tuple(done), genome.num_sites)
+        wave = range(start, min(start + settings.wave, len(orders)))
+
+        async def make(number: int, purse: Budget, prior: SitePrior = prior) -> PrefixSkeleton | None:
+            tests = GroupTests(compete, model, purse)
+            try:
+                return await _Skeleton(tests, orders[number], settings, prior, f"skeleton {number}").make()
+            except BudgetSpent:
+                return None
+
+        made = await _make_wave(make, wave, budget, ample=_ample(genome, settings.search))
+        done += [each for each in made if each is not None]
+        if len(done) < wave.stop:
+            break
+    return PrefixSkeletons(tuple(done), genome.num_sites, settings.skeletons)
+
+
+def _ample(genome: Genome, search: SearchSettings) -> int:
+    """Return a number of competitions that one skeleton hardly ever needs."""
+    finer = max(1.0, SearchSettings().resolution / search.resolution)
+    return round(_AMPLE_PER_SITE * genome.num_sites * finer**2)
+
+
+async def _make_wave(
+    make: Callable[[int, Budget], Coroutine[Any, Any, PrefixSkeleton | None]],
+    wave: Sequence[int],
+    budget: Budget,
+    *,
+    ample: int,
+) -> list[PrefixSkeleton | None]:
+    """Make skeletons side by side, each with its share of the budget, if that is ample; else one after the other.
+
+    Were they to share a budget that ends among them, which of them got how far would be chance.
+    """
+    if budget.left < ample * len(wave):
+        made: list[PrefixSkeleton | None] = []
+        for number in wave:
+            made.append(await make(number, budget))
+            if made[-1] is None:
+                break
+        return made
+    purses = [Budget(budget.left // len(wave)) for _ in wave]
+    whole = sum(purse.left for purse in purses)
+    made = await side_by_side([make(number, purse) for number, purse in zip(wave, purses, strict=True)])
+    budget.spend(whole - sum(purse.left for purse in purses))
+    return made
 
 
 async def search_skeleton(
@@ -189,18 +152,18 @@ class _Skeleton:
         search = self._settings.search
         checkpoints = [SearchState.start(self._order, self._prior)]
         state = await self._search(self._searcher(search), checkpoints)
-        residual = await self._residual(state.deleted, "final")
+        residual = await self._residual(state.deleted, "final", checkpoints)
         refinements = 0
         while self._is_too_large(residual) and refinements < self._settings.refinements:
             refinements += 1
             search = replace(search, resolution=search.resolution / 2)
             checkpoints = await self._tolerable(checkpoints)
             state = await self._search(self._searcher(search, f"/refinement {refinements}"), checkpoints)
-            residual = await self._residual(state.deleted, "final")
+            residual = await self._residual(state.deleted, "final", checkpoints)
         if self._needs_repair():
             repaired = await self._repair(self._searcher(search), state)
             if repaired.deleted != state.deleted:
-                residual = await self._residual(repaired.deleted, "repaired")
+                residual = await self._residual(repaired.deleted, "repaired", checkpoints)
             state = repaired
         num_sites = self._order.size
         kept, tested = np.zeros(num_sites, dtype=bool), np.ones(num_sites, dtype=bool)
@@ -213,7 +176,7 @@ class _Skeleton:
             tested=tested,
             num_competitions=self._tests.num_competitions,
             num_beneficial=self._tests.num_beneficial,
-            resolution=search.resolution,
+            resolution=1.0 if self._tests.model.is_exact else search.resolution,
             residual=residual,
         )
 
@@ -241,14 +204,22 @@ class _Skeleton:
                 checkpoints.append(state)
         return state
 
-    async def _residual(self, deleted: KnockoutSet, name: str) -> Effect:
+    async def _residual(self, deleted: KnockoutSet, name: str, checkpoints: Sequence[SearchState] = ()) -> Effect:
         """Measure what these deletions cost; an exact search has seen already that it is below one threshold."""
         if self._tests.model.is_exact or deleted.is_wild_type:
             return Effect.below(1.0)
-        question = Question(KnockoutSet.none(deleted.num_sites), deleted, f"{self._purpose}/{name}")
-        answers = await self._tests.scores([question] * self._settings.final_competitions)
-        scores = [each for each in answers if not isinstance(each, Untestable)]
-        return self._tests.model.measured_effect(np.array(scores)) if scores else Effect.unknown()
+        between = [each.deleted for each in checkpoints[1:] if each.deleted != deleted]
+        return await self._cost_of([KnockoutSet.none(deleted.num_sites), *between, deleted], name)
+
+    async def _cost_of(self, stages: Sequence[KnockoutSet], name: str) -> Effect:
+        """Measure what the last stage of deletions costs the first, in two steps where that is off the scale."""
+        question = Question(stages[0], stages[-1] - stages[0], f"{self._purpose}/{name}")
+        [effect] = await self._tests.measured([question], self._settings.final_competitions)
+        if math.isfinite(effect.high) or effect.n == 0 or len(stages) < 3:
+            return effect
+        middle = len(stages) // 2
+        first = await self._cost_of(stages[: middle + 1], name)
+        return first.plus(await self._cost_of(stages[middle:], name))
 
     def _is_too_large(self, residual: Effect) -> bool:
         return residual.value > self._settings.largest_residual

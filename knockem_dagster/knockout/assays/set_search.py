@@ -7,12 +7,15 @@ Later passes delete known members first, so that sets hidden behind others show 
 is deleted on that background: one that costs more there than alone is a member of a set as well ("unmask").
 
 Every set that is claimed is lost as a whole and by no member less, with everything else intact.
+
+A search that goes on after better weighing starts from the sets and sites without mates that are known. What is
+explained by effects that are known by now is dropped: a site that is additive, a set that costs what its members do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,19 +27,16 @@ from knockem_dagster.knockout.assays.asking import Budget, BudgetSpent, side_by_
 from knockem_dagster.knockout.assays.boundary_search import BoundarySearch, SearchSettings
 from knockem_dagster.knockout.assays.critical_rates import RunningRate, SitePrior
 from knockem_dagster.knockout.assays.exact_balance import ExactBalance, choose_filler, light_groups
-from knockem_dagster.knockout.assays.frames import checked_frame, typed_frame
+from knockem_dagster.knockout.assays.found_sets import FoundSets, table_of_sets
 from knockem_dagster.knockout.assays.group_tests import GroupTests, Question, Tests
+from knockem_dagster.knockout.assays.minimal_sets import MinimalSets, SetQuestions
 from knockem_dagster.knockout.assays.prefix_search import PrefixSearch, SearchState
 from knockem_dagster.knockout.assays.sequential import Verdict
-from knockem_dagster.knockout.assays.site_weights import SiteWeights
+from knockem_dagster.knockout.assays.site_weights import LETHAL, SiteWeights
 from knockem_dagster.knockout.competitions import Compete
 from knockem_dagster.knockout.knockouts import Genome, KnockoutSet
 from knockem_dagster.knockout.score_model import Effect, ScoreModel
 
-COLUMNS = {"set": "int64", "site": "int64", "penalty": "float64", "low": "float64", "high": "float64"}
-SORT_KEY = ("set", "site")
-
-_COMPLETE, _COMPETITIONS = "searched to the end", "competitions of the search"
 _EXPECTED_MATES = 3.0
 _SEEN_WEIGHT, _UNSEEN_WEIGHT = 0.25, 0.002
 _MOST_SETS_OF_A_SITE = 8
@@ -65,44 +65,6 @@ class SetSearchSettings:
     largest_batch: float = 2.6
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class FoundSets:
-    """What was enumerated, one row per set and site (COLUMNS), with what losing the set costs (thresholds).
-
-    A set of one is a site that costs something by itself on some background, without any mate being found: an effect
-    of its own that weighing did not see, or mates that were not found. The search `is_complete` unless its budget ended
-    before; `num_competitions` were asked for.
-    """
-
-    table: pd.DataFrame
-    is_complete: bool
-    num_competitions: int
-
-    @classmethod
-    def from_table(cls, table: pd.DataFrame, numbers: Mapping[str, int]) -> FoundSets:
-        """Rebuild the result from its stored table and `numbers`. Raises ValueError when columns are missing."""
-        frame = checked_frame(COLUMNS, table, sort_by=SORT_KEY)
-        return cls(frame, bool(numbers[_COMPLETE]), int(numbers[_COMPETITIONS]))
-
-    @property
-    def numbers(self) -> dict[str, int]:
-        """Return what belongs to the result beside its table."""
-        return {_COMPLETE: int(self.is_complete), _COMPETITIONS: self.num_competitions}
-
-    @property
-    def sets(self) -> tuple[frozenset[int], ...]:
-        """Return the sets of two and more sites."""
-        return tuple(members for members in self._groups() if len(members) > 1)
-
-    @property
-    def lone(self) -> tuple[int, ...]:
-        """Return the sites that are sets of one."""
-        return tuple(site for members in self._groups() if len(members) == 1 for site in members)
-
-    def _groups(self) -> list[frozenset[int]]:
-        return [frozenset(group["site"].tolist()) for _, group in self.table.groupby("set")]
-
-
 async def find_sets(
     genome: Genome,
     compete: Compete,
@@ -112,8 +74,9 @@ async def find_sets(
     model: ScoreModel,
     weights: SiteWeights,
     budget: Budget | None = None,
+    known: Sequence[frozenset[int]] = (),
 ) -> FoundSets:
-    """Find the sets of a genome that was weighed, in the way that suits the organism.
+    """Find the sets of a genome that was weighed, in the way that suits the organism; `known` ones to begin with.
 
     Without noise, costs are asked with fillers. Where weighing found too few sites for one, every site is searched, and
     only what costs a threshold is seen.
@@ -127,14 +90,23 @@ async def find_sets(
         tests = ExactBalance(compete, model, effects=effects, budget=budget)
     else:
         effects, tests = {}, GroupTests(compete, model, budget)
-    return await enumerate_sets(genome.num_sites, rng, settings, tests=tests, effects=effects)
+    return await enumerate_sets(genome.num_sites, rng, settings, tests=tests, effects=effects, known=known)
 
 
 async def enumerate_sets(
-    num_sites: int, rng: Generator, settings: SetSearchSettings, *, tests: Tests, effects: Mapping[int, float]
+    num_sites: int,
+    rng: Generator,
+    settings: SetSearchSettings,
+    *,
+    tests: Tests,
+    effects: Mapping[int, float],
+    known: Sequence[frozenset[int]] = (),
 ) -> FoundSets:
-    """Find the sets of a genome whose additive sites have these `effects` (thresholds)."""
-    return await _SetSearch(num_sites, rng, settings, tests, effects).run()
+    """Find the sets of a genome whose additive sites have these `effects` (thresholds).
+
+    `known` are sets found before, those of one being sites without mates.
+    """
+    return await _SetSearch(num_sites, rng, settings, tests, effects).run(known)
 
 
 class _SetSearch:
@@ -146,20 +118,42 @@ class _SetSearch:
         self._settings = settings
         self._tests = tests
         self._search = BoundarySearch(tests, settings.search)
+        self._ask = SetQuestions(num_sites, effects)
+        self._minimal = MinimalSets(tests, self._search, self._ask)
         self._effects = effects
         self._plain = np.array([site for site in range(num_sites) if site not in effects], dtype=np.int64)
         self._sets: list[frozenset[int]] = []
         self._lone: list[int] = []
         self._is_complete = True
 
-    async def run(self) -> FoundSets:
+    async def run(self, known: Sequence[frozenset[int]]) -> FoundSets:
         allowed = self._tests.budget.left
+        self._sets = [each for each in known if len(each) > 1]
+        self._lone = [site for each in known if len(each) == 1 for site in each if site not in self._effects]
         try:
+            await self._review()
             await self._enumerate()
         except BudgetSpent:
             self._is_complete = False
-        groups = sorted([sorted(each) for each in [*self._sets, *({site} for site in self._lone)]])
-        return FoundSets(await self._table(groups), self._is_complete, allowed - self._tests.budget.left)
+        # Of two sets one of which holds the other, the smaller was seen with what fills the scale in place of the rest.
+        sets = [each for each in self._sets if not any(each < other for other in self._sets)]
+        groups = sorted([sorted(each) for each in [*sets, *({site} for site in self._lone)]])
+        resolution = 0.0 if self._tests.model.is_exact else self._settings.search.resolution
+        table = await self._table(groups)
+        num_competitions, ran_out = allowed - self._tests.budget.left, self._tests.ran_out
+        return FoundSets(table, self._is_complete, num_competitions, resolution, ran_out)
+
+    async def _review(self) -> None:
+        """Look again at known sets with members that are additive: what these explain is no set."""
+        for each in tuple(self._sets):
+            if each.isdisjoint(self._effects):
+                continue
+            verdict = await self._search.confirm(self._ask.alone(each, "known/alone", apart=each))
+            if verdict is Verdict.UNTESTABLE:
+                continue
+            found = [] if verdict is Verdict.NO_EFFECT else await self._minimal.minimal(each, "known/members") or [each]
+            self._sets.remove(each)
+            self._sets += [one for one in found if one not in self._sets]
 
     async def _enumerate(self) -> None:
         backgrounds: list[KnockoutSet] = []
@@ -202,7 +196,8 @@ class _SetSearch:
             mates = await self._side_by_side([self._mates(free, group, purpose) for free, group in pending])
             groups = []
             for (free, group), found in zip(pending, mates, strict=True):
-                new = await self._new_sets(group.union(found), purpose)
+                sets = await self._minimal.among(group.union(found), purpose)
+                new = [each for each in sets if each not in self._sets]
                 self._sets.extend(new)
                 if new:
                     groups.append(group)
@@ -229,23 +224,23 @@ class _SetSearch:
         """Give one mate back of each known set that these sites complete."""
         for each in self._sets:
             mates = each - sites
-            if mates and mates != each and self._set(mates).issubset(background):
-                background = background - self._set([min(mates)])
+            if mates and mates != each and self._ask.set_of(mates).issubset(background):
+                background = background - self._ask.set_of([min(mates)])
         return background
 
     async def _matter(self, cases: Sequence[tuple[KnockoutSet, frozenset[int]]], purpose: str) -> list[bool]:
         """Tell, by competitions of its own, of each group whether it costs more on its background than is known of."""
-        questions = [self._loss(background, sorted(group), purpose) for background, group in cases]
+        questions = [self._ask.loss(background, group, purpose) for background, group in cases]
         return [each is Verdict.EFFECT for each in await self._search.confirm_all(questions)]
 
     async def _mates(self, background: KnockoutSet, group: frozenset[int], purpose: str) -> list[int]:
         """Return the sites of the background that, given back alone, restore something of what is lost with a group."""
-        lost = background | self._set(group)
+        lost = background | self._ask.set_of(group)
         mates: list[int] = []
-        rest = self._rng.permutation((background - self._set(group)).sites)
+        rest = self._rng.permutation((background - self._ask.set_of(group)).sites)
 
         def gain(sites: NDArray[np.int64]) -> Question:
-            return Question(lost, self._set(sites), purpose, restores=True, known=self._known(sites))
+            return self._ask.gain(lost, sites, purpose)
 
         while rest.size:
             candidates = rest
@@ -263,52 +258,14 @@ class _SetSearch:
             rest = rest[found.position + 1 :]
         return mates
 
-    async def _new_sets(self, sites: frozenset[int], purpose: str) -> list[frozenset[int]]:
-        """Return the sets not known yet among these sites, and those that fill the scale where they have a part."""
-        if len(sites) < 2:
-            return []
-        found = await self._minimal(sites, purpose)
-        if not found and (filling := self._tests.filling()):
-            found = await self._minimal(sites | filling, purpose)
-        if filling := self._tests.filling(self._set(sites)):
-            sure: list[frozenset[int]] = []
-            for each in found:
-                if await self._is_lost(each, purpose, sites | filling):
-                    sure.append(each)
-                else:
-                    sure += await self._minimal(each | filling, purpose)
-            found = sure
-        return [each for each in dict.fromkeys(found) if each not in self._sets]
-
-    async def _minimal(
-        self, sites: frozenset[int], purpose: str, apart: frozenset[int] | None = None
-    ) -> list[frozenset[int]]:
-        """Return the smallest sets among these sites that cost something as a whole, with everything else intact."""
-        apart = apart or sites
-        if len(sites) < 2 or not await self._is_lost(sites, purpose, apart):
-            return []
-        found: list[frozenset[int]] = []
-        ordered = sorted(sites)
-        without = await self._are_lost([sites - {site} for site in ordered], purpose, apart)
-        for site, is_lost in zip(ordered, without, strict=True):
-            if is_lost and not any(site not in each for each in found):
-                found += [each for each in await self._minimal(sites - {site}, purpose, apart) if each not in found]
-        return found or [sites]
-
-    async def _is_lost(self, sites: frozenset[int], purpose: str, apart: frozenset[int]) -> bool:
-        [is_lost] = await self._are_lost([sites], purpose, apart)
-        return is_lost
-
-    async def _are_lost(self, groups: Sequence[frozenset[int]], purpose: str, apart: frozenset[int]) -> list[bool]:
-        """Tell of each group whether losing it costs more than its members', with everything else intact."""
-        nothing, far = KnockoutSet.none(self._num_sites), self._set(apart)
-        questions = [replace(self._loss(nothing, sorted(group), f"{purpose}/alone"), apart=far) for group in groups]
-        return [each is Verdict.EFFECT for each in await self._search.confirm_all(questions)]
-
     async def _unmask(self, background: KnockoutSet, purpose: str) -> None:
-        """Find the sets that additive sites complete on this background: a few together where nothing is noisy."""
+        """Find the sets that additive sites complete on this background: a few together where nothing is noisy.
+
+        Under noise, what else is lost with a lethal site is not seen.
+        """
         if not self._tests.model.is_exact:
-            await self._explain(background, await self._masked(background, sorted(self._effects), purpose), purpose)
+            visible = sorted(site for site, effect in self._effects.items() if abs(effect) < LETHAL)
+            await self._explain(background, await self._masked(background, visible, purpose), purpose)
             return
         spent, number = 0, 0
         while self._effects and spent < self._settings.unmask_tests:
@@ -341,24 +298,9 @@ class _SetSearch:
 
     async def _table(self, groups: Sequence[Sequence[int]]) -> pd.DataFrame:
         """Measure what each group costs, and return the rows of all."""
-        questions = [self._loss(KnockoutSet.none(self._num_sites), group, "penalty") for group in groups]
+        questions = [self._ask.alone(group, "penalty") for group in groups]
         try:
             penalties = await self._tests.measured(questions, self._settings.penalty_competitions)
         except BudgetSpent:
             penalties = [Effect.unknown()] * len(questions)
-        rows = [
-            (number, site, penalty.value, penalty.low, penalty.high)
-            for number, (group, penalty) in enumerate(zip(groups, penalties, strict=True))
-            for site in group
-        ]
-        columns = zip(*rows, strict=True) if rows else [[] for _ in COLUMNS]
-        return typed_frame(COLUMNS, dict(zip(COLUMNS, columns, strict=True)), sort_by=SORT_KEY)
-
-    def _loss(self, background: KnockoutSet, sites: Sequence[int], purpose: str) -> Question:
-        return Question(background, self._set(sites), purpose, known=self._known(sites))
-
-    def _known(self, sites: Sequence[int] | NDArray[np.int64]) -> float:
-        return sum(self._effects.get(int(site), 0.0) for site in sites)
-
-    def _set(self, sites: Sequence[int] | frozenset[int] | NDArray[np.int64]) -> KnockoutSet:
-        return KnockoutSet.of(sites, self._num_sites)
+        return table_of_sets(groups, penalties)

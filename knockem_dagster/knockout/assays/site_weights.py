@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from knockem_dagster.knockout.assays.frames import checked_frame, typed_frame
+from knockem_dagster.knockout.estimators.residuals import ResidualSummary
 
 COLUMNS = {
     "site": "int64",
@@ -32,8 +33,21 @@ _NUMBERS = {
     "unit": "one threshold (1/update)",
 }
 """What belongs to the result beside its table, and how it is called where people read it."""
+_RESIDUALS = {
+    "n": "residuals",
+    "upper_tail": "upper tail of residuals (1: normal)",
+    "lower_tail": "lower tail of residuals (1: normal)",
+    "correlation": "correlation of successive residuals",
+    "growth": "growth of variance with the effect",
+}
+"""The same of what the fit leaves over."""
+LETHAL = 2.0
+"""A site that costs so much (thresholds) decides almost every competition in which one side lacks it."""
+POWER_DEVIATES = 2.0
+"""So far beyond what chance allows lies an effect that is named with probability .977."""
+SURE = 0.99
+"""A site is named additive only when its probability of having an effect is larger."""
 _LEVEL = 0.95
-_SURE = 0.99
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +57,8 @@ class SiteWeights:
     `probability` is that of having an effect at all, which rests on what effects of other sites are like. An untested
     site has neither. `angle_sd` is the noise of a competition as all of them showed it, 0 for an organism without;
     `drift` what one threshold is on the scale of drifts, and `unit_error` its relative standard error;
-    `num_competitions` what was asked for; `unit` the score of one threshold (1/update).
+    `num_competitions` what was asked for; `unit` the score of one threshold (1/update); `residuals` what the fit left
+    over, where there is noise.
     """
 
     table: pd.DataFrame
@@ -52,6 +67,7 @@ class SiteWeights:
     unit_error: float
     num_competitions: int
     unit: float
+    residuals: ResidualSummary | None = None
 
     @classmethod
     def of(
@@ -65,6 +81,7 @@ class SiteWeights:
         unit_error: float,
         num_competitions: int,
         unit: float,
+        residuals: ResidualSummary | None = None,
     ) -> SiteWeights:
         """Return the weights of sites with these effects and standard errors (thresholds), shape (num_sites,).
 
@@ -85,13 +102,14 @@ class SiteWeights:
             },
             sort_by=SORT_KEY,
         )
-        return cls(table, angle_sd, drift, unit_error, num_competitions, unit)
+        return cls(table, angle_sd, drift, unit_error, num_competitions, unit, residuals)
 
     @classmethod
     def from_table(cls, table: pd.DataFrame, numbers: Mapping[str, float | None]) -> SiteWeights:
         """Rebuild the result from its stored table and `numbers`. Raises ValueError when columns are missing."""
         recorded = {name: numbers[words] for name, words in _NUMBERS.items()}
         known = {name: math.nan if value is None else value for name, value in recorded.items()}
+        left = {name: value for name, words in _RESIDUALS.items() if (value := numbers.get(words)) is not None}
         return cls(
             checked_frame(COLUMNS, table, sort_by=SORT_KEY),
             angle_sd=known["angle_sd"],
@@ -99,12 +117,15 @@ class SiteWeights:
             unit_error=known["unit_error"],
             num_competitions=int(known["num_competitions"]),
             unit=known["unit"],
+            residuals=ResidualSummary(int(left.pop("n")), **left) if len(left) == len(_RESIDUALS) else None,
         )
 
     @property
     def numbers(self) -> dict[str, float | None]:
         """Return what belongs to the result beside its table; None for what is not known."""
         values = {words: float(getattr(self, name)) for name, words in _NUMBERS.items()}
+        if self.residuals is not None:
+            values |= {words: float(getattr(self.residuals, name)) for name, words in _RESIDUALS.items()}
         return {words: None if math.isnan(value) else value for words, value in values.items()}
 
     @property
@@ -129,7 +150,7 @@ class SiteWeights:
         else:
             deviates = certain_deviates(error_rate, len(self.table))
             is_clear = tested["effect"].abs() > deviates * tested["error"]
-            found = tested[is_clear & (tested["probability"] > _SURE)]
+            found = tested[is_clear & (tested["probability"] > SURE)]
         return dict(zip(found["site"].tolist(), found["effect"].tolist(), strict=True))
 
 

@@ -18,9 +18,11 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from knockem_dagster.knockout.assays.asking import require_tolerable
-from knockem_dagster.knockout.assays.site_weights import SiteWeights
-from knockem_dagster.knockout.competitions import Compete, Competition, Counts, Untestable, score
+from knockem_dagster.knockout.assays.losses import Losses
+from knockem_dagster.knockout.assays.site_weights import LETHAL, SiteWeights
+from knockem_dagster.knockout.competitions import Compete, Competition, Counts, score
 from knockem_dagster.knockout.detection import NullDistribution
+from knockem_dagster.knockout.estimators.residuals import ResidualSummary
 from knockem_dagster.knockout.estimators.sparse_regression import SparseFit, fit_effects
 from knockem_dagster.knockout.knockouts import Genome, KnockoutSet
 
@@ -28,10 +30,17 @@ _STEP, _STEP_DECAY = 2.0, 0.8
 _HEAVY = 0.25
 _HEAVY_ERRORS = 5.0
 """A site is heavy when its effect is at least so large (thresholds), by so many standard errors."""
-_OFTEN = 10
 _LIGHT_SPREAD = 0.8
 _HEAVY_SPREAD = 0.5
 """Standard deviation, in thresholds, of what light and heavy sites together do to a competition."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeighingGoal:
+    """When weighing ends: at a standard error of `error` (thresholds), or after `most_competitions`."""
+
+    error: float
+    most_competitions: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +60,11 @@ class WeighingSettings:
     largest_share: float = 0.15
     tolerated_untested: float = 0.05
 
+    @property
+    def goal(self) -> WeighingGoal:
+        """Return when weighing ends."""
+        return WeighingGoal(self.error, self.most_competitions)
+
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
@@ -59,10 +73,20 @@ class _Pair:
 
 
 async def weigh_sites(
-    genome: Genome, compete: Compete, rng: Generator, settings: WeighingSettings, *, null: NullDistribution
+    genome: Genome,
+    compete: Compete,
+    rng: Generator,
+    settings: WeighingSettings,
+    *,
+    null: NullDistribution,
+    earlier: Sequence[WeighingGoal] = (),
 ) -> SiteWeights:
-    """Weigh all sites of a noisy organism. Raises AssayError when too many competitions are untestable."""
-    return await _Weighing(genome, compete, rng, settings, null).weigh()
+    """Weigh all sites of a noisy organism. Raises AssayError when too many competitions are untestable.
+
+    A weighing that goes on where others ended is given their goals as `earlier`: it asks what they asked, in the same
+    order, before it asks more.
+    """
+    return await _Weighing(genome, compete, rng, settings, null).weigh([*earlier, settings.goal])
 
 
 class _Weighing:
@@ -76,43 +100,61 @@ class _Weighing:
         self._null = null
         self._data = _Data(genome.num_sites, null)
         self._num_asked = 0
-        self._losses = _Losses(genome.num_sites)
+        self._num_waves = 0
+        self._num_in_waves = 0
+        self._losses = Losses(genome.num_sites)
         self._sites = np.arange(genome.num_sites)
+        self._fit: SparseFit | None = None
+        self._log_dose = math.log(max(1.0, self._largest_dose(self._num_sites) / 8))
+        self._num_dose_tests = 0
 
-    async def weigh(self) -> SiteWeights:
-        dose = await self._find_dose()
-        await self._ask(1, self._pairs(min(self._left, self._settings.first_wave), dose))
-        fit = self._data.fit(None)
-        wave = 1
-        while size := self._next_wave(fit):
-            wave += 1
-            await self._ask(wave, self._informed_pairs(size, fit))
-            fit = self._data.fit(fit)
-        return self._weights(fit)
+    async def weigh(self, goals: Sequence[WeighingGoal]) -> SiteWeights:
+        fits = [await self._reach(goal) for goal in goals]
+        return self._weights(fits[-1])
 
-    @property
-    def _left(self) -> int:
-        return self._settings.most_competitions - self._num_asked
+    async def _reach(self, goal: WeighingGoal) -> SparseFit:
+        """Go on from where the goal before was reached: what is asked until then knows nothing of goals to come."""
+        await self._find_dose(goal)
+        fit = self._fit
+        uninformed = min(self._left(goal), max(0, self._settings.first_wave - self._num_in_waves))
+        if uninformed or fit is None:
+            fit = await self._wave(self._pairs(uninformed, self._first_dose))
+        while size := self._next_wave(goal, fit):
+            fit = await self._wave(self._informed_pairs(size, fit))
+        return fit
 
-    def _next_wave(self, fit: SparseFit) -> int:
+    async def _wave(self, pairs: Sequence[_Pair]) -> SparseFit:
+        """Ask the next wave and return what all answers tell."""
+        self._num_waves += 1
+        self._num_in_waves += len(pairs)
+        await self._ask(self._num_waves, pairs)
+        self._fit = fit = self._data.fit(self._fit)
+        return fit
+
+    def _left(self, goal: WeighingGoal) -> int:
+        return max(0, goal.most_competitions - self._num_asked)
+
+    def _next_wave(self, goal: WeighingGoal, fit: SparseFit) -> int:
         """Return how many more competitions are worth asking for, as errors fall with the root of their number."""
         error = float(np.median(fit.error)) / self._unit(fit)
-        if error <= self._settings.error:
+        if error <= goal.error:
             return 0
-        needed = self._num_asked * ((error / self._settings.error) ** 2 - 1) if self._settings.error else math.inf
-        return int(min(self._left, 2 * self._num_asked, max(needed, self._settings.first_wave / 4)))
+        needed = self._num_asked * ((error / goal.error) ** 2 - 1) if goal.error else math.inf
+        return int(min(self._left(goal), 2 * self._num_asked, max(needed, self._settings.first_wave / 4)))
 
-    async def _find_dose(self) -> int:
-        """Return the dose of both sides at which half of all competitions are detected, on either side."""
+    async def _find_dose(self, goal: WeighingGoal) -> None:
+        """Look for the dose of both sides at which half of all competitions are detected, on either side."""
         largest = self._largest_dose(self._num_sites)
-        log_dose = math.log(max(1.0, largest / 8))
-        for number in range(min(self._settings.dose_tests, self._settings.most_competitions)):
-            dose = min(largest, max(1, round(math.exp(log_dose))))
-            angle = await self._ask(0, self._pairs(1, dose), number)
+        for number in range(self._num_dose_tests, min(self._settings.dose_tests, goal.most_competitions)):
+            angle = await self._ask(0, self._pairs(1, self._first_dose), number)
             detected = abs(angle) > 2.3263 * self._null.angle_sd
-            log_dose += _STEP / (number + 2) ** _STEP_DECAY * (0.5 - detected)
-            log_dose = min(max(log_dose, 0.0), math.log(largest))
-        return min(largest, max(1, round(math.exp(log_dose))))
+            self._log_dose += _STEP / (number + 2) ** _STEP_DECAY * (0.5 - detected)
+            self._log_dose = min(max(self._log_dose, 0.0), math.log(largest))
+            self._num_dose_tests += 1
+
+    @property
+    def _first_dose(self) -> int:
+        return min(self._largest_dose(self._num_sites), max(1, round(math.exp(self._log_dose))))
 
     def _largest_dose(self, num_sites: int) -> int:
         return max(1, int(min(self._settings.largest_share, 0.5) * num_sites))
@@ -121,11 +163,15 @@ class _Weighing:
         return [self._pair(group) for group in self._groups(self._sites, 2 * dose, count)]
 
     def _informed_pairs(self, count: int, fit: SparseFit) -> list[_Pair]:
-        """Draw pairs in which light sites take part as often as their effects allow, and heavy ones rarely."""
+        """Draw pairs in which light sites take part as often as their effects allow, and heavy ones rarely.
+
+        Lethal ones never do: where one is missing the scale ends, and nothing is told of the others.
+        """
         unit = self._unit(fit)
         size = np.abs(fit.mean)
         is_heavy = (size > _HEAVY * unit) & (size > _HEAVY_ERRORS * fit.error)
-        heavy, light = self._sites[is_heavy[self._sites]], self._sites[~is_heavy[self._sites]]
+        is_lethal = is_heavy & (size > LETHAL * unit)
+        heavy, light = self._sites[(is_heavy & ~is_lethal)[self._sites]], self._sites[~is_heavy[self._sites]]
         num_heavy = 2 * self._dose(fit, heavy, _HEAVY_SPREAD * unit)
         num_light = 2 * self._dose(fit, light, _LIGHT_SPREAD * unit)
         groups = zip(self._groups(heavy, num_heavy, count), self._groups(light, num_light, count), strict=True)
@@ -172,7 +218,7 @@ class _Weighing:
                 angle = self._null.angle(score(answer))
                 self._data.add(wave, pair, angle)
             else:
-                self._losses.add(pair, answer)
+                self._losses.add(pair.alpha | pair.beta, answer)
         if wave:
             self._leave_out(self._losses.culprits(self._data.took_part))
         return angle
@@ -206,32 +252,8 @@ class _Weighing:
             unit_error=(2 * (self._null.n + self._num_asked / 3)) ** -0.5,
             num_competitions=self._num_asked,
             unit=self._null.unit,
+            residuals=ResidualSummary.of(fit.deviations, self._data.waves, growth=-fit.link.narrowing),
         )
-
-
-class _Losses:
-    """Competitions without an answer, and which sites they have in common."""
-
-    def __init__(self, num_sites: int) -> None:
-        self.reasons: list[Untestable] = []
-        self._pairs: list[KnockoutSet] = []
-        self._num_sites = num_sites
-
-    def add(self, pair: _Pair, reason: Untestable) -> None:
-        self._pairs.append(pair.alpha | pair.beta)
-        self.reasons.append(reason)
-
-    def culprits(self, took_part: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the sites that took part often and in no competition with an answer (`took_part`: in how many)."""
-        lost = np.zeros(self._num_sites, dtype=np.int64)
-        for pair in self._pairs:
-            lost[pair.sites] += 1
-        return np.flatnonzero((took_part == 0) & (lost >= _OFTEN))
-
-    def without(self, sites: NDArray[np.int64]) -> list[Untestable]:
-        """Return the losses that none of these sites explains."""
-        explained = KnockoutSet.of(sites, self._num_sites).mask
-        return [reason for pair, reason in zip(self._pairs, self.reasons, strict=True) if not pair.mask & explained]
 
 
 class _Data:
@@ -254,11 +276,15 @@ class _Data:
         self._waves.append(wave)
         self._angles.append(angle)
 
+    @property
+    def waves(self) -> NDArray[np.int64]:
+        return np.array(self._waves, dtype=np.int64)
+
     def fit(self, start: SparseFit | None) -> SparseFit:
         return fit_effects(
             np.array(self._rows, dtype=np.int8).reshape(-1, self._num_sites),
             np.array(self._angles),
-            np.array(self._waves, dtype=np.int64),
+            self.waves,
             null_sd=self._null.angle_sd,
             num_null=self._null.n,
             start=start,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.random import Generator
@@ -40,12 +40,16 @@ class EffectMixture:
     weights: NDArray[np.float64]
 
     @classmethod
-    def of_widths(cls, widths: Sequence[float], *, spike: float = 0.9) -> EffectMixture:
-        """Return a mixture with a harmful and a beneficial slab of each width, all of equal weight."""
-        reach, nothing = np.array(widths, dtype=np.float64), np.zeros(len(widths))
-        count = 2 * len(widths)
+    def of_widths(cls, widths: Sequence[float], *, upper_halves: bool = False, spike: float = 0.9) -> EffectMixture:
+        """Return a mixture with a harmful and a beneficial slab of each width, all of equal weight.
+
+        With `upper_halves`, there is a slab from half of each width to all of it as well: effects may be alike.
+        """
+        highs = np.array([*widths, *(widths if upper_halves else ())], dtype=np.float64)
+        lows = np.array([0.0] * len(widths) + [width / 2 for width in widths if upper_halves])
+        count = 2 * highs.size
         weights = np.array([spike, *[(1 - spike) / count] * count])
-        return cls(np.concatenate([nothing, -reach]), np.concatenate([reach, nothing]), weights)
+        return cls(np.concatenate([lows, -highs]), np.concatenate([highs, -lows]), weights)
 
     def posterior(self, estimates: NDArray[np.float64], errors: NDArray[np.float64]) -> EffectPosterior:
         """Return what independent estimates, shape (n,), with these standard errors tell."""
@@ -69,20 +73,25 @@ class EffectMixture:
 
     def responsibilities(self, estimates: NDArray[np.float64], errors: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the probability of each site to belong to each component, shape (n, slabs + 1)."""
+        weighted = self.likelihoods(estimates, errors) * self.weights
+        return weighted / weighted.sum(axis=1, keepdims=True)
+
+    def likelihoods(self, estimates: NDArray[np.float64], errors: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return how likely each component makes each estimate, shape (n, slabs + 1), relative to the likeliest."""
         estimate, error = estimates[:, None], errors[:, None]
         spike = _log_density(estimate / error) - np.log(error)
         slabs = _log_mass((self.lows - estimate) / error, (self.highs - estimate) / error)
         likelihood = np.hstack([spike, slabs - np.log(self.highs - self.lows)])
-        weighted = np.exp(likelihood - likelihood.max(axis=1, keepdims=True)) * self.weights
-        return weighted / weighted.sum(axis=1, keepdims=True)
+        return np.exp(likelihood - likelihood.max(axis=1, keepdims=True))
 
     def learned(self, estimates: NDArray[np.float64], errors: NDArray[np.float64], *, rounds: int = 3) -> EffectMixture:
         """Return the mixture with weights that fit the estimates better (expectation maximization)."""
-        mixture = self
+        likelihoods, weights = self.likelihoods(estimates, errors), self.weights
         for _ in range(rounds):
-            counts = mixture.responsibilities(estimates, errors).sum(axis=0) + _PRIOR_SITES / self.weights.size
-            mixture = EffectMixture(self.lows, self.highs, counts / counts.sum())
-        return mixture
+            weighted = likelihoods * weights
+            counts = (weighted / weighted.sum(axis=1, keepdims=True)).sum(axis=0) + _PRIOR_SITES / weights.size
+            weights = counts / counts.sum()
+        return replace(self, weights=weights)
 
     def sampled_counts(
         self,
@@ -92,21 +101,22 @@ class EffectMixture:
         *,
         above: Sequence[float],
         among: NDArray[np.bool_],
+        within: float = 0.0,
         unit_error: float = 0.0,
         sweeps: int = 1000,
     ) -> NDArray[np.int64]:
-        """Return posterior samples of how many sites have any effect, and one above each limit.
+        """Return posterior samples of how many sites have any effect, one of at most `within`, one above each limit.
 
-        The shape is (sweeps, 1 + limits); only sites `among` those of the mask, shape (n,), are counted, while all
+        The shape is (sweeps, 2 + limits); only sites `among` those of the mask, shape (n,), are counted, while all
         tell what effects are like. `unit_error` is the relative standard error of the unit. Gibbs sampling: components
         of sites, then weights, then effects; a fifth as many sweeps again come first and are forgotten.
         """
-        weights = self.weights
+        likelihoods, weights = self.likelihoods(estimates, errors), self.weights
         low, high = np.concatenate([[0.0], self.lows]), np.concatenate([[0.0], self.highs])
-        samples = np.zeros((sweeps, 1 + len(above)), dtype=np.int64)
+        samples = np.zeros((sweeps, 2 + len(above)), dtype=np.int64)
         for sweep in range(-(sweeps // 5), sweeps):
-            shares = EffectMixture(self.lows, self.highs, weights).responsibilities(estimates, errors)
-            chosen = (shares.cumsum(axis=1) < rng.random(estimates.size)[:, None]).sum(axis=1).clip(max=low.size - 1)
+            shares = (likelihoods * weights).cumsum(axis=1)
+            chosen = (shares < shares[:, -1:] * rng.random(estimates.size)[:, None]).sum(axis=1).clip(max=low.size - 1)
             weights = rng.dirichlet(np.bincount(chosen, minlength=low.size) + _PRIOR_SITES / low.size)
             slab = (chosen > 0) & among
             estimate, error, component = estimates[slab], errors[slab], chosen[slab]
@@ -116,7 +126,8 @@ class EffectMixture:
             effect = np.clip(estimate + error * special.ndtri(quantile), low[component], high[component])
             if sweep >= 0:
                 unit = max(0.0, 1 + unit_error * rng.standard_normal())
-                samples[sweep] = [effect.size, *[(effect > limit * unit).sum() for limit in above]]
+                small = (np.abs(effect) <= within).sum()
+                samples[sweep] = [effect.size, small, *[(effect > limit * unit).sum() for limit in above]]
         return samples
 
 

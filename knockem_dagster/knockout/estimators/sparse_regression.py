@@ -75,7 +75,8 @@ class SparseFit:
 
     `estimate` and `error` are what the competitions alone say of each site, all others at their means: an estimate
     that is normal around the truth. A site that was in no competition has an infinite error. `offsets` are the angles
-    of no difference, a wave each; `num_outlying` competitions were far from what all others let expect.
+    of no difference, a wave each; `num_outlying` competitions were far from what all others let expect. `deviations`
+    are the residuals of all competitions, in the standard deviations of the link.
     """
 
     mean: NDArray[np.float64]
@@ -86,6 +87,7 @@ class SparseFit:
     link: DriftLink
     offsets: NDArray[np.float64]
     num_outlying: int
+    deviations: NDArray[np.float64]
 
 
 def fit_effects(
@@ -134,10 +136,11 @@ class _Regression:
             link=DriftLink(self._null_sd),
             offsets=np.zeros(0),
             num_outlying=0,
+            deviations=np.zeros(0),
         )
         for number in range(_ROUNDS if self._angles.size else 0):
             fit = self._round(fit, linear=start is None and number == 0)
-        return fit
+        return replace(fit, deviations=self._deviations(fit))
 
     def _round(self, fit: SparseFit, *, linear: bool) -> SparseFit:
         """Take the link as straight around the present fit, and fit again; at first, without any fit, around zero."""
@@ -154,6 +157,13 @@ class _Regression:
             weights = trust * slope**2 / link.variance(drift)
             num_outlying = int((trust < 1).sum())
         return self._ascend(replace(fit, link=link, offsets=offsets, num_outlying=num_outlying), response, weights)
+
+    def _deviations(self, fit: SparseFit) -> NDArray[np.float64]:
+        if not self._angles.size:
+            return np.zeros(0)
+        drift = np.clip(self._product(fit.mean), -_LARGEST_DRIFT, _LARGEST_DRIFT)
+        residual = self._angles - fit.link.mean(drift) - fit.offsets[self._waves]
+        return residual / np.sqrt(fit.link.variance(drift))
 
     def _calibrated(
         self, fit: SparseFit, drift: NDArray[np.float64]

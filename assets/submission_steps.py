@@ -1,0 +1,96 @@
+"""What every asset of a submission does alike: takes its run, asks an assay, and shows what came of it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+from matplotlib.figure import Figure
+
+from knockem_dagster.assay_runs.study import TABLE_OF, Finding, Study
+from knockem_dagster.assay_runs.submission_run import SubmissionRun
+from knockem_dagster.assay_runs.tables import table_key
+from knockem_dagster.errors import KnockemError, SubmissionBusy, SubmissionCanceled
+from knockem_dagster.records.assays import AssayType, with_needs
+from knockem_dagster.records.tables import TABLES
+from knockem_dagster.reports.previews import figure_markdown, table_markdown
+from resources.platform import SubmissionRuns
+
+GROUP = "knockout"
+
+
+@contextmanager
+def submission_run(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> Iterator[SubmissionRun]:
+    """Give an asset the run of its submission; what goes wrong is stored with the submission and shown in the UI."""
+    try:
+        run = runs.of(context.partition_key, name=context.run.run_id)
+    except KnockemError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+    try:
+        yield run
+    except SubmissionBusy as busy:
+        raise dg.Failure(str(busy), allow_retries=False) from busy
+    except SubmissionCanceled as canceled:
+        raise dg.DagsterExecutionInterruptedError(str(canceled)) from canceled
+    except KnockemError as error:
+        run.fail(str(error))
+        raise dg.Failure(str(error), allow_retries=False) from error
+    except Exception as error:
+        run.fail(f"an error of the platform itself: {error!r}")
+        raise
+
+
+def find(context: dg.AssetExecutionContext, run: SubmissionRun, assay_type: AssayType) -> Finding:
+    """Return what an assay found, with the submission's counters up to date and progress shown while it runs."""
+    study = Study(run)
+    results = list(run.records.assay_results.find({"submissionId": run.submission.id}))
+    standing = [result for result in results if run.submission.stands(result)]
+    others = [result for result in results if result in standing or result.assay_type is not assay_type]
+    wanted = with_needs(frozenset(run.submission.assay_types))
+    run.note_assays(
+        completed=len(standing),
+        active=1,
+        pending=max(0, len(wanted) - len(standing) - 1),
+        competitions=sum(result.num_competitions for result in others),
+        untestable=sum(result.num_untestable for result in others),
+    )
+    run.on_progress = lambda text: context.log_event(
+        dg.AssetObservation(context.asset_key, partition=context.partition_key, metadata={"progress": text})
+    )
+    return study.find(assay_type)
+
+
+def result_of(
+    context: dg.AssetExecutionContext, run: SubmissionRun, finding: Finding, *, figure: Figure | None = None
+) -> dict[str, Any]:
+    """Return the metadata that sums an assay up: numbers, the first rows of its table, a small picture, where it is."""
+    name = TABLE_OF[finding.assay_type]
+    metadata: dict[str, Any] = {
+        **{key: value for key, value in finding.numbers.items() if value is not None},
+        "competitions": finding.num_competitions,
+        "untestable competitions": finding.num_untestable,
+        "dagster/row_count": len(finding.table),
+        "dagster/column_schema": column_schema(name),
+        "table": table_metadata(finding.table),
+        "stored at": run.objects.url(table_key(run.submission.id, name)),
+    }
+    if figure is not None:
+        metadata["plot"] = dg.MetadataValue.md(figure_markdown(figure, description=name.replace("_", " ")))
+    return metadata
+
+
+def column_schema(name: str) -> dg.TableSchema:
+    """Return a table's columns with their units, as the UI shows them."""
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(column.name, column.dtype, description=f"{column.meaning} [{column.unit or 'no unit'}]")
+            for column in TABLES[name].columns
+        ]
+    )
+
+
+def table_metadata(table: pd.DataFrame) -> dg.MarkdownMetadataValue:
+    """Return the first rows of a table."""
+    shown = table.drop(columns=["knockout"], errors="ignore")
+    return dg.MetadataValue.md(table_markdown(shown, rows=8))
