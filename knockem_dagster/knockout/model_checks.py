@@ -47,8 +47,8 @@ def too_coarse(weights: SiteWeights, *, above: float | None = None) -> str:
     if not weights.error > most:
         return ""
     return (
-        f"the standard error of a site is {weights.error:.2g} thresholds, and counting needs {most:.2g} or less, so more "
-        "competitions"
+        f"the standard error of a site is {weights.error:.2g} thresholds, and counting needs {most:.2g} or less, so "
+        "more competitions"
     )
 
 
