@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -41,6 +42,8 @@ from knockem_dagster.reports.text import report_text
 from knockem_dagster.stores.objects import Objects
 
 MOST_EXAMPLES = 5
+_TESTING_SITES = frozenset({"screen", "skeletons", "weights", "prefix_skeletons"})
+"""The tables of assays that test every site."""
 
 
 def truth_key(submission_id: str) -> str:
@@ -74,7 +77,7 @@ def gather(run: SubmissionRun) -> ReportInputs:
     return ReportInputs(
         submission=submission_facts(submission, genome_digest=run.genome.digest),
         tables=tables,
-        losses=losses_of(records, submission.id, results, untested_sites(tables.get("sites"))),
+        losses=losses_of(records, submission.id, results, untested_sites(tables)),
         competitions_by_assay={
             result.assay_type.value: result.num_competitions for result in results if result.assay_type in TABLE_OF
         },
@@ -85,12 +88,12 @@ def gather(run: SubmissionRun) -> ReportInputs:
     )
 
 
-def untested_sites(sites: pd.DataFrame | None) -> list[int]:
+def untested_sites(tables: Mapping[str, pd.DataFrame]) -> list[int]:
     """Return the sites of which no competition tells; none where no assay was to test any."""
-    if sites is None:
+    if "sites" not in tables or not _TESTING_SITES & tables.keys():
         return []
-    untested = sites.loc[sites["finding"] == SiteFinding.NOT_TESTED.value, "site"].tolist()
-    return [] if len(untested) == len(sites) else untested
+    sites = tables["sites"]
+    return sites.loc[sites["finding"] == SiteFinding.NOT_TESTED.value, "site"].tolist()
 
 
 def ask_truth(run: SubmissionRun) -> TruthFacts | None:

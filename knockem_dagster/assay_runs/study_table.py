@@ -53,7 +53,7 @@ def describe_study(
             **_sets(evidence),
             **_published(evidence),
             **_competitions(ran),
-            fact.LEVEL: float(levels.min()) if len(levels) else None,
+            fact.LEVEL: float(levels.max()) if len(levels) else None,
             fact.UNTESTED: _count(sites, SiteFinding.NOT_TESTED),
             fact.NOT_RESOLVED: _count(sites, SiteFinding.NOT_RESOLVED),
         }

@@ -34,6 +34,7 @@ from knockem_dagster.knockout.weighed_counts import (
     count_additive,
     count_functional,
     count_sets,
+    share_of_sets_seen,
 )
 
 ESTIMATE_COLUMNS = {
@@ -62,6 +63,7 @@ EFFECT_OF_DELETIONS = "effect of all deletions together"
 
 _LEVEL = 0.95
 _LEAST_TESTED = 0.95
+_LEAST_SEEN = 0.5
 _TOO_FEW = "too few sites could be weighed"
 _WEIGHING, _BOTH = "weighing", "weighing and enumeration of sets"
 _PRIORS = "interval over three priors of small effects"
@@ -195,6 +197,8 @@ def _doubt_about_sets(evidence: Evidence, weights: SiteWeights, found: FoundSets
         return "the budget ended before all sets were searched for"
     if found.ran_out:
         return "too few additive sites are left over to make all costs visible"
+    if share_of_sets_seen(weights, found) < _LEAST_SEEN:
+        return "so many sites are additive that most sets with several of them would be missed"
     return _doubt(failed_checks(weights))
 
 

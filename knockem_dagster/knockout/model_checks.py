@@ -33,11 +33,18 @@ class FailedCheck:
     unit: bool
 
 
+_UNCHECKED = FailedCheck(
+    "the model was checked", "weighing was done by an earlier version, which left nothing to check", unit=True
+)
+
+
 def failed_checks(weights: SiteWeights) -> tuple[FailedCheck, ...]:
     """Return the checks that the competitions of a weighing failed; none without noise."""
     residuals = weights.residuals
-    if residuals is None or weights.is_exact:
+    if weights.is_exact:
         return ()
+    if residuals is None:
+        return (_UNCHECKED,)
     return tuple(check for check in (_tails(residuals), _drift(residuals), _growth(residuals)) if check is not None)
 
 
@@ -47,8 +54,8 @@ def too_coarse(weights: SiteWeights, *, above: float | None = None) -> str:
     if not weights.error > most:
         return ""
     return (
-        f"the standard error of a site is {weights.error:.2g} thresholds, and counting needs {most:.2g} or less, so "
-        "more competitions"
+        f"the standard error of a site is {weights.error:.2g} thresholds, and counting needs {most:.2g} or less, so a "
+        "finer resolution, or a larger budget"
     )
 
 

@@ -83,9 +83,17 @@ def _tested(evidence: Evidence) -> NDArray[np.bool_]:
 
 
 def _kept(evidence: Evidence) -> NDArray[np.bool_] | None:
-    """Return which sites each skeleton keeps, shape (skeletons, num_sites), or None where there is no skeleton."""
-    skeletons = evidence.skeletons or evidence.prefix_skeletons
-    return None if skeletons is None or len(skeletons.kept) == 0 else skeletons.kept
+    """Return which sites each skeleton keeps, shape (skeletons, num_sites), or None where there is no skeleton.
+
+    A site that a prefix search could not test is no finding.
+    """
+    if evidence.skeletons is not None:
+        kept = evidence.skeletons.kept
+    elif evidence.prefix_skeletons is not None:
+        kept = np.array([each.kept & each.tested for each in evidence.prefix_skeletons.skeletons], dtype=bool)
+    else:
+        return None
+    return kept if len(kept) else None
 
 
 def _evidence_of_screen_and_skeletons(evidence: Evidence) -> dict[str, NDArray[np.float64]]:

@@ -1,7 +1,7 @@
 """How many sites matter, from what weighing and the enumeration of sets found, with intervals.
 
 Effects far below their standard error cannot be told from none, so the total number of additive sites depends on what
-such effects are taken to be like; it is counted under two priors. The number of sites above a limit of a few standard
+such effects are taken to be like; it is counted under three priors. The number of sites above a limit of a few standard
 errors does not depend on that. Sets can be missed when several members have effects of their own: how many were is
 inferred from how often a site has one, and from the sets that were found.
 """
@@ -29,6 +29,9 @@ SMALL_WIDTHS = (0.1, 0.2, *EVEN_WIDTHS)
 """The same, with room for a heap of small effects."""
 _BLIND, _CROWDING = 3.0, 3
 """Effects below so many standard errors may be so many times as crowded as larger ones let expect."""
+_USUAL_SIZE = 4
+"""Sites of a set, where none was found."""
+_LARGEST_SHARE = 0.9
 _SWEEPS = 1000
 _LEARNING_ROUNDS = 50
 
@@ -115,13 +118,14 @@ def count_functional(weights: SiteWeights, found: FoundSets, rng: Generator, *, 
     anywhere = np.asarray(members.any(axis=0), dtype=bool)
     in_present = (_sample_present(groups, found.resolution, rng).astype(np.int64) @ members.astype(np.int64)) > 0
     is_sure = anywhere & (weights.table["probability"].to_numpy() > SURE)
-    is_above = weights.table["effect"].to_numpy() > above
+    is_above = weights.table["effect"].abs().to_numpy() > above
     missed = sample_missed_sets(weights, found, rng, size=_SWEEPS)[:, 1]
     untested = int((~weights.table["tested"].to_numpy() & ~anywhere).sum())
 
     def count(others: NDArray[np.int64], sure: NDArray[np.bool_]) -> Count:
         inside = (in_present | sure).sum(axis=1)
-        return Count.of_samples(rng.choice(others, _SWEEPS) + inside + missed).with_untested(untested)
+        most = len(weights.table) - untested
+        return Count.of_samples(np.minimum(rng.choice(others, _SWEEPS) + inside + missed, most)).with_untested(untested)
 
     even = _sample_additive(weights, rng, EVEN_WIDTHS, among=~anywhere, above=[above])
     small = _sample_additive(weights, rng, SMALL_WIDTHS, among=~anywhere)
@@ -153,7 +157,7 @@ def _sample_additive(
     if weights.is_exact:
         effects = weights.table.loc[weights.table["tested"] & among, "effect"].to_numpy(dtype=np.float64)
         total = np.array([(effects != 0).sum()])
-        return _AdditiveSamples(total, total, np.array([[(effects > limit).sum() for limit in above]]))
+        return _AdditiveSamples(total, total, np.array([[(np.abs(effects) > limit).sum() for limit in above]]))
     tested = weights.table[weights.table["tested"]]
     effects, errors = (tested[name].to_numpy(dtype=np.float64) for name in ("effect", "error"))
     prior = EffectMixture.of_widths(widths, upper_halves=True)
@@ -167,7 +171,8 @@ def _sample_additive(
         unit_error=weights.unit_error,
         sweeps=_SWEEPS,
     )
-    return _AdditiveSamples(samples[:, 0], samples[:, 0] + (_CROWDING - 1) * samples[:, 1], samples[:, 2:])
+    crowded = np.minimum(samples[:, 0] + (_CROWDING - 1) * samples[:, 1], int(among[tested["site"]].sum()))
+    return _AdditiveSamples(samples[:, 0], crowded, samples[:, 2:])
 
 
 def count_sets(weights: SiteWeights, found: FoundSets, rng: Generator) -> Count:
@@ -203,14 +208,20 @@ def sample_missed_sets(weights: SiteWeights, found: FoundSets, rng: Generator, *
     Enumeration finds a set with at most one additive member. If additive sites are in sets as often as other sites,
     the number with more of them follows from the number found.
     """
-    sets = found.sets
-    tested = weights.table[weights.table["tested"]]
-    if not sets or not len(tested):
-        return np.zeros((size, 2), dtype=np.int64)
-    share = float(tested["probability"].mean())
-    sizes = np.array([len(each) for each in sets])
-    seen = np.asarray(stats.binom.cdf(1, sizes, share), dtype=np.float64)
-    odds = float(np.sum((1 - seen) / seen))
-    number = rng.poisson(odds * rng.gamma(len(sets), 1 / len(sets), size))
+    sizes = np.array([len(each) for each in found.sets] or [_USUAL_SIZE])
+    number = rng.poisson(_missed_for_each_found(weights, sizes) * rng.gamma(len(found.sets) + 0.5, size=size))
     mates = rng.choice(sizes, size) - 2
     return np.column_stack([number, number * np.maximum(mates, 0)]).astype(np.int64)
+
+
+def share_of_sets_seen(weights: SiteWeights, found: FoundSets) -> float:
+    """Return about which share of sets like those found has at most one additive member, so that it is found."""
+    sizes = np.array([len(each) for each in found.sets] or [_USUAL_SIZE])
+    return 1 / (1 + _missed_for_each_found(weights, sizes))
+
+
+def _missed_for_each_found(weights: SiteWeights, sizes: NDArray[np.int64]) -> float:
+    tested = weights.table[weights.table["tested"]]
+    share = min(_LARGEST_SHARE, float(tested["probability"].mean())) if len(tested) else 0.0
+    seen = np.asarray(stats.binom.cdf(1, sizes, share), dtype=np.float64)
+    return float(np.mean((1 - seen) / seen))

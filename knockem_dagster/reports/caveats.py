@@ -46,7 +46,9 @@ def untested_sentence(inputs: ReportInputs) -> Sentence | None:
     text = f"{were} could not be tested" if sites else f"{were} were left untested"
     if sites:
         named = listed([str(site) for site in sites], _MOST_SITES_NAMED)
-        text += f" ({named}): any may be functional or not, so counts may be off by up to {len(sites):,}"
+        text += f" ({named}): any may be functional or not, "
+        is_weighed = inputs.table("weights") is not None
+        text += "which intervals allow for" if is_weighed else f"so counts may be off by up to {len(sites):,}"
     if missing:
         text += f"; {'; '.join(missing)}"
     return Sentence(f"{len(facts.untested_sites):,}", f"{text}.", warns=bool(sites) or not inputs.sets_complete)

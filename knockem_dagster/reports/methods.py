@@ -86,7 +86,7 @@ def _weighing(facts: StudyFacts) -> str:
     if not _ran(facts, _WEIGHING):
         return ""
     told = f"The effect of each site was estimated from {_competitions(facts, _WEIGHING)}"
-    if facts.number(fact.STANDARD_ERROR) == 0:
+    if facts.number(fact.NULL_SD) == 0:
         return (
             f"{told} on backgrounds that lacked known sites worth a threshold, where what a group of sites cost was "
             "read off the answer and groups with a cost were halved until each site’s was known."

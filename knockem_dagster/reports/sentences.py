@@ -104,17 +104,21 @@ def named_sentence(inputs: ReportInputs, estimates: Estimates, truth: Mapping[st
 def set_sentence(inputs: ReportInputs, estimates: Estimates, truth: Mapping[str, float]) -> Sentence | None:
     """Say how many redundant sets there are, and how many of them, with which sites, were found."""
     sets, sites = _first(estimates, Quantity.EPISTATIC_SETS), _first(estimates, Quantity.EPISTATIC_SITES)
-    if sets is None:
-        return None if sites is None else _epistatic_sentence(inputs, sites, truth)
     facts = StudyFacts(inputs.table("study"))
     found = facts.number(SETS_FOUND)
     members = "" if sites is None or not sites.value else f" with {counted(round(sites.value), 'site')} in all"
-    known = f", of which {number(found)}{members} were found" if found > 0 else ""
+    if sets is None and found >= 0:
+        words = plural(found, "redundant set", "redundant sets")
+        were = plural(found, "was", "were")
+        return Sentence(number(found), f"{words}{members} {were} found; how many there are is not told.")
+    if sets is None:
+        return None if sites is None else _epistatic_sentence(inputs, sites, truth)
+    known = f"; {number(found)}{members} {plural(found, 'was', 'were')} found" if found > 0 else ""
     words = plural(sets.value, "redundant set", "redundant sets")
     if SET_RESOLUTION in facts and facts.number(NULL_SD) > 0:
         least = f"{facts.shown(SET_RESOLUTION)} detection thresholds or more"
         words += f" that {plural(sets.value, 'costs', 'cost')} {least}"
-    text = f"{words} ({sets.interval}){known}: what a set does is lost only when all its sites are."
+    text = f"{words} ({sets.interval}){known}. What a set does is lost only when all its sites are."
     return Sentence(number(sets.value), text, _aside(sets, truth))
 
 

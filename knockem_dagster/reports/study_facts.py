@@ -54,7 +54,7 @@ NULL_P = Fact("null: p value of symmetry", "probability", "two-sided p value tha
 NULL_LEVEL = Fact("null: nominal rate", "probability", "nominal one-sided rate of detections without an effect")
 THRESHOLD = Fact("null: detection threshold", "1/update", "least score that is a detection")
 UNIT = Fact("unit of effects", "1/update", "score, above the mean, of an effect of one detection threshold")
-LEVEL = Fact("level of intervals", "probability", "nominal coverage of all intervals")
+LEVEL = Fact("level of intervals", "probability", "nominal coverage of intervals, but for the range of skeletons made")
 
 DOSE_TESTS = Fact("weighing: dose tests", "competitions", "competitions that find the first dose")
 LARGEST_SHARE = Fact("weighing: largest share", "share", "largest share of sites that one side may lack")

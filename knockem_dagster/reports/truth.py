@@ -24,8 +24,8 @@ class SiteKind(StrEnum):
 
 
 def additive_effects(truth: TruthFacts) -> dict[int, float]:
-    """Return the sites whose knockout alone costs fitness, with the cost in detection thresholds."""
-    return {site: effect for site, effect in truth.effects.items() if effect > 0}
+    """Return the sites whose knockout alone costs fitness or brings some, with the cost in detection thresholds."""
+    return {site: effect for site, effect in truth.effects.items() if effect != 0}
 
 
 def true_values(truth: TruthFacts, resolution: float = math.nan) -> dict[str, float]:
@@ -34,7 +34,7 @@ def true_values(truth: TruthFacts, resolution: float = math.nan) -> dict[str, fl
     The sites above the `resolution` (detection thresholds) are counted where that is known.
     """
     effects = additive_effects(truth)
-    above = {site for site, effect in effects.items() if effect > resolution}
+    above = {site for site, effect in effects.items() if abs(effect) > resolution}
     in_sets = {site for members in truth.sets for site in members}
     return {
         Quantity.ADDITIVE_SITES.value: float(len(effects)),

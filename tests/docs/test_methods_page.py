@@ -32,7 +32,7 @@ def test_tables_are_those_of_the_recorded_result(page: str, result: Result) -> N
 
 def test_all_rows_of_the_benchmark_are_recorded_and_have_a_table(page: str, result: Result) -> None:
     wanted = [group.name for group in groups(scale=0.001, seed=1)]
-    assert list(result.groups) == wanted, "run `./knockem bench statistics --write docs/statistics.json`"
+    assert list(result.groups) == wanted, "run `./knockem bench statistics --scale 1 --write docs/statistics.json`"
     assert sorted(tables_of(page)) == sorted([*wanted, SETTINGS])
     for rows in result.groups.values():
         assert rows

@@ -234,3 +234,15 @@ def test_a_balance_without_a_filler_is_untestable_and_noise_has_none() -> None:
     noisy = ScoreModel.fit(NullDistribution.from_scores([-0.002, 0.001, 0.003, -0.001], bound=0.01))
     with pytest.raises(ValueError, match="noise"):
         ExactBalance(ReferenceOrganism(ReferenceGenome(5)).compete, noisy, effects={})
+
+
+def test_a_site_that_cannot_be_tested_is_lost_once() -> None:
+    """Nine of 300 sites are within the tolerated share of .05, however often they are asked for."""
+    genome = ReferenceGenome.draw(seeded(4), num_sites=300, num_additive=20)
+    lost = [site for site in range(300) if site not in genome.effects][:9]
+    losing = KnockoutSet.of(lost, 300)
+    organism = Losing(ReferenceOrganism(genome).compete, lambda asked: bool(asked.challenger.mask & losing.mask))
+    weights = asyncio.run(
+        weigh_exactly(genome.genome, organism, seeded(1), ExactWeighingSettings(), model=ScoreModel.fit(exact_null()))
+    )
+    assert set(weights.table.loc[~weights.table["tested"], "site"]) == set(lost)

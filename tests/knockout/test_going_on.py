@@ -19,6 +19,7 @@ from knockem_dagster.knockout.assays.published.jackknife import Jackknife, Jackk
 from knockem_dagster.knockout.assays.published.null_distribution import NullSettings, measure_null_distribution
 from knockem_dagster.knockout.assays.published.skeletons import SkeletonSettings, skeletonize
 from knockem_dagster.knockout.assays.set_search import SetSearchSettings, enumerate_sets
+from knockem_dagster.knockout.assays.site_weights import SiteWeights
 from knockem_dagster.knockout.assays.weighing import WeighingGoal, WeighingSettings, weigh_sites
 from knockem_dagster.knockout.competitions import Competition
 from knockem_dagster.knockout.detection import NullDistribution
@@ -167,3 +168,23 @@ def test_a_search_whose_budget_ended_asks_the_same_with_a_larger_one(most: int) 
     assert sets_found(asked=after).is_complete
     assert len(before) <= most
     assert set(before) <= set(after)
+
+
+def test_a_weighing_that_began_with_a_handful_is_as_good_as_another() -> None:
+    """A fit to a few dose tests is no place to start from, and is made anew when there are more of them."""
+    genome = ReferenceGenome.draw(seeded(3), num_sites=200, num_additive=6)
+
+    def weighed(*goals: int) -> SiteWeights:
+        organism = ReferenceOrganism(genome, mode="wright-fisher", seed=5)
+
+        async def weigh() -> SiteWeights:
+            measured = await measure_null_distribution(genome.genome, organism.compete, seeded(1), NullSettings())
+            earlier, last = [WeighingGoal(0.0, each) for each in goals[:-1]], WeighingSettings(0.0, goals[-1])
+            null = measured.distribution()
+            return await weigh_sites(genome.genome, organism.compete, seeded(5), last, null=null, earlier=earlier)
+
+        return asyncio.run(weigh())
+
+    assert len(weighed(10, 30).table) == 200
+    for goals in ((10, 700), (10, 30, 700)):
+        assert set(weighed(*goals).additive(0.02)) <= genome.additive_sites

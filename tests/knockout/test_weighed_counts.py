@@ -13,7 +13,13 @@ from benchmarks.effect_families import FAMILIES
 from knockem_dagster.knockout.assays.found_sets import FoundSets, table_of_sets
 from knockem_dagster.knockout.assays.site_weights import SiteWeights
 from knockem_dagster.knockout.score_model import Effect
-from knockem_dagster.knockout.weighed_counts import Count, count_additive, count_functional, count_sets
+from knockem_dagster.knockout.weighed_counts import (
+    Count,
+    count_additive,
+    count_functional,
+    count_sets,
+    share_of_sets_seen,
+)
 from tests.knockout.worlds import seeded
 
 ERROR = 0.015
@@ -79,3 +85,27 @@ def test_sets_count_if_they_cost_the_resolution() -> None:
 
 def test_a_count_spans_others() -> None:
     assert Count(5, 4, 7).spanning(Count(6, 5, 9)) == Count(5, 4, 9)
+
+
+def test_counts_stay_within_the_genome() -> None:
+    weights = weights_of(np.full(30, 0.04))
+    counts = count_additive(weights, seeded(1), above=[0.1])
+    assert counts.total.high <= 30
+    found = FoundSets(table_of_sets([[0, 1, 2]], [Effect(1.0, 0.9, 1.1, 20)]), True, 10, 0.5)
+    assert count_functional(weights, found, seeded(1), above=0.1).total.high <= 30
+
+
+def test_benefits_count_by_their_size() -> None:
+    effects = np.zeros(100)
+    effects[:10] = -0.5
+    assert count_additive(weights_of(effects), seeded(1), above=[0.1]).above[0].value == pytest.approx(10, abs=0.1)
+
+
+def test_sets_among_many_additive_sites_are_said_to_be_missed() -> None:
+    effects = np.zeros(100)
+    found = FoundSets(table_of_sets([[0, 1, 2, 3]], [Effect(1.0, 0.9, 1.1, 20)]), True, 10, 0.5)
+    assert share_of_sets_seen(weights_of(effects), found) == pytest.approx(1)
+    effects[:60] = 0.5
+    assert share_of_sets_seen(weights_of(effects), found) < 0.5
+    effects[:] = 0.5
+    assert 0 < share_of_sets_seen(weights_of(effects), found) < 0.1

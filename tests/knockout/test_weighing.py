@@ -230,3 +230,18 @@ def test_what_is_called_additive_spends_the_error_rate() -> None:
     estimates = 0.1 * seeded(8).standard_normal((200, 100))
     called = sum(len(weights_of(part.tolist(), [0.1] * 100, [1.0] * 100).additive(0.5)) for part in estimates)
     assert within(called, 200, 0.5)
+
+
+def test_a_genome_of_lethal_sites_does_not_ask_for_ever() -> None:
+    """Once all that still takes part is known well enough, nothing is left to ask."""
+    genome = ReferenceGenome(14, dict.fromkeys(range(8), 6.0))
+    organism = ReferenceOrganism(genome, mode="wright-fisher", seed=1)
+
+    async def weigh() -> SiteWeights:
+        measured = await measure_null_distribution(genome.genome, organism.compete, seeded(1), NullSettings())
+        settings = WeighingSettings(0.03, 20_000)
+        return await weigh_sites(genome.genome, organism.compete, seeded(2), settings, null=measured.distribution())
+
+    weights = asyncio.run(weigh())
+    assert set(weights.additive(0.02)) == set(range(8))
+    assert weights.num_competitions < 5000

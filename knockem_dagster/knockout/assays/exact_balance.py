@@ -234,8 +234,11 @@ class ExactBalance:
         """Ask for the costs of knockouts as they are, of each that was not asked for before."""
         new = [each for each in dict.fromkeys(knockouts) if each not in self._asked]
 
+        self.budget.spend(len(new))
+
         def draw(slot: int, attempt: int) -> Competition:
-            self.budget.spend(1)
+            if attempt:
+                self.budget.spend(1)
             return Competition(KnockoutSet.none(new[slot].num_sites), new[slot], purpose, attempt)
 
         asked = await ask_with_replacement(self._compete, draw, slots=len(new), most_asks_per_slot=_MOST_ASKS)

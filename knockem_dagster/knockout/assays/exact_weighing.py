@@ -64,7 +64,8 @@ async def weigh_exactly(
         await weighing.weigh_all(rng.permutation(genome.num_sites))
     except BudgetSpent:
         return weighing.result()
-    require_tolerable(weighing.lost, asked=genome.num_sites, tolerated=settings.tolerated_untested, assay="weighing")
+    lost = list(weighing.lost.values())
+    require_tolerable(lost, asked=genome.num_sites, tolerated=settings.tolerated_untested, assay="weighing")
     return weighing.result()
 
 
@@ -72,7 +73,7 @@ class _Weighing:
     def __init__(self, compete: Compete, model: ScoreModel, num_sites: int, budget: Budget) -> None:
         self.effects: dict[int, float] = {}
         self.tested: set[int] = set()
-        self.lost: list[Untestable] = []
+        self.lost: dict[int, Untestable] = {}
         self._budget = budget
         self._most_competitions = budget.left
         self._compete = compete
@@ -90,7 +91,7 @@ class _Weighing:
         own = choose_filler(self.effects, avoid=filler)
         if own is not None:
             await self.weigh(own, _chunks(order[inside], max(1, size // 2)), "inside the filler")
-            hidden = [site for site in order.tolist() if site not in self.tested]
+            hidden = [site for site in order.tolist() if site not in self.tested and site not in self.lost]
             await self.weigh(own, _chunks(np.array(hidden, dtype=np.int64), 1), "hidden by benefits")
         await self.check_sums()
 
@@ -217,7 +218,7 @@ class _Weighing:
         """Note what a group's cost decides; tell whether nothing of it is left to be weighed."""
         if isinstance(cost, Untestable):
             if group.size == 1 and cost not in (NO_FILLER, HIDDEN):
-                self.lost.append(cost)
+                self.lost[int(group[0])] = cost
             return group.size == 1
         if cost.is_nothing:
             self.tested.update(group.tolist())

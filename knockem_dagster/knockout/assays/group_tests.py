@@ -108,7 +108,11 @@ class GroupTests:
     async def scores(self, questions: Sequence[Question]) -> list[float | Untestable]:
         """Ask every question once, together; scores (1/update) in the order asked."""
 
+        self.budget.spend(len(questions))
+
         def draw(slot: int, attempt: int) -> Competition:
+            if attempt:
+                self.budget.spend(1)
             return self._next_competition(questions[slot])
 
         asked = await ask_with_replacement(self._compete, draw, slots=len(questions), most_asks_per_slot=_MOST_ASKS)
@@ -149,7 +153,6 @@ class GroupTests:
 
     def _next_competition(self, question: Question) -> Competition:
         """Return the next competition of a question. An exact organism is asked about the side that is in doubt."""
-        self.budget.spend(1)
         self.num_competitions += 1
         sides = question.fitter, question.weaker
         if self.model.is_exact:

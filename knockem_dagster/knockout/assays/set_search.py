@@ -90,6 +90,7 @@ async def find_sets(
         tests = ExactBalance(compete, model, effects=effects, budget=budget)
     else:
         effects, tests = {}, GroupTests(compete, model, budget)
+        tests.ran_out = True
     return await enumerate_sets(genome.num_sites, rng, settings, tests=tests, effects=effects, known=known)
 
 

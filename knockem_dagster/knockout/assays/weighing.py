@@ -117,18 +117,19 @@ class _Weighing:
         await self._find_dose(goal)
         fit = self._fit
         uninformed = min(self._left(goal), max(0, self._settings.first_wave - self._num_in_waves))
-        if uninformed or fit is None:
+        if uninformed or fit is None or fit.deviations.size < self._data.size:
             fit = await self._wave(self._pairs(uninformed, self._first_dose))
         while size := self._next_wave(goal, fit):
             fit = await self._wave(self._informed_pairs(size, fit))
         return fit
 
     async def _wave(self, pairs: Sequence[_Pair]) -> SparseFit:
-        """Ask the next wave and return what all answers tell."""
+        """Ask the next wave and return what all answers tell; a fit to a part of the first one is no start."""
+        start = self._fit if self._num_in_waves >= self._settings.first_wave else None
         self._num_waves += 1
         self._num_in_waves += len(pairs)
         await self._ask(self._num_waves, pairs)
-        self._fit = fit = self._data.fit(self._fit)
+        self._fit = fit = self._data.fit(start)
         return fit
 
     def _left(self, goal: WeighingGoal) -> int:
@@ -136,7 +137,10 @@ class _Weighing:
 
     def _next_wave(self, goal: WeighingGoal, fit: SparseFit) -> int:
         """Return how many more competitions are worth asking for, as errors fall with the root of their number."""
-        error = float(np.median(fit.error)) / self._unit(fit)
+        asked_of = np.setdiff1d(self._sites, np.flatnonzero(self._is_lethal(fit)))
+        if not asked_of.size:
+            return 0
+        error = float(np.median(fit.error[asked_of])) / self._unit(fit)
         if error <= goal.error:
             return 0
         needed = self._num_asked * ((error / goal.error) ** 2 - 1) if goal.error else math.inf
@@ -170,12 +174,16 @@ class _Weighing:
         unit = self._unit(fit)
         size = np.abs(fit.mean)
         is_heavy = (size > _HEAVY * unit) & (size > _HEAVY_ERRORS * fit.error)
-        is_lethal = is_heavy & (size > LETHAL * unit)
+        is_lethal = self._is_lethal(fit)
         heavy, light = self._sites[(is_heavy & ~is_lethal)[self._sites]], self._sites[~is_heavy[self._sites]]
         num_heavy = 2 * self._dose(fit, heavy, _HEAVY_SPREAD * unit)
         num_light = 2 * self._dose(fit, light, _LIGHT_SPREAD * unit)
         groups = zip(self._groups(heavy, num_heavy, count), self._groups(light, num_light, count), strict=True)
         return [self._pair(np.concatenate(group)) for group in groups]
+
+    def _is_lethal(self, fit: SparseFit) -> NDArray[np.bool_]:
+        size = np.abs(fit.mean)
+        return (size > LETHAL * self._unit(fit)) & (size > _HEAVY_ERRORS * fit.error)
 
     def _dose(self, fit: SparseFit, sites: NDArray[np.int64], spread: float) -> int:
         """Return how many of these sites on each side make a difference with this standard deviation (drift)."""
@@ -275,6 +283,10 @@ class _Data:
         self._rows.append(row)
         self._waves.append(wave)
         self._angles.append(angle)
+
+    @property
+    def size(self) -> int:
+        return len(self._angles)
 
     @property
     def waves(self) -> NDArray[np.int64]:

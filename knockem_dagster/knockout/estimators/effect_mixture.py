@@ -127,7 +127,7 @@ class EffectMixture:
             if sweep >= 0:
                 unit = max(0.0, 1 + unit_error * rng.standard_normal())
                 small = (np.abs(effect) <= within).sum()
-                samples[sweep] = [effect.size, small, *[(effect > limit * unit).sum() for limit in above]]
+                samples[sweep] = [effect.size, small, *[(np.abs(effect) > limit * unit).sum() for limit in above]]
         return samples
 
 
