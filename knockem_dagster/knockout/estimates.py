@@ -196,7 +196,7 @@ def _doubt_about_sets(evidence: Evidence, weights: SiteWeights, found: FoundSets
     if not found.is_complete:
         return "the budget ended before all sets were searched for"
     if found.ran_out:
-        return "too few additive sites are left over to make all costs visible"
+        return "some costs could not be made visible with the additive sites that are left, or lie beyond the scale"
     if share_of_sets_seen(weights, found) < _LEAST_SEEN:
         return "so many sites are additive that most sets with several of them would be missed"
     return _doubt(failed_checks(weights))

@@ -298,3 +298,19 @@ def test_what_is_known_is_no_evidence_for_more() -> None:
     assert evidence(genome, alone, repeats=300) < -0.15
     assert evidence(genome, beyond, repeats=300) > 0.15
     assert evidence(genome, unknown, repeats=300) > 0.15
+
+
+@pytest.mark.parametrize(("penalties", "ran_out"), [((1.6, 1.5), False), ((1.6, 1.5, 1.4), True)])
+def test_a_site_of_several_heavy_sets_does_not_send_the_search_through_the_genome(
+    penalties: tuple[float, ...], ran_out: bool
+) -> None:
+    """Two sets lost at once lie beyond the scale on a filler but not alone; three do even so, which is said."""
+    members = [(100, 110 + 10 * number, 111 + 10 * number) for number in range(len(penalties))]
+    sets = tuple(EpistaticSet(sites, penalty) for sites, penalty in zip(members, penalties, strict=True))
+    genome = ReferenceGenome(600, LIGHT, sets)
+    organism = ReferenceOrganism(genome)
+    found = [exact_sets(genome, seed=seed, compete=organism.compete) for seed in range(6)]
+    assert all(each.num_competitions < 1500 for each in found)
+    for each in found:
+        assert set(each.sets) == true_sets(genome) or each.ran_out
+    assert ran_out == any(each.ran_out for each in found)

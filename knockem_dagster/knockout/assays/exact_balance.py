@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from knockem_dagster.errors import AssayError
 from knockem_dagster.knockout.assays.asking import Budget, ask_with_replacement
@@ -77,7 +77,7 @@ class ExactBalance:
 
     `effects` (thresholds) are those of sites known to be additive, of which fillers are made. A filler that does not
     cost what its sites do is not used again. A knockout for which no filler is left is untestable. Fillers
-    `ran_out` then, and also where the usual one had to do since no other was left that stands apart.
+    `ran_out` then, where the usual one had to do since no other was left that stands apart, and where the scale did.
     """
 
     def __init__(
@@ -133,13 +133,26 @@ class ExactBalance:
         return [self._asked[knockout] for knockout in knockouts]
 
     async def _losses(self, questions: Sequence[Question]) -> list[Cost | Untestable]:
-        """Return what each question's group costs beyond what is known."""
+        """Return what each question's group costs beyond what is known; sides beyond the scale are asked alone."""
         sides = [(side, question.apart) for question in questions for side in (question.fitter, question.weaker)]
-        costs = await self._costs(sides, questions[0].purpose if questions else "")
+        purpose = questions[0].purpose if questions else ""
+        costs = await self._costs(sides, purpose)
+        beyond = [place for place, cost in enumerate(costs) if isinstance(cost, Cost) and math.isinf(cost.value)]
+        seen = await self.costs_alone([sides[place][0] for place in beyond], purpose)
+        for place, alone in zip(beyond, seen, strict=True):
+            if isinstance(alone, Cost) and not alone.is_nothing:
+                costs[place] = replace(alone, room=self._end_of_scale)
         return [
-            _loss(fitter, weaker, question.known)
+            self._lost(question, fitter, weaker)
             for question, fitter, weaker in zip(questions, costs[::2], costs[1::2], strict=True)
         ]
+
+    def _lost(self, question: Question, fitter: Cost | Untestable, weaker: Cost | Untestable) -> Cost | Untestable:
+        """Return what a question's group costs; nothing where both sides are beyond the scale and it was given back."""
+        if question.restores and isinstance(fitter, Cost) and isinstance(weaker, Cost) and math.isinf(fitter.value):
+            self.ran_out = True
+            return Cost(0.0, 0.0)
+        return _loss(fitter, weaker, question.known)
 
     async def _costs(
         self, cases: Sequence[tuple[KnockoutSet, KnockoutSet | None]], purpose: str
