@@ -288,7 +288,7 @@ def _truths(genome: ReferenceGenome, unit: float, resolution: float) -> dict[str
     """Return what there is to be counted, where one threshold is an effect of `unit`."""
     sets = [each for each in genome.sets if each.penalty >= resolution * unit]
     members = {site for each in sets for site in each.sites}
-    above = {site for site, effect in genome.effects.items() if effect > RESOLUTION * unit}
+    above = {site for site, effect in genome.effects.items() if abs(effect) > RESOLUTION * unit}
     return {
         ADDITIVE_SITES: len(genome.additive_sites),
         SITES_ABOVE_RESOLUTION: len(above),
