@@ -246,3 +246,11 @@ def test_a_site_that_cannot_be_tested_is_lost_once() -> None:
         weigh_exactly(genome.genome, organism, seeded(1), ExactWeighingSettings(), model=ScoreModel.fit(exact_null()))
     )
     assert set(weights.table.loc[~weights.table["tested"], "site"]) == set(lost)
+
+
+def test_a_small_effect_is_not_lost_in_the_roundings_of_halves() -> None:
+    for seed in range(5):
+        genome = ReferenceGenome.draw(seeded(seed), num_sites=2000, num_additive=80)
+        small = next(site for site in range(2000) if site not in genome.effects)
+        genome = ReferenceGenome(2000, {**genome.effects, small: 6e-5})
+        assert small in weighed(genome, seed=seed).additive(0.02), seed

@@ -261,12 +261,13 @@ async def _believed(_: int) -> Verdict:
 
 
 def _rest(whole: Cost | Untestable, first: Cost | Untestable) -> Cost | None:
-    """Return what the other half costs, where that follows."""
+    """Return what the other half costs, where that follows: roundings add up, and may hide a small cost."""
     if isinstance(whole, Untestable) or isinstance(first, Untestable):
         return None
     if math.isinf(whole.value) or math.isinf(first.value):
         return None
-    return Cost(whole.value - first.value, whole.grain + first.grain)
+    rest = Cost(whole.value - first.value, whole.grain + first.grain)
+    return None if rest.is_nothing and abs(rest.value) > first.grain else rest
 
 
 def _chunks(sites: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
