@@ -211,7 +211,6 @@ class Judged:
 
     covered: Mapping[str, bool | None]
     false_sites: int
-    competitions: int
 
 
 QUANTITIES = {
@@ -271,11 +270,11 @@ def _judge(name: str, rng: Generator) -> Judged:
     try:
         studied = asyncio.run(study(organism, rng))
     except AssayError:
-        return Judged(dict.fromkeys(QUANTITIES.values()), 0, organism.num_asked)
+        return Judged(dict.fromkeys(QUANTITIES.values()), 0)
     truths = _truths(genome, effect_of_one_threshold(condition.kind), studied.found.resolution)
     table = studied.estimates
     covered = {quantity: _is_covered(table[table["quantity"] == quantity], truths[quantity]) for quantity in truths}
-    return Judged(covered, len(studied.named - genome.functional_sites), organism.num_asked)
+    return Judged(covered, len(studied.named - genome.functional_sites))
 
 
 def _is_covered(rows: pd.DataFrame, truth: float) -> bool | None:

@@ -192,7 +192,7 @@ class Procedures:
             found = self._perform(AssayType.WEIGHING, weigh_sites, settings, null=self._findings.null, earlier=earlier)
         return found.table, {
             "additive sites named": len(found.additive(self._submission.error_rate)),
-            "untested sites": int((~found.table["tested"]).sum()),
+            "untested sites": found.num_untested,
             "standard error": plain(found.error),
             **found.numbers,
         }

@@ -154,7 +154,7 @@ def _weighed(evidence: Evidence) -> list[_Row]:
     rng = np.random.default_rng(evidence.num_sites)
     counts = count_additive(weights, rng, above=[evidence.resolution])
     effects = np.array(list(weights.additive(evidence.error_rate).values()))
-    doubt = _doubt(check for check in failed_checks(weights) if check.unit)
+    doubt = _doubt(failed_checks(weights))
     coarse, coarse_above = too_coarse(weights), too_coarse(weights, above=evidence.resolution)
     return [
         _row(ADDITIVE_SITES, f"{_WEIGHING}; {_PRIORS}", counts.total, n, doubt=coarse),

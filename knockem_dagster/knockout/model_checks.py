@@ -13,7 +13,7 @@ from knockem_dagster.knockout.estimators.residuals import ResidualSummary
 from knockem_dagster.knockout.weighed_counts import EVEN_WIDTHS
 
 _STANDARD_ERRORS = 3.5
-_TAIL = 0.08
+_TAIL = 1 / 12
 _CORRELATION = 0.05
 _GROWTH = 0.75
 _ERRORS_BELOW_LIMIT, _ERRORS_IN_SLAB = 4, 5
@@ -24,17 +24,16 @@ _ERRORS_BELOW_LIMIT, _ERRORS_IN_SLAB = 4, 5
 class FailedCheck:
     """A check that failed: its `name`, and the `reason` in words that fit after "declined:".
 
-    Any failed check makes the number of sets uncertain, since these were found by sequential tests that rest on the
-    model; `unit` tells whether the size of a threshold is uncertain as well, and how many effects exceed a limit.
+    Any of them makes uncertain how large one threshold is, and so how many effects exceed a limit; and how many sets
+    there are, since these were found by sequential tests that rest on the model.
     """
 
     name: str
     reason: str
-    unit: bool
 
 
 _UNCHECKED = FailedCheck(
-    "the model was checked", "weighing was done by an earlier version, which left nothing to check", unit=True
+    "the model was checked", "weighing was done by an earlier version, which left nothing to check"
 )
 
 
@@ -54,8 +53,8 @@ def too_coarse(weights: SiteWeights, *, above: float | None = None) -> str:
     if not weights.error > most:
         return ""
     return (
-        f"the standard error of a site is {weights.error:.2g} thresholds, and counting needs {most:.2g} or less, so a "
-        "finer resolution, or a larger budget"
+        f"the standard error of a site is {weights.error:.2g} thresholds, and counting needs {most:.2g} or less: ask "
+        "for a finer resolution, or a larger budget"
     )
 
 
@@ -68,7 +67,7 @@ def _tails(residuals: ResidualSummary) -> FailedCheck | None:
         f"{residuals.upper_tail:.2f} and {residuals.lower_tail:.2f} times what a normal deviate does, "
         "so that one threshold is not what their standard deviation says"
     )
-    return FailedCheck("scores scatter normally", reason, unit=True)
+    return FailedCheck("scores scatter normally", reason)
 
 
 def _drift(residuals: ResidualSummary) -> FailedCheck | None:
@@ -76,9 +75,10 @@ def _drift(residuals: ResidualSummary) -> FailedCheck | None:
         return None
     reason = (
         "the null drifts: competitions asked one after the other deviate together "
-        f"(correlation {residuals.correlation:.2f}), so that repeating one does not make it surer"
+        f"(correlation {residuals.correlation:.2f}), so that repeating one does not make it surer, and their standard "
+        "deviation is more than that of a competition"
     )
-    return FailedCheck("competitions are independent", reason, unit=False)
+    return FailedCheck("competitions are independent", reason)
 
 
 def _growth(residuals: ResidualSummary) -> FailedCheck | None:
@@ -88,4 +88,4 @@ def _growth(residuals: ResidualSummary) -> FailedCheck | None:
         "the scores of unlike genomes scatter more than those of the wild type "
         f"(by {100 * residuals.growth:.0f}% of the variance at the end of the scale)"
     )
-    return FailedCheck("scatter does not grow with the effect", reason, unit=True)
+    return FailedCheck("scatter does not grow with the effect", reason)

@@ -18,7 +18,7 @@ def effect_surely_named(weights: SiteWeights, error_rate: float) -> float:
     That is, with probability .977 at an `error_rate` as for `SiteWeights.additive`, at the site that is known least.
     0 without noise; NaN where every tested site is additive, or where no effect would be certain enough.
     """
-    tested = weights.table[weights.table["tested"]]
+    tested = weights.tested
     errors = tested.loc[~tested["site"].isin(list(weights.additive(error_rate))), "error"]
     if not len(errors) or weights.is_exact:
         return 0.0 if len(errors) else float("nan")

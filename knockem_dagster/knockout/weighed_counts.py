@@ -9,7 +9,7 @@ inferred from how often a site has one, and from the sets that were found.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -92,10 +92,9 @@ def count_additive(weights: SiteWeights, rng: Generator, *, above: Sequence[floa
     every = np.ones(len(weights.table), dtype=bool)
     even = _sample_additive(weights, rng, EVEN_WIDTHS, among=every, above=above)
     small = _sample_additive(weights, rng, SMALL_WIDTHS, among=every)
-    untested = int((~weights.table["tested"]).sum())
 
     def count(samples: NDArray[np.int64]) -> Count:
-        return Count.of_samples(samples).with_untested(untested)
+        return Count.of_samples(samples).with_untested(weights.num_untested)
 
     with_small = count(small.total)
     return AdditiveCounts(
@@ -111,12 +110,12 @@ def count_functional(weights: SiteWeights, found: FoundSets, rng: Generator, *, 
     Sets are those found that cost the resolution of the search or more, and sets missed. Untested sites are in the
     intervals.
     """
-    groups = _groups(found)
-    members = np.zeros((len(groups), len(weights.table)), dtype=bool)
-    for place, (sites, _) in enumerate(groups):
+    costs = found.costs
+    members = np.zeros((len(costs), len(weights.table)), dtype=bool)
+    for place, sites in enumerate(costs):
         members[place, list(sites)] = True
     anywhere = np.asarray(members.any(axis=0), dtype=bool)
-    in_present = (_sample_present(groups, found.resolution, rng).astype(np.int64) @ members.astype(np.int64)) > 0
+    in_present = _sample_present(costs.values(), found.resolution, rng) @ members
     is_sure = anywhere & (weights.table["probability"].to_numpy() > SURE)
     is_above = weights.table["effect"].abs().to_numpy() > above
     missed = sample_missed_sets(weights, found, rng, size=_SWEEPS)[:, 1]
@@ -158,7 +157,7 @@ def _sample_additive(
         effects = weights.table.loc[weights.table["tested"] & among, "effect"].to_numpy(dtype=np.float64)
         total = np.array([(effects != 0).sum()])
         return _AdditiveSamples(total, total, np.array([[(np.abs(effects) > limit).sum() for limit in above]]))
-    tested = weights.table[weights.table["tested"]]
+    tested = weights.tested
     effects, errors = (tested[name].to_numpy(dtype=np.float64) for name in ("effect", "error"))
     prior = EffectMixture.of_widths(widths, upper_halves=True)
     samples = prior.learned(effects, errors, rounds=_LEARNING_ROUNDS).sampled_counts(
@@ -177,29 +176,17 @@ def _sample_additive(
 
 def count_sets(weights: SiteWeights, found: FoundSets, rng: Generator) -> Count:
     """Count the sets that cost the search's resolution or more, those included that it is likely to have missed."""
-    groups = [each for each in _groups(found) if len(each[0]) > 1]
-    present = _sample_present(groups, found.resolution, rng)
+    costs = [cost for sites, cost in found.costs.items() if len(sites) > 1]
+    present = _sample_present(costs, found.resolution, rng)
     return Count.of_samples(present.sum(axis=1) + sample_missed_sets(weights, found, rng, size=_SWEEPS)[:, 0])
 
 
-def _groups(found: FoundSets) -> list[tuple[frozenset[int], Effect]]:
-    """Return the members of each set found, with what it costs."""
-    costs = found.table.groupby("set")[["penalty", "low", "high"]].first()
-    members = found.table.groupby("set")["site"].agg(frozenset)
-    return [
-        (sites, Effect(*cost, n=0))
-        for sites, cost in zip(members, costs.itertuples(index=False, name=None), strict=True)
-    ]
-
-
-def _sample_present(
-    groups: Sequence[tuple[frozenset[int], Effect]], resolution: float, rng: Generator
-) -> NDArray[np.bool_]:
+def _sample_present(costs: Collection[Effect], resolution: float, rng: Generator) -> NDArray[np.bool_]:
     """Return samples, shape (samples, sets), of which sets cost the resolution or more; one not measured does."""
     deviates = float(stats.norm.isf((1 - LEVEL) / 2))
-    cost = np.array([effect.value for _, effect in groups])
-    error = np.nan_to_num(np.array([effect.high - effect.low for _, effect in groups]) / (2 * deviates), posinf=0.0)
-    return ~(cost + error * rng.standard_normal((_SWEEPS, len(groups))) < resolution)
+    values = np.array([cost.value for cost in costs])
+    errors = np.nan_to_num(np.array([cost.high - cost.low for cost in costs]) / (2 * deviates), posinf=0.0)
+    return ~(values + errors * rng.standard_normal((_SWEEPS, len(costs))) < resolution)
 
 
 def sample_missed_sets(weights: SiteWeights, found: FoundSets, rng: Generator, *, size: int) -> NDArray[np.int64]:
@@ -221,7 +208,6 @@ def share_of_sets_seen(weights: SiteWeights, found: FoundSets) -> float:
 
 
 def _missed_for_each_found(weights: SiteWeights, sizes: NDArray[np.int64]) -> float:
-    tested = weights.table[weights.table["tested"]]
-    share = min(_LARGEST_SHARE, float(tested["probability"].mean())) if len(tested) else 0.0
+    share = min(_LARGEST_SHARE, float(np.nan_to_num(weights.tested["probability"].mean())))
     seen = np.asarray(stats.binom.cdf(1, sizes, share), dtype=np.float64)
     return float(np.mean((1 - seen) / seen))

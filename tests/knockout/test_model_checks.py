@@ -59,8 +59,9 @@ def test_each_departure_from_the_model_fails_its_check(condition: str, names: se
     assert names or not failed
 
 
-def test_a_failed_check_takes_intervals_away_and_says_why() -> None:
-    null, weights = weighed("skewed scores")
+@pytest.mark.parametrize(("condition", "name"), [("skewed scores", NORMAL), ("a null that drifts", INDEPENDENT)])
+def test_a_failed_check_takes_intervals_away_and_says_why(condition: str, name: str) -> None:
+    null, weights = weighed(condition)
     assert weights.residuals is not None
     weights = SiteWeights.from_table(weights.table, weights.numbers)
     found = FoundSets(table_of_sets([], []), True, 0)
@@ -73,7 +74,7 @@ def test_a_failed_check_takes_intervals_away_and_says_why() -> None:
         "sites with effect above the resolution",
     }
     assert declined["value"].isna().all()
-    assert declined["method"].str.contains(NORMAL).all()
+    assert declined["method"].str.contains(name).all()
     assert table.loc[table["quantity"] == "additive sites", "low"].notna().all()
 
 

@@ -51,7 +51,7 @@ def test_intervals_hold_the_truth_whatever_effects_are_like(family: str) -> None
         weights, effects = measured(family, seed=seed)
         counts = count_additive(weights, seeded(seed), above=[0.1])
         total += counts.total.low <= (effects != 0).sum() <= counts.total.high
-        above += counts.above[0].low <= (effects > 0.1).sum() <= counts.above[0].high
+        above += counts.above[0].low <= (np.abs(effects) > 0.1).sum() <= counts.above[0].high
     assert above >= 16
     assert total >= (14 if family == "beta" else 16)  # half of these effects lie below what can be seen
 

@@ -52,17 +52,21 @@ class FoundSets:
         }
 
     @property
+    def costs(self) -> dict[frozenset[int], Effect]:
+        """Return what each set costs (thresholds), those of one site included; the table does not tell its `n`."""
+        groups = self.table.groupby("set")
+        costs = groups[["penalty", "low", "high"]].first().itertuples(index=False, name=None)
+        return {sites: Effect(*cost, n=0) for sites, cost in zip(groups["site"].agg(frozenset), costs, strict=True)}
+
+    @property
     def sets(self) -> tuple[frozenset[int], ...]:
         """Return the sets of two and more sites."""
-        return tuple(members for members in self._groups() if len(members) > 1)
+        return tuple(sites for sites in self.costs if len(sites) > 1)
 
     @property
     def lone(self) -> tuple[int, ...]:
         """Return the sites that are sets of one."""
-        return tuple(site for members in self._groups() if len(members) == 1 for site in members)
-
-    def _groups(self) -> list[frozenset[int]]:
-        return [frozenset(group["site"].tolist()) for _, group in self.table.groupby("set")]
+        return tuple(site for sites in self.costs if len(sites) == 1 for site in sites)
 
 
 def table_of_sets(groups: Sequence[Sequence[int]], penalties: Sequence[Effect]) -> pd.DataFrame:

@@ -134,17 +134,27 @@ class SiteWeights:
         return self.angle_sd == 0
 
     @property
+    def tested(self) -> pd.DataFrame:
+        """Return the rows of the tested sites."""
+        return self.table[self.table["tested"]]
+
+    @property
+    def num_untested(self) -> int:
+        """Return of how many sites no competition tells."""
+        return len(self.table) - len(self.tested)
+
+    @property
     def error(self) -> float:
         """Return the standard error (thresholds) that most tested sites have; 0 without noise, NaN without sites."""
-        tested = self.table.loc[self.table["tested"], "error"]
-        return float(tested.median()) if len(tested) else float("nan")
+        errors = self.tested["error"]
+        return float(errors.median()) if len(errors) else float("nan")
 
     def additive(self, error_rate: float) -> dict[int, float]:
         """Return the effect (thresholds) of each site that is additive, beyond doubt.
 
         `error_rate` is the number of sites without effect that may be among them, in expectation.
         """
-        tested = self.table[self.table["tested"]]
+        tested = self.tested
         if self.is_exact:
             found = tested[tested["effect"] != 0]
         else:
