@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import dagster as dg
 import numpy as np
 import pandas as pd
 
-from knockem_dagster.assay_runs.study import Finding
+from knockem_dagster.assay_runs.reporting import null_facts
+from knockem_dagster.assay_runs.study import Finding, findings_of
 from knockem_dagster.assay_runs.submission_run import SubmissionRun
 from knockem_dagster.records.assays import assay_id
-from knockem_dagster.reports.inputs import NullFacts
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Check:
-    """A check's name and what it says."""
+    """A check's name, what it says, and whether what would rest on a wrong result is stopped."""
 
     name: str
     description: str
+    blocks: bool = True
+
+    def spec(self, asset: str) -> dg.AssetCheckSpec:
+        """Return the declaration of the check on an asset."""
+        return dg.AssetCheckSpec(self.name, asset=asset, description=self.description, blocking=self.blocks)
 
 
-def spec(asset: str, check: Check, *, blocking: bool = True) -> dg.AssetCheckSpec:
-    """Return the declaration of a check on an asset."""
-    return dg.AssetCheckSpec(check.name, asset=asset, description=check.description, blocking=blocking)
+class FindingCheck(Check, ABC):
+    """A check of what an assay found."""
+
+    @abstractmethod
+    def result(self, run: SubmissionRun, finding: Finding) -> dg.AssetCheckResult:
+        """Judge a finding of the submission that the run works on."""
 
 
 def judged(run: SubmissionRun, *results: dg.AssetCheckResult) -> list[dg.AssetCheckResult]:
@@ -43,7 +52,7 @@ def judged(run: SubmissionRun, *results: dg.AssetCheckResult) -> list[dg.AssetCh
     return list(results)
 
 
-class _AccountedFor(Check):
+class _AccountedFor(FindingCheck):
     def result(self, run: SubmissionRun, finding: Finding) -> dg.AssetCheckResult:
         """Compare what the assay counted with what the record holds."""
         where = {"submissionId": run.submission.id, "assayId": assay_id(run.submission.id, finding.assay_type)}
@@ -57,9 +66,11 @@ class _AccountedFor(Check):
         )
 
 
-class _NullIsSymmetric(Check):
-    def result(self, null: NullFacts) -> dg.AssetCheckResult:
+class _NullIsSymmetric(FindingCheck):
+    def result(self, run: SubmissionRun, finding: Finding) -> dg.AssetCheckResult:
         """Test that the wild type does not beat itself."""
+        del finding
+        null = null_facts(findings_of(run).null)
         asymmetric = null.symmetry_p < 0.001 if null.sd > 0 else null.mean != 0
         return dg.AssetCheckResult(
             check_name=self.name,
@@ -73,9 +84,10 @@ class _NullIsSymmetric(Check):
         )
 
 
-class _SitesDecided(Check):
-    def result(self, run: SubmissionRun, skeletons: pd.DataFrame) -> dg.AssetCheckResult:
+class _SitesDecided(FindingCheck):
+    def result(self, run: SubmissionRun, finding: Finding) -> dg.AssetCheckResult:
         """Count the sites of each skeleton."""
+        skeletons = finding.table
         sites = skeletons.groupby("skeleton")["site"].nunique()
         wrong = int((sites != run.submission.num_sites).sum()) + int(skeletons.duplicated(["skeleton", "site"]).sum())
         return dg.AssetCheckResult(
@@ -98,7 +110,9 @@ class _IntervalContainsEstimate(Check):
 accounted_for = _AccountedFor(
     "every_competition_accounted_for", "Competitions asked = answered + untestable, in the assay and in the record."
 )
-null_is_symmetric = _NullIsSymmetric("null_is_symmetric", "The wild type does not win or lose against itself.")
+null_is_symmetric = _NullIsSymmetric(
+    "null_is_symmetric", "The wild type does not win or lose against itself.", blocks=False
+)
 sites_decided = _SitesDecided("every_site_decided", "Each skeleton keeps or deletes each site exactly once.")
 interval_contains_estimate = _IntervalContainsEstimate(
     "interval_contains_estimate", "Every estimate lies within its own interval."

@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.checks import interval_contains_estimate, judged, spec
+from assets.checks import interval_contains_estimate, judged
 from assets.knockout import null_distribution, prefix_skeletons, sets, weights
 from assets.partitions import submissions
 from assets.published import calibration, jackknife, screen, skeletons, titration
@@ -41,7 +41,7 @@ SUMMARY_KEY = "summary/submissions.html"
     group_name=GROUP,
     kinds={"python", "parquet"},
     code_version=TABLES["estimates"].version,
-    check_specs=[spec("estimates", interval_contains_estimate)],
+    check_specs=[interval_contains_estimate.spec("estimates")],
     description="How many sites matter and of which kind, with intervals where the method has them; evidence per site.",
 )
 def estimates(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> dg.MaterializeResult:

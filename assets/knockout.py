@@ -1,20 +1,18 @@
 """The assets of a submission that tell what its organism is and does: from its genome to its skeletons.
 
-What belongs here: partitions, dependencies, metadata and checks. What does not: assays, statistics
-and storage, which are in knockem_dagster; an asset here is one call of them. The published procedures are in
-`published`, what is made of all results in `conclusions`.
+What belongs here: dependencies, descriptions, checks and pictures. What does not: assays, statistics and storage, which
+are in knockem_dagster; an asset here is one call of them. The published procedures are in `published`, what is made of
+all results in `conclusions`.
 """
 
 import dagster as dg
 
-from assets.checks import accounted_for, judged, null_is_symmetric, sites_decided, spec
+from assets.checks import null_is_symmetric, sites_decided
 from assets.partitions import submissions
-from assets.submission_steps import GROUP, find, result_of, submission_run
+from assets.submission_steps import GROUP, assay_asset, submission_run
 from knockem_dagster.assay_runs.reporting import null_facts
-from knockem_dagster.assay_runs.study import Study
-from knockem_dagster.assay_runs.tables import read_table
+from knockem_dagster.assay_runs.study import findings_of
 from knockem_dagster.records.assays import AssayType
-from knockem_dagster.records.tables import TABLES
 from knockem_dagster.reports import figures
 from knockem_dagster.reports.skeleton_figures import skeletons_with_residuals
 from resources.platform import SubmissionRuns
@@ -46,83 +44,31 @@ def genome(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> dg.Materi
         )
 
 
-@dg.asset(
-    partitions_def=submissions,
+null_distribution = assay_asset(
+    AssayType.NULLDIST,
     deps=[genome],
-    group_name=GROUP,
-    kinds={"parquet"},
-    code_version=TABLES["null_distribution"].version,
-    check_specs=[
-        spec("null_distribution", accounted_for),
-        spec("null_distribution", null_is_symmetric, blocking=False),
-    ],
     description="Wild type against wild type: what no effect looks like, and where detection starts.",
+    checks=[null_is_symmetric],
+    draw=lambda run, finding: figures.null_distribution(finding.table, null_facts(findings_of(run).null)),
 )
-def null_distribution(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> dg.MaterializeResult:
-    """Measure the null distribution of the score."""
-    with submission_run(context, runs) as run:
-        finding = find(context, run, AssayType.NULLDIST)
-        null = null_facts(Study(run).null)
-        plot = figures.null_distribution(finding.table, null)
-        return dg.MaterializeResult(
-            metadata=result_of(context, run, finding, figure=plot),
-            check_results=judged(run, accounted_for.result(run, finding), null_is_symmetric.result(null)),
-        )
 
-
-@dg.asset(
-    partitions_def=submissions,
+weights = assay_asset(
+    AssayType.WEIGHING,
     deps=[null_distribution],
-    group_name=GROUP,
-    kinds={"parquet"},
-    code_version=TABLES["weights"].version,
-    check_specs=[spec("weights", accounted_for)],
     description="The effect of every site, from competitions between random knockouts.",
+    draw=lambda _, finding: figures.site_evidence(finding.table),
 )
-def weights(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> dg.MaterializeResult:
-    """Weigh all sites."""
-    with submission_run(context, runs) as run:
-        finding = find(context, run, AssayType.WEIGHING)
-        return dg.MaterializeResult(
-            metadata=result_of(context, run, finding, figure=figures.site_evidence(finding.table)),
-            check_results=judged(run, accounted_for.result(run, finding)),
-        )
 
-
-@dg.asset(
-    partitions_def=submissions,
-    deps=[weights],
-    group_name=GROUP,
-    kinds={"parquet"},
-    code_version=TABLES["sets"].version,
-    check_specs=[spec("sets", accounted_for)],
-    description="Redundant sets: what can be lost only together.",
+sets = assay_asset(
+    AssayType.SET_ENUMERATION, deps=[weights], description="Redundant sets: what can be lost only together."
 )
-def sets(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> dg.MaterializeResult:
-    """Enumerate the epistatic sets."""
-    with submission_run(context, runs) as run:
-        finding = find(context, run, AssayType.SET_ENUMERATION)
-        return dg.MaterializeResult(
-            metadata=result_of(context, run, finding), check_results=judged(run, accounted_for.result(run, finding))
-        )
 
-
-@dg.asset(
-    partitions_def=submissions,
+prefix_skeletons = assay_asset(
+    AssayType.PREFIX_SKELETONS,
     deps=[null_distribution, weights, sets],  # the latter two, where they are made, come first for what is left to ask
-    group_name=GROUP,
-    kinds={"parquet"},
-    code_version=TABLES["prefix_skeletons"].version,
-    check_specs=[spec("prefix_skeletons", accounted_for), spec("prefix_skeletons", sites_decided)],
     description="Minimal genomes: what is left when no further site can be deleted at a loss, under noise as well.",
+    checks=[sites_decided],
+    draw=lambda run, finding: skeletons_with_residuals(
+        finding.table, findings_of(run).table("prefix_skeleton_summary")
+    ),
 )
-def prefix_skeletons(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> dg.MaterializeResult:
-    """Search for skeletons."""
-    with submission_run(context, runs) as run:
-        finding = find(context, run, AssayType.PREFIX_SKELETONS)
-        summary = read_table(run.objects, run.submission.id, "prefix_skeleton_summary")
-        plot = skeletons_with_residuals(finding.table, summary)
-        return dg.MaterializeResult(
-            metadata=result_of(context, run, finding, figure=plot),
-            check_results=judged(run, accounted_for.result(run, finding), sites_decided.result(run, finding.table)),
-        )

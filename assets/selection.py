@@ -6,22 +6,11 @@ from collections.abc import Iterable
 
 import dagster as dg
 
+from knockem_dagster.assay_runs.findings import TABLE_OF
 from knockem_dagster.records.assays import AssayType, with_needs
 
-ASSET_OF = {
-    AssayType.NULLDIST: "null_distribution",
-    AssayType.SCREEN_CRITICAL: "screen",
-    AssayType.DOSE_CALIBRATION: "calibration",
-    AssayType.DOSE_TITRATION: "titration",
-    AssayType.SKELETONIZATION: "skeletons",
-    AssayType.JACKKNIFE_KNOCKOUT: "jackknife",
-    AssayType.SKELETON_SAMPLE_AND_JACKKNIFE: "estimates",
-    AssayType.SKELETON_MARK_RECAPTURE: "estimates",
-    AssayType.WEIGHING: "weights",
-    AssayType.SET_ENUMERATION: "sets",
-    AssayType.PREFIX_SKELETONS: "prefix_skeletons",
-}
-"""The asset that holds the result of each assay type."""
+ASSET_OF = dict.fromkeys(AssayType, "estimates") | TABLE_OF
+"""The asset that holds the result of each assay type: one that runs no competitions is part of the estimates."""
 
 ALWAYS = ("genome", "estimates", "report")
 

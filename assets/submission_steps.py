@@ -1,13 +1,14 @@
-"""What every asset of a submission does alike: takes its run, asks an assay, and shows what came of it."""
+"""What the assets of a submission do alike: take its run, ask an assay, judge and show what came of it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
-import pandas as pd
 from matplotlib.figure import Figure
 
+from assets.checks import FindingCheck, accounted_for, judged
+from assets.partitions import submissions
 from knockem_dagster.assay_runs.study import TABLE_OF, Finding, Study
 from knockem_dagster.assay_runs.submission_run import SubmissionRun
 from knockem_dagster.assay_runs.tables import table_key
@@ -41,7 +42,50 @@ def submission_run(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> I
         raise
 
 
-def find(context: dg.AssetExecutionContext, run: SubmissionRun, assay_type: AssayType) -> Finding:
+Draw = Callable[[SubmissionRun, Finding], Figure]
+"""From what an assay found to a small picture of it."""
+
+
+def assay_asset(
+    assay_type: AssayType,
+    *,
+    deps: Sequence[dg.AssetsDefinition],
+    description: str,
+    checks: Sequence[FindingCheck] = (),
+    draw: Draw | None = None,
+) -> dg.AssetsDefinition:
+    """Return the asset that runs an assay, named like its table: numbers, first rows, checks, a picture if any.
+
+    That every competition is accounted for is checked of all of them.
+    """
+    name = TABLE_OF[assay_type]
+    every = (accounted_for, *checks)
+
+    @dg.asset(
+        name=name,
+        partitions_def=submissions,
+        deps=deps,
+        group_name=GROUP,
+        kinds={"parquet"},
+        code_version=TABLES[name].version,
+        check_specs=[check.spec(name) for check in every],
+        description=description,
+    )
+    def asset(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> dg.MaterializeResult:
+        with submission_run(context, runs) as run:
+            finding = _find(context, run, assay_type)
+            metadata = _summed_up(run, finding)
+            if draw is not None:
+                picture = figure_markdown(draw(run, finding), description=name.replace("_", " "))
+                metadata["plot"] = dg.MetadataValue.md(picture)
+            return dg.MaterializeResult(
+                metadata=metadata, check_results=judged(run, *(check.result(run, finding) for check in every))
+            )
+
+    return asset
+
+
+def _find(context: dg.AssetExecutionContext, run: SubmissionRun, assay_type: AssayType) -> Finding:
     """Return what an assay found, with the submission's counters up to date and progress shown while it runs."""
     study = Study(run)
     results = list(run.records.assay_results.find({"submissionId": run.submission.id}))
@@ -61,23 +105,18 @@ def find(context: dg.AssetExecutionContext, run: SubmissionRun, assay_type: Assa
     return study.find(assay_type)
 
 
-def result_of(
-    context: dg.AssetExecutionContext, run: SubmissionRun, finding: Finding, *, figure: Figure | None = None
-) -> dict[str, Any]:
-    """Return the metadata that sums an assay up: numbers, the first rows of its table, a small picture, where it is."""
+def _summed_up(run: SubmissionRun, finding: Finding) -> dict[str, Any]:
+    """Return the metadata that sums an assay up: numbers, the first rows of its table, where it is."""
     name = TABLE_OF[finding.assay_type]
-    metadata: dict[str, Any] = {
+    return {
         **{key: value for key, value in finding.numbers.items() if value is not None},
         "competitions": finding.num_competitions,
         "untestable competitions": finding.num_untestable,
         "dagster/row_count": len(finding.table),
         "dagster/column_schema": column_schema(name),
-        "table": table_metadata(finding.table),
+        "table": dg.MetadataValue.md(table_markdown(finding.table.drop(columns=["knockout"], errors="ignore"), rows=8)),
         "stored at": run.objects.url(table_key(run.submission.id, name)),
     }
-    if figure is not None:
-        metadata["plot"] = dg.MetadataValue.md(figure_markdown(figure, description=name.replace("_", " ")))
-    return metadata
 
 
 def column_schema(name: str) -> dg.TableSchema:
@@ -88,9 +127,3 @@ def column_schema(name: str) -> dg.TableSchema:
             for column in TABLES[name].columns
         ]
     )
-
-
-def table_metadata(table: pd.DataFrame) -> dg.MarkdownMetadataValue:
-    """Return the first rows of a table."""
-    shown = table.drop(columns=["knockout"], errors="ignore")
-    return dg.MetadataValue.md(table_markdown(shown, rows=8))

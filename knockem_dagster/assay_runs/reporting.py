@@ -22,7 +22,6 @@ from knockem_dagster.knockout.site_findings import SiteFinding
 from knockem_dagster.records.assays import AssayResultRecord
 from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.record import now
-from knockem_dagster.records.stages import StageValue
 from knockem_dagster.records.submissions import SubmissionRecord
 from knockem_dagster.records.tables import TABLES
 from knockem_dagster.reports import figures
@@ -133,7 +132,7 @@ def submission_facts(submission: SubmissionRecord, *, genome_digest: str) -> Sub
         "resolution": submission.resolution,
         "budget": "no limit" if submission.budget is None else submission.budget,
         "errorRate": submission.error_rate,
-        **{f"stage {number}": _words(stage) for number, stage in enumerate(submission.stages, start=1)},
+        **{f"stage {number}": stage.asked_for for number, stage in enumerate(submission.stages, start=1)},
         **{f"containerEnv.{name}": value for name, value in sorted(submission.container_env.items())},
     }
     return SubmissionFacts(
@@ -152,12 +151,6 @@ def submission_facts(submission: SubmissionRecord, *, genome_digest: str) -> Sub
         resolution=submission.resolution,
         settings=settings,
     )
-
-
-def _words(stage: StageValue) -> str:
-    """Return what a stage asked for, before the study was extended."""
-    budget = "no limit" if stage.budget is None else stage.budget
-    return f"resolution {stage.resolution:g}, budget {budget}, skeletons {stage.skeletons}"
 
 
 def null_facts(null: NullDistribution) -> NullFacts:

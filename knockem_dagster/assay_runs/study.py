@@ -19,10 +19,14 @@ from knockem_dagster.knockout.assays.published.doses import (
 from knockem_dagster.knockout.assays.published.jackknife import Jackknife
 from knockem_dagster.knockout.assays.published.screen import Screen
 from knockem_dagster.knockout.assays.published.skeletons import Skeletons
-from knockem_dagster.knockout.detection import NullDistribution
 from knockem_dagster.knockout.estimates import Evidence, estimate
 from knockem_dagster.knockout.sites import describe_sites
 from knockem_dagster.records.assays import AssayType
+
+
+def findings_of(run: SubmissionRun) -> Findings:
+    """Return the results recorded for the submission that a run works on."""
+    return Findings(run.platform, run.submission)
 
 
 class Study:
@@ -32,7 +36,7 @@ class Study:
         self.run = run
         self.submission = run.submission
         self._num_sites = run.genome.num_sites
-        self._findings = Findings(run.platform, run.submission)
+        self._findings = findings_of(run)
         self._procedures = Procedures(run, self._findings)
 
     def find(self, assay_type: AssayType) -> Finding:
@@ -52,11 +56,6 @@ class Study:
         self._findings.keep(found)
         return found
 
-    @property
-    def null(self) -> NullDistribution:
-        """The null distribution. Raises NotFound before it was measured."""
-        return self._findings.null
-
     def evidence(self) -> Evidence:
         """Return what all assays that ran have found."""
         tables = {name: self._findings.table_if_made(name) for name in TABLE_OF.values()}
@@ -66,7 +65,7 @@ class Study:
         candidates = number if screen is None else len(Screen.from_table(screen).undetected_sites)
         return Evidence(
             num_sites=number,
-            null=self.null,
+            null=self._findings.null,
             screen=None if screen is None else Screen.from_table(screen),
             calibration=None if calibration is None else Calibration.from_table(calibration, candidates),
             titration=None if titration is None else Titration.from_table(titration, candidates),

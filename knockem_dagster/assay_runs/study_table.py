@@ -20,7 +20,7 @@ from knockem_dagster.knockout.assays.published.screen import ScreenSettings
 from knockem_dagster.knockout.assays.set_search import SetSearchSettings
 from knockem_dagster.knockout.assays.site_weights import POWER_DEVIATES, SURE
 from knockem_dagster.knockout.assays.weighing import WeighingSettings
-from knockem_dagster.knockout.estimates import Evidence
+from knockem_dagster.knockout.estimates import SITES_OF_MINIMAL_GENOME, Evidence
 from knockem_dagster.knockout.resolving_power import effect_surely_named
 from knockem_dagster.knockout.site_findings import SiteFinding
 from knockem_dagster.records.assays import AssayResultRecord
@@ -43,7 +43,7 @@ def describe_study(
 ) -> pd.DataFrame:
     """Return the table `study` of a submission, from its record, what its assays found, and its other tables."""
     ran = [result for result in results if result.assay_type in TABLE_OF]
-    levels = estimates["level"].dropna()
+    levels = estimates.loc[estimates["quantity"] != SITES_OF_MINIMAL_GENOME, "level"].dropna()
     return study_table(
         {
             **_submission(submission, genome_digest),
@@ -51,6 +51,7 @@ def describe_study(
             **_null(evidence),
             **_weighing(evidence, submission),
             **_sets(evidence),
+            **_skeletons(evidence, submission),
             **_published(evidence),
             **_competitions(ran),
             fact.LEVEL: float(levels.max()) if len(levels) else None,
@@ -79,6 +80,7 @@ def _submission(submission: SubmissionRecord, genome_digest: str) -> Facts:
         fact.BUDGET: submission.budget,
         fact.TOLERATED: submission.tolerated_untested,
         fact.SKELETONS: submission.skeletons,
+        **{fact.stage(number): stage.asked_for for number, stage in enumerate(submission.stages, start=1)},
     }
 
 
@@ -133,18 +135,25 @@ def _design(settings: WeighingSettings) -> Facts:
 
 
 def _sets(evidence: Evidence) -> Facts:
-    found, settings = evidence.sets, SetSearchSettings()
+    found = evidence.sets
     if found is None:
         return {}
     is_exact = evidence.weights is not None and evidence.weights.is_exact
-    noisy: Facts = {
-        fact.SET_RESOLUTION: settings.search.resolution,
-        fact.SET_COMPETITIONS: settings.penalty_competitions,
-    }
     return {
-        **({} if is_exact else noisy),
+        fact.SET_RESOLUTION: None if is_exact else found.resolution or None,
+        fact.SET_COMPETITIONS: None if is_exact else SetSearchSettings().penalty_competitions,
         fact.SETS_FOUND: len(found.sets),
         fact.SETS_COMPLETE: "yes" if found.is_complete else "no",
+    }
+
+
+def _skeletons(evidence: Evidence, submission: SubmissionRecord) -> Facts:
+    found = evidence.prefix_skeletons
+    if found is None:
+        return {}
+    return {
+        fact.PREFIX_MADE: len(found.skeletons),
+        fact.PREFIX_RESOLUTION: submission.skeleton_resolution if evidence.null.sd > 0 else None,
     }
 
 

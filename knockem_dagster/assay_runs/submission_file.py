@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,9 +15,11 @@ from pydantic import Field
 from knockem_dagster.assay_runs.mapping_file import MOST_BYTES, one_line, read_mapping, shown
 from knockem_dagster.containers.names import RESERVED_NAMES
 from knockem_dagster.errors import Fault, InvalidInput
-from knockem_dagster.records.assays import DEFAULT_ASSAYS, AssayType
+from knockem_dagster.records.assays import DEFAULT_ASSAYS, AssayType, with_needs
 from knockem_dagster.records.record import Value
+from knockem_dagster.records.stages import OPTIONS_OF
 from knockem_dagster.records.submissions import LimitsValue
+from knockem_dagster.reports.wording import enumerated
 
 MOST_FAULTS = 100
 """Faults reported at once; what has more of them is no submission file."""
@@ -110,6 +112,7 @@ class _Checker:
         for key, check in checks.items():
             if key in self._content:
                 values[key] = check(self._content[key])
+        self._check_budget(values.get("budget"), values.get("assayTypes", DEFAULT_ASSAYS))
         if self._faults:
             number = len(self._faults)
             raise InvalidInput(f"The submission has {number} fault{'s' if number > 1 else ''}:", self._faults)
@@ -140,6 +143,14 @@ class _Checker:
             self._fault(field, value, f"a number from {low:g} to {high:g} ({unit}) is")
             return low
         return float(value)
+
+    def _check_budget(self, budget: int | None, assay_types: Iterable[AssayType]) -> None:
+        """Make sure that a budget can be kept: published procedures take what they take."""
+        kept = {AssayType.NULLDIST, *(each for each, options in OPTIONS_OF.items() if "budget" in options)}
+        unbounded = [each.value for each in assay_types if not with_needs({each}) <= kept]
+        if budget is not None and unbounded:
+            names = enumerated(unbounded)
+            self._fault("budget", budget, f"no budget bounds {names}: leave the budget out, or these assay types")
 
     def _genome(self, value: Any) -> str:
         allowed = "the genome's content (on the command line also the path of a file that holds it) is"

@@ -41,6 +41,12 @@ class StageValue(Value):
     sets: tuple[tuple[int, ...], ...] = Field(default=(), description="found by its end; of one site: without mates")
     searched: int = Field(default=0, description="competitions that searches for sets had asked for by its end")
 
+    @property
+    def asked_for(self) -> str:
+        """What the stage asked for, in words."""
+        budget = "no limit" if self.budget is None else self.budget
+        return f"resolution {self.resolution:g}, budget {budget}, skeletons {self.skeletons}"
+
 
 class Options(Protocol):
     """The options of a stage that can be extended."""

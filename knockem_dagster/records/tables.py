@@ -30,11 +30,19 @@ class Table:
 
 
 _SCORE = Column("score", "float64", "1/update", "(fracAlpha - fracBeta) / updatesElapsed; missing where untestable")
-_EFFECT = (
-    Column("effect", "float64", "detection thresholds", "fitness effect of knocking out the site alone"),
-    Column("low", "float64", "detection thresholds", "lower end of the effect's 95% interval"),
-    Column("high", "float64", "detection thresholds", "upper end of the effect's 95% interval"),
-)
+
+
+def _effect(name: str, meaning: str, *, upper_end: str = "") -> tuple[Column, Column, Column]:
+    """Return the columns of an effect and its interval."""
+    unit = "detection thresholds"
+    return (
+        Column(name, "float64", unit, meaning),
+        Column("low", "float64", unit, f"lower end of the {name}'s 95% interval"),
+        Column("high", "float64", unit, upper_end or f"upper end of the {name}'s 95% interval"),
+    )
+
+
+_EFFECT = _effect("effect", "fitness effect of knocking out the site alone")
 _DETECTED = Column("detected", "bool", "", "the score is above the detection threshold")
 _SITE = Column("site", "int64", "site", "zero-based position in the genome")
 _SKELETON = Column("skeleton", "int64", "", "number of the skeleton, from 0")
@@ -45,6 +53,17 @@ _DOSES = (
     _SCORE,
     _DETECTED,
 )
+
+QUANTITY = Column("quantity", "str", "", "what is estimated")
+METHOD = Column("method", "str", "", "the procedure")
+ESTIMATE = (
+    Column("value", "float64", "as in `unit`", "the estimate; missing where there is none"),
+    Column("low", "float64", "as in `unit`", "lower end of the interval; missing where there is none"),
+    Column("high", "float64", "as in `unit`", "upper end of the interval"),
+    Column("unit", "str", "", "unit of value, low and high; empty where it is not known"),
+    Column("level", "float64", "probability", "nominal coverage of the interval"),
+)
+"""A number with its interval, as every table of estimates has it."""
 
 TABLES: dict[str, Table] = {
     table.name: table
@@ -99,11 +118,7 @@ TABLES: dict[str, Table] = {
             (
                 Column("set", "int64", "", "number of the set, from 0; a set of one cost something without a mate"),
                 _SITE,
-                Column(
-                    "penalty", "float64", "detection thresholds", "what losing the whole set costs beyond its members"
-                ),
-                Column("low", "float64", "detection thresholds", "lower end of the penalty's 95% interval"),
-                Column("high", "float64", "detection thresholds", "upper end of the penalty's 95% interval"),
+                *_effect("penalty", "what losing the whole set costs beyond its members"),
             ),
             ("set", "site"),
         ),
@@ -127,11 +142,11 @@ TABLES: dict[str, Table] = {
                 Column("competitions", "int64", "competitions", "what the skeleton took"),
                 Column("beneficial", "int64", "competitions", "those that the deletion won, detectably"),
                 Column("resolution", "float64", "detection thresholds", "smallest effect that keeps a site"),
-                Column(
-                    "residual", "float64", "detection thresholds", "effect of all deletions together, if it is measured"
+                *_effect(
+                    "residual",
+                    "effect of all deletions together, if it is measured",
+                    upper_end="upper end; without noise the limit it is below",
                 ),
-                Column("low", "float64", "detection thresholds", "lower end of the residual's 95% interval"),
-                Column("high", "float64", "detection thresholds", "upper end; without noise the limit it is below"),
                 Column("n", "int64", "competitions", "what measured the residual: 0 without noise"),
             ),
             ("skeleton",),
@@ -140,13 +155,9 @@ TABLES: dict[str, Table] = {
         Table(
             "estimates",
             (
-                Column("quantity", "str", "", "what is estimated"),
-                Column("value", "float64", "as in `unit`", "the estimate; missing where none is possible"),
-                Column("low", "float64", "as in `unit`", "lower end of the interval; missing where there is none"),
-                Column("high", "float64", "as in `unit`", "upper end of the interval"),
-                Column("unit", "str", "", "unit of value, low and high"),
-                Column("level", "float64", "probability", "nominal coverage of the interval"),
-                Column("method", "str", "", "the procedure"),
+                QUANTITY,
+                *ESTIMATE,
+                METHOD,
                 Column("n", "int64", "competitions", "competitions the estimate rests on"),
             ),
             ("quantity", "method"),

@@ -16,7 +16,7 @@ import pandas as pd
 
 from knockem_dagster.errors import KnockemError
 from knockem_dagster.knockout.quantities import unit_of
-from knockem_dagster.records.tables import Column, Table
+from knockem_dagster.records.tables import ESTIMATE, METHOD, QUANTITY, Column, Table
 from knockem_dagster.reports.spoken import DECLINED
 from knockem_dagster.reports.wording import listed, number
 
@@ -70,8 +70,8 @@ class ComparedSubmission:
 COMPARISON = Table(
     "comparison",
     (
-        Column("quantity", "str", "", "what is estimated"),
-        Column("method", "str", "", "the procedure"),
+        QUANTITY,
+        METHOD,
         Column("drawn", "bool", "", "the figure shows this quantity, by this method"),
         Column("submission", "str", "", "the submission's id"),
         Column("organism", "str", "", "container image or organism folder"),
@@ -82,11 +82,7 @@ COMPARISON = Table(
         Column(
             "outcome", "str", "", "estimated; no value: none was possible; not estimated: not asked for, or not done"
         ),
-        Column("value", "float64", "as the quantity", "the estimate; missing where there is none"),
-        Column("low", "float64", "as the quantity", "lower end of the interval; missing where there is none"),
-        Column("high", "float64", "as the quantity", "upper end of the interval"),
-        Column("unit", "str", "", "unit of value, low and high; empty where it is not known"),
-        Column("level", "float64", "probability", "nominal coverage of the interval"),
+        *ESTIMATE,
         Column("n", "int64", "competitions", "competitions the estimate rests on; 0 where not estimated"),
     ),
     sort_key=(),

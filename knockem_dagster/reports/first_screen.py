@@ -10,6 +10,7 @@ from knockem_dagster.reports.sentences import (
     alone_sentence,
     functional_sentence,
     further_sentences,
+    minimal_sentence,
     named_sentence,
     set_sentence,
     unresolved_sentence,
@@ -19,7 +20,7 @@ from knockem_dagster.reports.truth import true_values
 
 MOST_SENTENCES = 8
 
-_FINDINGS = (functional_sentence, additive_sentence, named_sentence, set_sentence)
+_FINDINGS = (functional_sentence, additive_sentence, named_sentence, set_sentence, minimal_sentence)
 
 
 def first_screen(inputs: ReportInputs) -> list[Sentence]:

@@ -31,6 +31,8 @@ class Quantity(StrEnum):
     EPISTATIC_SITES = "epistatic sites"
     MEAN_EFFECT = "mean effect of additive sites"
     DETECTED_ALONE = "sites detected alone"
+    SITES_OF_MINIMAL_GENOME = "sites of a minimal genome"
+    EFFECT_OF_DELETIONS = "effect of all deletions together"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,8 @@ there is left out.
 
 from __future__ import annotations
 
+from itertools import count, takewhile
+
 from knockem_dagster.reports import study_facts as fact
 from knockem_dagster.reports.study_facts import Fact, StudyFacts
 from knockem_dagster.reports.wording import enumerated
@@ -29,6 +31,7 @@ def methods_paragraph(facts: StudyFacts) -> str:
         _screen(facts),
         _doses(facts),
         _skeletons(facts),
+        _stages(facts),
         _cost(facts),
         _software(facts),
     ]
@@ -138,10 +141,18 @@ def _sets(facts: StudyFacts) -> str:
 def _prefix_skeletons(facts: StudyFacts) -> str:
     if not _ran(facts, _PREFIX):
         return ""
-    return (
-        f"Skeletons, genomes in which no further site could be deleted without a detectable loss, were found in random "
-        f"orders by bisecting prefixes of what was left of an order ({_competitions(facts, _PREFIX)})."
+    told = (
+        f"{_count(facts, fact.PREFIX_MADE, 'skeleton')}, what is left of the genome when no further site can be "
+        "deleted at a loss, came from random orders by bisecting prefixes of what was left of an order "
+        f"({_competitions(facts, _PREFIX)})"
     )
+    if fact.PREFIX_RESOLUTION in facts:
+        told += (
+            ", each deletion being tested against the genome before it at a resolution of "
+            f"{facts.shown(fact.PREFIX_RESOLUTION)} detection thresholds, finer where all deletions together cost too "
+            "much"
+        )
+    return f"{told}."
 
 
 def _screen(facts: StudyFacts) -> str:
@@ -185,6 +196,13 @@ def _skeletons(facts: StudyFacts) -> str:
             "sites that were often left out and costly where kept were taken as epistatic"
         )
     return f"{told}."
+
+
+def _stages(facts: StudyFacts) -> str:
+    earlier = "; then for ".join(takewhile(bool, (facts.text(fact.stage(number)) for number in count(1))))
+    if not earlier:
+        return ""
+    return f"The study was extended, going on with the competitions it had; before, it was asked for {earlier}."
 
 
 def _cost(facts: StudyFacts) -> str:

@@ -139,6 +139,22 @@ def alone_sentence(inputs: ReportInputs, estimates: Estimates, truth: Mapping[st
     )
 
 
+def minimal_sentence(inputs: ReportInputs, estimates: Estimates, truth: Mapping[str, float]) -> Sentence | None:
+    """Say how many sites a minimal genome keeps, in which range those made lie, and what all deletions cost."""
+    size, cost = (
+        _first(estimates, quantity) for quantity in (Quantity.SITES_OF_MINIMAL_GENOME, Quantity.EFFECT_OF_DELETIONS)
+    )
+    made = inputs.table("prefix_skeleton_summary")
+    if size is None or made is None:
+        return None
+    those = f"{size.ends} in the {len(made):,} that were made" if size.ends else "only one was made"
+    sites = counted(inputs.submission.num_sites, "site")
+    text = f"of {sites} are left in a minimal genome, on average ({those})"
+    if cost is not None:
+        text += f"; all other sites together cost {number(cost.value)} detection thresholds ({cost.interval})"
+    return Sentence(number(size.value), f"{text}.", _aside(size, truth))
+
+
 def unresolved_sentence(inputs: ReportInputs) -> Sentence | None:
     """Say of how many tested sites nothing was found, and what could have been overlooked there."""
     sites = inputs.table("sites")

@@ -72,6 +72,13 @@ SET_COMPETITIONS = Fact("sets: penalty competitions", "competitions", "competiti
 SETS_FOUND = Fact("sets: found", "sets", "redundant sets found")
 SETS_COMPLETE = Fact("sets: searched to the end", "", "yes; no where the budget ended before")
 
+PREFIX_MADE = Fact("prefix skeletons: made", "skeletons", "skeletons made by prefix search")
+PREFIX_RESOLUTION = Fact(
+    "prefix skeletons: resolution",
+    "detection thresholds",
+    "smallest effect that keeps a site, unless finer",
+)
+
 DISCOVERY_RATE = Fact("screen: false discovery rate", "probability", "at which the screen is controlled")
 SMEAR = Fact("calibration: doses", "doses", "doses of the calibration, a knockout each")
 TITRATION_DOSES = Fact("titration: doses", "doses", "doses of the titration")
@@ -82,6 +89,11 @@ ASKED = Fact("competitions", "competitions", "competitions asked for in all")
 UNTESTABLE = Fact("competitions: untestable", "competitions", "of these, those that no attempt could complete")
 UNTESTED = Fact("sites not tested", "sites", "sites of which no competition tells")
 NOT_RESOLVED = Fact("sites not resolved", "sites", "tested sites of which nothing can be said at this resolution")
+
+
+def stage(number: int) -> Fact:
+    """Return the fact of what an earlier stage asked for; the first is number 1."""
+    return Fact(f"stage {number}: options", "", "what was asked for before the study was extended")
 
 
 def asked_by(assay_type: str) -> Fact:

@@ -108,6 +108,9 @@ def test_finer_resolution_reuses_every_competition_and_ends_like_a_study_that_as
     assert asked < ids(platform, "competitions")
     assert table(platform, fine, "weights")["error"].max() < 0.9 * errors.max()
     assert set(table(platform, fine, "sets")["site"]) == {5, 20}
+    facts = table(platform, fine, "study").set_index("name")["value"]
+    assert facts["stage 1: options"] == "resolution 0.8, budget no limit, skeletons 3"
+    assert float(facts["option: resolution"]) == 0.14
 
 
 def test_budgets_hold_over_all_stages_and_weighing_grows_with_them(platform: Platform) -> None:

@@ -115,6 +115,14 @@ def test_fault_tells_what_is_allowed(field: str, value: Any, words: str, tmp_pat
     assert words in lines[0]
 
 
+def test_a_budget_is_refused_beside_assays_that_cannot_keep_it() -> None:
+    ours = ["nulldist", "weighing", "setEnumeration", "prefixSkeletons"]
+    assert read(assayTypes=ours, budget=500).budget == 500
+    assert read(assayTypes=["screenCritical"], budget=None).budget is None
+    [line] = faults_of(assayTypes=[*ours, "screenCritical", "skeletonMarkRecapture"], budget=500)
+    assert line.startswith("budget: 500 is not allowed; no budget bounds screenCritical and skeletonMarkRecapture")
+
+
 @pytest.mark.parametrize("missing", ["genome", "containerImage", "userEmail"])
 def test_missing_key_is_named(missing: str) -> None:
     assert faults_of(**{missing: ...}) == [f"{missing}: null is not allowed; it is required"]

@@ -27,4 +27,6 @@ def test_every_occurrence_is_overwritten_and_writers_go_on_where_they_were(tmp_p
 
 
 def test_without_logs_there_is_nothing_to_do(tmp_path: Path) -> None:
-    blot_out(load_settings(home=tmp_path), ID)
+    settings = load_settings(home=tmp_path)
+    blot_out(settings, ID)
+    assert not log_folder(settings).exists()

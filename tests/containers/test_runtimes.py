@@ -307,6 +307,7 @@ def test_what_a_killed_caller_started_is_removed(laboratory: Laboratory) -> None
 def test_the_warden_alone_ends_what_a_killed_caller_started(processes: Laboratory) -> None:
     killed_caller(processes)
     _wait_until(lambda: not _marked("orphaned"))
+    assert asyncio.run(processes.runtime.remove_leftovers("orphaned")) == 0
 
 
 def test_what_a_living_owner_started_is_left_alone(laboratory: Laboratory) -> None:

@@ -13,7 +13,7 @@ def numbers_not_in(text: str, table: pd.DataFrame) -> list[str]:
     """Return the words of a text that hold a digit and are no value of the table: as it stands, rounded, or in %."""
     known: set[str] = set()
     for value in table["value"]:
-        known.update(value.split(), [value])
+        known.update((part.strip(",") for part in value.split()), [value])
         with contextlib.suppress(ValueError):
             known |= {number(float(value)), f"{number(100 * float(value))}%"}
     words = [word.strip("(),.;:") for word in text.split()]

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from knockem_dagster.knockout.quantities import unit_of
+from knockem_dagster.records.tables import TABLES
 from knockem_dagster.reports.first_screen import MOST_SENTENCES, first_screen
 from knockem_dagster.reports.inputs import ReportInputs
 from knockem_dagster.reports.sentences import Sentence
@@ -72,6 +73,16 @@ def sentence(inputs: ReportInputs, words: str) -> Sentence:
     """Return the one sentence that has these words."""
     [found] = [each for each in first_screen(inputs) if words in each.plain]
     return found
+
+
+def with_skeletons(made: int) -> ReportInputs:
+    given = synthetic.inputs(num_sites=1_000, losses=synthetic.lossless())
+    rows = [("sites of a minimal genome", 81.2, 78.0, 84.0, "skeletons by prefix search")]
+    rows.append(("effect of all deletions together", 1.23, 0.9, 1.6, "skeletons by prefix search"))
+    if made == 1:
+        rows = [("sites of a minimal genome", 81.0, NAN, NAN, "skeletons by prefix search")]
+    summary = pd.DataFrame({column.name: np.ones(made) for column in TABLES["prefix_skeleton_summary"].columns})
+    return replace(given, tables={"prefix_skeleton_summary": summary, "estimates": estimates_table(rows)})
 
 
 def with_estimates(inputs: ReportInputs, changes: dict[str, tuple[float, str]]) -> ReportInputs:
@@ -228,3 +239,15 @@ def test_truth_stands_beside_a_number_and_outside_its_sentence() -> None:
     assert "truth: " in found.aside
     assert "truth" not in found.plain
     assert "truth" not in sentence(replace(weighed(), truth=None), "functional").aside
+
+
+def test_minimal_genomes_are_told_with_the_range_of_those_made() -> None:
+    several = (
+        "81.2 of 1,000 sites are left in a minimal genome, on average (78 to 84 in the 5 that were made); all other"
+    )
+    assert sentence(with_skeletons(5), "minimal").plain == (
+        f"{several} sites together cost 1.23 detection thresholds (95% interval 0.9 to 1.6)."
+    )
+    assert sentence(with_skeletons(1), "minimal").plain == (
+        "81 of 1,000 sites are left in a minimal genome, on average (only one was made)."
+    )

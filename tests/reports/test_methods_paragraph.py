@@ -22,7 +22,7 @@ PUBLISHED = {
     "doseTitration": {"TITRATION_DOSES": 5, "TITRATION_REPLICATES": 1_000},
     "skeletonization": {"SKELETONS_MADE": 20},
     "jackknifeKnockout": {},
-    "prefixSkeletons": {},
+    "prefixSkeletons": {"PREFIX_MADE": 5, "PREFIX_RESOLUTION": 0.4},
 }
 
 
@@ -34,7 +34,8 @@ def everything() -> pd.DataFrame:
     """A study in which every assay ran."""
     facts = {name: value for given in PUBLISHED.values() for name, value in given.items()}
     asked = {study_facts.asked_by(name): 1_000 + number for number, name in enumerate(PUBLISHED)}
-    return pd.concat([study(BUDGET=30_000, **facts), study_table(asked)], ignore_index=True)
+    stages = {study_facts.stage(1): "resolution 0.8, budget 900, skeletons 3", study_facts.stage(2): "resolution 0.4"}
+    return pd.concat([study(BUDGET=30_000, **facts), study_table(asked), study_table(stages)], ignore_index=True)
 
 
 EXACT = {"NULL_SD": 0.0, "NULL_MEAN": 0.0, "NULL_P": None, "STANDARD_ERROR": 0.0, "SURELY_NAMED": 0.0, "POWER": None}
@@ -62,7 +63,8 @@ def test_a_number_that_is_not_in_the_table_would_be_found() -> None:
 
 def test_only_assays_that_ran_are_told() -> None:
     weighed, every = methods_paragraph(StudyFacts(study())), methods_paragraph(StudyFacts(everything()))
-    for words in ("Benjamini", "negative binomial", "greedy deletion", "taken as epistatic", "bisecting prefixes"):
+    parts = ("Benjamini", "negative binomial", "greedy deletion", "taken as epistatic", "bisecting prefixes")
+    for words in (*parts, "asked for resolution 0.8, budget 900, skeletons 3; then for resolution 0.4."):
         assert words in every
         assert words not in weighed
     assert "chemical balance" in weighed
