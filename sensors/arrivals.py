@@ -12,9 +12,9 @@ from dagster._core.storage.tags import RUN_KEY_TAG
 from assets.partitions import SUBMISSION_JOB, submissions
 from assets.selection import selection_of
 from knockem_dagster.assay_runs.intake import Accepted, content_digest, examine, store, time_competitions
-from knockem_dagster.assay_runs.mapping_file import MOST_BYTES, shown
 from knockem_dagster.assay_runs.submission_file import read_submission_file
 from knockem_dagster.errors import Fault, InvalidInput, KnockemError
+from knockem_dagster.mapping_file import MOST_BYTES, shown
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.record import derived_id
 from knockem_dagster.records.submissions import State, SubmissionRecord

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from knockem_dagster.assay_runs.mapping_file import shown
 from knockem_dagster.assay_runs.submission_file import SubmissionFile
 from knockem_dagster.containers.attempts import Attempt, AttemptOutcome, GenomeVariant, Outcome
 from knockem_dagster.containers.runtime import EndCause
 from knockem_dagster.errors import ContractError, Fault, ImageNotFound, InvalidInput
 from knockem_dagster.jobs.organisms import organism_of
 from knockem_dagster.knockout.knockouts import KnockoutSet
+from knockem_dagster.mapping_file import shown
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.assays import AssayRecord, AssayType, assay_id, with_needs
 from knockem_dagster.records.genomes import GenomeRecord, variant_id, wild_type, wild_type_id

@@ -12,9 +12,9 @@ from typing import Any, Literal
 from email_validator import EmailNotValidError, validate_email
 from pydantic import Field
 
-from knockem_dagster.assay_runs.mapping_file import MOST_BYTES, one_line, read_mapping, shown
 from knockem_dagster.containers.names import RESERVED_NAMES
 from knockem_dagster.errors import Fault, InvalidInput
+from knockem_dagster.mapping_file import MOST_BYTES, one_line, read_mapping, shown
 from knockem_dagster.records.assays import DEFAULT_ASSAYS, AssayType, with_needs
 from knockem_dagster.records.record import Value
 from knockem_dagster.records.stages import OPTIONS_OF

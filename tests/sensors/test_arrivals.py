@@ -12,8 +12,8 @@ from dagster._core.storage.tags import RUN_KEY_TAG
 
 from assets.partitions import SUBMISSION_JOB
 from assets.selection import selection_of
-from knockem_dagster.assay_runs.mapping_file import MOST_BYTES
 from knockem_dagster.definitions import build_definitions
+from knockem_dagster.mapping_file import MOST_BYTES
 from knockem_dagster.records.submissions import State
 from knockem_dagster.stores.declarations import MAX_DOCUMENT_BYTES
 from knockem_dagster.stores.documents import Patch

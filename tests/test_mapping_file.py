@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knockem_dagster.assay_runs.mapping_file import MOST_BYTES, MOST_VALUES, one_line, read_mapping, shown
 from knockem_dagster.errors import InvalidInput
+from knockem_dagster.mapping_file import MOST_BYTES, MOST_VALUES, one_line, read_mapping, shown
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=9),

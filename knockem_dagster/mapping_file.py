@@ -1,6 +1,6 @@
-"""Reading YAML or JSON that a stranger wrote: no aliases, a bounded size, nothing but whole characters.
+"""Reading YAML, JSON or JSON5 that a stranger wrote: no aliases, a bounded size, nothing but whole characters.
 
-What does not belong here: what the keys mean.
+What does not belong here: what the keys mean. YAML is read by the core schema of YAML 1.2: `1:10` and `yes` are text.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
+import pyjson5
 import yaml
 
 from knockem_dagster.errors import Fault, InvalidInput
@@ -18,22 +20,42 @@ from knockem_dagster.errors import Fault, InvalidInput
 MOST_BYTES = 16 << 20
 """Largest submission file and file of a genome, bytes. A genome must fit in a document besides: intake.py."""
 MOST_VALUES = 10_000
-"""Keys and values of a YAML file."""
+"""Keys and values of a submission in YAML. The reader takes 15 microseconds a value, and a genome is one."""
+_MOST_LEVELS = 100
+_BYTES = re.compile("b'([^']*)'")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileKind:
+    """A kind of file: what it is called, examples of its keys, its most bytes, and values if it is YAML."""
+
+    name: str
+    keys: str
+    most_bytes: int
+    most_values: int
+
+
+SUBMISSION = FileKind(
+    name="submission file", keys="genome and containerImage", most_bytes=MOST_BYTES, most_values=MOST_VALUES
+)
 
 
 class _PlainLoader(yaml.SafeLoader):
     """YAML without aliases, so that a small file cannot unfold into a large one, and with a bounded number of values.
 
-    The reader takes 15 microseconds a value: a large genome is one value, a list of millions is no submission.
+    Plain scalars are what the core schema of YAML 1.2 says (section 10.3.2), not numbers of base 60, dates or "on".
     """
 
-    num_values = 0
+    def __init__(self, text: str, most_values: int) -> None:
+        super().__init__(text)
+        self._most_values = most_values
+        self._num_values = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        self.num_values += 1
-        if self.num_values > MOST_VALUES:
-            problem = f"more than {MOST_VALUES} values"
+        self._num_values += 1
+        if self._num_values > self._most_values:
+            problem = f"more than {self._most_values} values"
             raise yaml.constructor.ConstructorError(None, None, problem, self.peek_event().start_mark)
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()
@@ -50,16 +72,40 @@ class _PlainLoader(yaml.SafeLoader):
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """Read an integer: decimal unless it says otherwise, leading zeros or not."""
+        return int(node.value, 0 if node.value[:2] in ("0o", "0x") else 10)
 
-def read_mapping(data: bytes) -> Mapping[str, Any]:
-    """Read a file whose content is a mapping. Raises InvalidInput with the one fault that makes it unreadable."""
-    what = "The submission file cannot be read."
-    if len(data) > MOST_BYTES:
-        raise InvalidInput(what, [Fault("(file)", f"more than {MOST_BYTES} bytes", "a smaller file is")])
+
+_NUMBER = r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
+_DIGITS = "-+.0123456789"
+_PlainLoader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("null", r"|~|null|Null|NULL", ["", *"~nN"]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", [*"tTfF"]),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", [*_DIGITS]),
+    ("float", rf"{_NUMBER}|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", [*_DIGITS]),
+):
+    _PlainLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
+_PlainLoader.add_constructor("tag:yaml.org,2002:int", _PlainLoader.construct_yaml_int)
+
+
+def read_mapping(data: bytes, kind: FileKind = SUBMISSION, *, json5: bool = False) -> Mapping[str, Any]:
+    """Read a file whose content is a mapping: YAML or JSON, or `json5`.
+
+    Raises InvalidInput with the one fault that makes it unreadable.
+    """
+    what = f"The {kind.name} cannot be read."
+    if len(data) > kind.most_bytes:
+        raise InvalidInput(what, [Fault("(file)", f"more than {kind.most_bytes} bytes", "a smaller file is")])
     try:
-        content = _read_json_or_yaml(data.decode("utf-8"))
+        text = data.decode("utf-8")
+        content = pyjson5.decode(text, maxdepth=_MOST_LEVELS) if json5 else _read_json_or_yaml(text, kind.most_values)
     except UnicodeDecodeError as error:
         raise InvalidInput(what, [Fault("(file)", f"byte {error.start} is not UTF-8", "UTF-8 text is")]) from error
+    except pyjson5.Json5DecoderException as error:
+        problem = _BYTES.sub(r"\1", error.message or "it ends too soon")
+        raise InvalidInput(what, [Fault("(file)", one_line(problem), "a whole JSON5 mapping is")]) from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         where = getattr(error, "problem_mark", None)
         line = f"line {where.line + 1}: " if where is not None else ""
@@ -72,16 +118,20 @@ def read_mapping(data: bytes) -> Mapping[str, Any]:
         raise InvalidInput(what, [Fault("(file)", shown(half), allowed)])
     if not isinstance(content, Mapping):
         found = "an empty file" if content is None else type(content).__name__
-        raise InvalidInput(what, [Fault("(file)", found, "a mapping of keys such as genome and containerImage is")])
+        raise InvalidInput(what, [Fault("(file)", found, f"a mapping of keys such as {kind.keys} is")])
     return content
 
 
-def _read_json_or_yaml(text: str) -> Any:
+def _read_json_or_yaml(text: str, most_values: int) -> Any:
     """Read JSON, or else YAML: most JSON is YAML, but not its way to write characters beyond 16 bits."""
     if text.lstrip().startswith("{"):
         with suppress(json.JSONDecodeError):
             return json.loads(text, object_pairs_hook=_mapping_of)
-    return yaml.load(text, Loader=_PlainLoader)  # a SafeLoader
+    loader = _PlainLoader(text, most_values)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def _mapping_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,0 +1,213 @@
+"""From a workflow file to its graph, or to every fault of it: unknown names, several producers, circles, idle actions.
+
+A job waits for those it names (`depends_on`), and for those that make a file or user data that it reads.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
+from typing import Protocol, TypeVar
+
+from knockem_dagster.errors import Fault
+from knockem_dagster.jobs.specs.expansion import expand
+from knockem_dagster.jobs.specs.job_graph import (
+    Direction,
+    GraphJob,
+    JobGraph,
+    Kind,
+    Links,
+    TriggeredAction,
+    references_in,
+)
+from knockem_dagster.jobs.specs.patterns import Matcher, NotAPattern
+from knockem_dagster.jobs.specs.reading import refused
+from knockem_dagster.jobs.specs.workflow_spec import ActionSpec, JobSpec, WorkflowSpec
+from knockem_dagster.mapping_file import one_line, shown
+
+MOST_DEPENDENCIES = 2_000_000
+"""Pairs of jobs of which one waits for the other. A job between two large stages makes far fewer."""
+_SHOWN_OF_A_CIRCLE = 10
+_JOB_TRIGGERS = ("on_jobs_ready", "on_jobs_complete")
+_OPTIONS_OF_THEIR_OWN = frozenset({"partition", "nodes", "walltime", "time", "mem", "gres", "name", "job-name"})
+_LINKS: tuple[tuple[Kind, Direction, str, str], ...] = (
+    ("files", "input", "input_files", "input_file_regexes"),
+    ("files", "output", "output_files", "output_file_regexes"),
+    ("user_data", "input", "input_user_data", "input_user_data_regexes"),
+    ("user_data", "output", "output_user_data", "output_user_data_regexes"),
+)
+"""What a job may be linked with, and the fields that name it, by names and by patterns."""
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+Part = TypeVar("Part", bound=_Named)
+Linked = dict[Kind, Links]
+
+
+def graph_of(spec: WorkflowSpec) -> JobGraph:
+    """Return the graph of a workflow file. Raises InvalidInput with every fault: nothing of it is to be stored."""
+    builder = _Builder(spec)
+    graph = builder.build()
+    if builder.faults:
+        raise refused(builder.faults)
+    return graph
+
+
+class _Builder:
+    """Resolves the names of a workflow, and collects its faults."""
+
+    def __init__(self, spec: WorkflowSpec) -> None:
+        expanded = expand(spec)
+        self.faults: list[Fault] = []
+        self._spec = spec
+        self._jobs = self._by_name("jobs", expanded.jobs)
+        self._files = self._by_name("files", expanded.files)
+        self._user_data = self._by_name("user_data", expanded.user_data)
+        self._requirements = self._by_name("resource_requirements", spec.resource_requirements)
+        self._handlers = self._by_name("failure_handlers", spec.failure_handlers)
+        self._schedulers = self._by_name("slurm_schedulers", spec.slurm_schedulers)
+        self._job_names = Matcher(list(self._jobs))
+        self._linkable: dict[Kind, Matcher] = {
+            "files": Matcher(list(self._files)),
+            "user_data": Matcher(list(self._user_data)),
+        }
+
+    def build(self) -> JobGraph:
+        """Return the graph; it is whole when there are no faults."""
+        linked = {name: self._links_of(job) for name, job in self._jobs.items()}
+        makers: dict[Kind, dict[str, str]] = {kind: self._makers(kind, linked) for kind in self._linkable}
+        blockers = {name: self._blockers_of(job, linked[name], makers) for name, job in self._jobs.items()}
+        for job in self._jobs.values():
+            self._check_choices(job)
+        self._check_order(blockers)
+        self._check_slurm_defaults()
+        return JobGraph(
+            spec=self._spec,
+            jobs={
+                name: GraphJob(job, linked[name]["files"], linked[name]["user_data"], blockers[name])
+                for name, job in self._jobs.items()
+            },
+            files=self._files,
+            user_data=self._user_data,
+            requirements=self._requirements,
+            handlers=self._handlers,
+            schedulers=self._schedulers,
+            actions=[self._action(f"actions[{n}]", each) for n, each in enumerate(self._spec.actions or ())],
+        )
+
+    def _fault(self, place: str, value: object, allowed: str) -> None:
+        self.faults.append(Fault(one_line(place), shown(value), allowed))
+
+    def _by_name(self, kind: str, parts: Sequence[Part] | None) -> dict[str, Part]:
+        for name, number in Counter(part.name for part in parts or ()).items():
+            if number > 1:
+                self._fault(kind, name, f"it stands there {number:,} times, and names are unique")
+        return {part.name: part for part in parts or ()}
+
+    def _links_of(self, job: JobSpec) -> Linked:
+        """Return what a job reads and writes, by fields, patterns and references in its command."""
+        texts = [job.command, job.invocation_script or "", *(job.env or {}).values()]
+        references = [reference for text in texts for reference in references_in(text)]
+        found: dict[tuple[Kind, Direction], dict[str, None]] = {}
+        for kind, direction, names, patterns in _LINKS:
+            named: list[str] = list(getattr(job, names) or ())
+            named += [each.name for each in references if (each.kind, each.direction) == (kind, direction)]
+            known = self._known(f"{job.name}.{names}", named, self._files if kind == "files" else self._user_data)
+            matched = self._matched(f"{job.name}.{patterns}", getattr(job, patterns), self._linkable[kind])
+            found[kind, direction] = dict.fromkeys([*known, *matched])
+        return {
+            kind: Links(tuple(found[kind, "input"]), tuple(found[kind, "output"])) for kind in ("files", "user_data")
+        }
+
+    def _known(self, place: str, names: Iterable[str], there: Mapping[str, object]) -> list[str]:
+        """Return those names that are there; others are faults."""
+        known: list[str] = []
+        for name in dict.fromkeys(names):
+            if name in there:
+                known.append(name)
+            else:
+                self._fault(place, name, "there is nothing of that name")
+        return known
+
+    def _matched(self, place: str, patterns: Sequence[str] | None, names: Matcher) -> list[str]:
+        """Return the names in which any pattern is found; one that is in none is a fault."""
+        matched: list[str] = []
+        for pattern in patterns or ():
+            try:
+                found = names.matches(pattern)
+            except NotAPattern as error:
+                self._fault(place, pattern, str(error))
+                continue
+            if not found:
+                self._fault(place, pattern, "a pattern that is found in a name is")
+            matched += found
+        return matched
+
+    def _makers(self, kind: Kind, linked: Mapping[str, Linked]) -> dict[str, str]:
+        """Return which job makes each file or user data."""
+        makers: dict[str, str] = {}
+        for job, links in linked.items():
+            for name in links[kind].outputs:
+                if name in makers:
+                    self._fault(f"{kind}.{name}", [makers[name], job], "one job that makes it is")
+                makers[name] = job
+        return makers
+
+    def _blockers_of(self, job: JobSpec, links: Linked, makers: Mapping[Kind, Mapping[str, str]]) -> tuple[str, ...]:
+        named = self._known(f"{job.name}.depends_on", job.depends_on or (), self._jobs)
+        matched = self._matched(f"{job.name}.depends_on_regexes", job.depends_on_regexes, self._job_names)
+        blockers = dict.fromkeys([*named, *(name for name in matched if name != job.name)])
+        for kind, by_name in makers.items():
+            blockers.update(dict.fromkeys(by_name[name] for name in links[kind].inputs if name in by_name))
+        return tuple(blockers)
+
+    def _check_choices(self, job: JobSpec) -> None:
+        for name, there in (
+            ("resource_requirements", self._requirements),
+            ("failure_handler", self._handlers),
+            ("scheduler", self._schedulers),
+        ):
+            chosen: str | None = getattr(job, name)
+            if chosen is not None:
+                self._known(f"{job.name}.{name}", [chosen], there)
+
+    def _check_order(self, blockers: Mapping[str, Sequence[str]]) -> None:
+        """Make sure that an order of jobs exists."""
+        number = sum(map(len, blockers.values()))
+        if number > MOST_DEPENDENCIES:
+            allowed = f"at most {MOST_DEPENDENCIES:,} are: put a job between stages that all of one wait for"
+            self._fault("depends_on", f"{number:,} dependencies", allowed)
+            return
+        try:
+            TopologicalSorter(blockers).prepare()
+        except CycleError as error:
+            circle: list[str] = error.args[1]
+            told = " -> ".join(circle[:_SHOWN_OF_A_CIRCLE]) + (" -> ..." if len(circle) > _SHOWN_OF_A_CIRCLE else "")
+            self.faults.append(Fault("depends_on", told, "jobs that do not wait for one another in a circle are"))
+
+    def _check_slurm_defaults(self) -> None:
+        for name in self._spec.slurm_defaults or {}:
+            if name in _OPTIONS_OF_THEIR_OWN:
+                self._fault(f"slurm_defaults.{name}", name, "it is an option of a scheduler, under slurm_schedulers")
+
+    def _action(self, place: str, action: ActionSpec) -> TriggeredAction:
+        jobs = self._known(f"{place}.jobs", action.jobs or (), self._jobs)
+        jobs += self._matched(f"{place}.job_name_regexes", action.job_name_regexes, self._job_names)
+        waits = action.trigger_type in _JOB_TRIGGERS
+        if waits and not (action.jobs or action.job_name_regexes):
+            self._fault(f"{place}.jobs", None, f"{action.trigger_type} needs jobs, or job_name_regexes")
+        if not waits and (action.jobs or action.job_name_regexes):
+            self._fault(f"{place}.jobs", action.jobs, f"{action.trigger_type} waits for no jobs: leave them out")
+        if action.action_type == "run_commands" and not action.commands:
+            self._fault(f"{place}.commands", None, "run_commands needs at least one command")
+        if action.action_type == "schedule_nodes":
+            if action.scheduler is None:
+                self._fault(f"{place}.scheduler", None, "schedule_nodes needs a scheduler")
+            elif action.scheduler_type != "local":
+                self._known(f"{place}.scheduler", [action.scheduler], self._schedulers)
+        return TriggeredAction(action, tuple(dict.fromkeys(jobs)))

@@ -1,0 +1,102 @@
+"""The graph that a workflow file stands for: its nodes by name, and which job waits for which."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from knockem_dagster.jobs.specs.workflow_spec import (
+    ActionSpec,
+    FailureHandlerSpec,
+    FileSpec,
+    JobSpec,
+    ResourceRequirementsSpec,
+    SlurmSchedulerSpec,
+    UserDataSpec,
+    WorkflowSpec,
+)
+
+Kind: TypeAlias = Literal["files", "user_data"]
+Direction: TypeAlias = Literal["input", "output"]
+
+_REFERENCE = re.compile(r"\$\{(files|user_data)\.(input|output)\.([^{}]+)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A file or user data that a command names, as in `${files.input.NAME}`."""
+
+    kind: Kind
+    direction: Direction
+    name: str
+
+
+def references_in(text: str) -> Iterator[Reference]:
+    """Yield what a text names."""
+    for found in _REFERENCE.finditer(text):
+        yield _reference(found)
+
+
+def _reference(found: re.Match[str]) -> Reference:
+    return Reference(
+        "files" if found[1] == "files" else "user_data", "input" if found[2] == "input" else "output", found[3]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """The files, or the user data, that a job reads and writes, by name."""
+
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GraphJob:
+    """A job as it was defined, with all that its patterns and references stand for.
+
+    `blockers` are the jobs that it waits for: those it names, then those that make what it reads.
+    """
+
+    spec: JobSpec
+    files: Links
+    user_data: Links
+    blockers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TriggeredAction:
+    """An action with the jobs that its trigger waits for; none for triggers of the workflow or a worker."""
+
+    spec: ActionSpec
+    jobs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JobGraph:
+    """All nodes of a workflow by name. Every name that stands in one is known, and no job waits for itself."""
+
+    spec: WorkflowSpec
+    jobs: Mapping[str, GraphJob]
+    files: Mapping[str, FileSpec]
+    user_data: Mapping[str, UserDataSpec]
+    requirements: Mapping[str, ResourceRequirementsSpec]
+    handlers: Mapping[str, FailureHandlerSpec]
+    schedulers: Mapping[str, SlurmSchedulerSpec]
+    actions: Sequence[TriggeredAction]
+
+    @property
+    def num_dependencies(self) -> int:
+        """How many pairs of jobs there are of which one waits for the other."""
+        return sum(len(job.blockers) for job in self.jobs.values())
+
+    def with_paths(self, text: str) -> str:
+        """Return a command with the paths of its files in place of references; those to user data stay."""
+
+        def path_at(found: re.Match[str]) -> str:
+            reference = _reference(found)
+            return self.files[reference.name].path if reference.kind == "files" else found[0]
+
+        return _REFERENCE.sub(path_at, text)

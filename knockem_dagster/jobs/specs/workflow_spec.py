@@ -1,0 +1,266 @@
+"""The layout of a workflow file, as torc documents it (NREL, docs "Workflow Specification Reference", 0.12 to 0.25).
+
+What belongs here: the keys and the types of their values. What they stand for is in expansion.py and job_graph.py.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+
+from knockem_dagster.jobs.specs.parameters import Mode
+
+_MEMORY = re.compile(r"(\d+)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+_MOST_MEMORY_MIB = 1 << 30
+_DURATION = TypeAdapter(timedelta)
+_MOST_SECONDS = 366 * 86400.0
+
+
+def _text_of_parameter(value: object) -> object:
+    """Accept numbers and lists where a text stands for them."""
+    if isinstance(value, list):
+        items: list[object] = value
+        return f"[{','.join(str(item) for item in items)}]"
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _memory_mib(value: object) -> int:
+    """Return MiB, rounded up, from a text such as "512k", "2g" or a number of bytes (powers of 1,024)."""
+    found = _MEMORY.fullmatch(str(value).strip())
+    if found is None:
+        raise ValueError('a number of bytes with k, m, g or t, such as "512m" or "2g", is')
+    mib = -(-(int(found[1]) * 1024 ** _POWERS[found[2].lower()]) // (1 << 20))
+    if not 0 < mib <= _MOST_MEMORY_MIB:
+        raise ValueError("more than nothing, and no more than a pebibyte, is")
+    return mib
+
+
+def _seconds(value: object) -> float:
+    """Return seconds from an ISO 8601 duration."""
+    try:
+        if not isinstance(value, str) or not value.lstrip("+").startswith("P"):
+            raise ValueError
+        seconds = _DURATION.validate_python(value).total_seconds()
+    except (ValueError, ValidationError) as error:
+        raise ValueError("an ISO 8601 duration such as PT30M or P1DT2H is") from error
+    if not 0 < seconds <= _MOST_SECONDS:
+        raise ValueError("a duration above 0 and up to P366D is")
+    return seconds
+
+
+def _path(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("a path without a zero byte is")
+    return value
+
+
+Name = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Text = Annotated[str, AfterValidator(_path)]
+Parameters = dict[str, Annotated[str, BeforeValidator(_text_of_parameter)]]
+Environment = dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], Text]
+
+
+class SpecPart(BaseModel):
+    """A part of a workflow file: keys that it does not know are faults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
+
+class Expandable(SpecPart):
+    """A part that stands for several, one for each combination of parameters."""
+
+    parameters: Parameters | None = None
+    parameter_mode: Mode = "product"
+    use_parameters: tuple[str, ...] | None = None
+
+
+class StdioSpec(SpecPart):
+    """What becomes of what a job writes."""
+
+    mode: Literal["separate", "combined", "no_stdout", "no_stderr", "none"] = "separate"
+    delete_on_success: bool = False
+
+
+class JobSpec(Expandable):
+    """A command, what it needs and what it waits for."""
+
+    LISTS: ClassVar[tuple[str, ...]] = (
+        "depends_on",
+        "depends_on_regexes",
+        "input_files",
+        "input_file_regexes",
+        "output_files",
+        "output_file_regexes",
+        "input_user_data",
+        "input_user_data_regexes",
+        "output_user_data",
+        "output_user_data_regexes",
+    )
+    """The fields that name others. Those of jobs with one name are put together."""
+
+    name: Name
+    command: Annotated[Text, Field(min_length=1)]
+    invocation_script: Text | None = None
+    env: Environment | None = None
+    priority: int = Field(default=0, ge=-(1 << 31), lt=1 << 31)
+    resource_requirements: str | None = None
+    failure_handler: str | None = None
+    scheduler: str | None = None
+    cancel_on_blocking_job_failure: bool = False
+    supports_termination: bool = False
+    depends_on: tuple[str, ...] | None = None
+    depends_on_regexes: tuple[str, ...] | None = None
+    input_files: tuple[str, ...] | None = None
+    input_file_regexes: tuple[str, ...] | None = None
+    output_files: tuple[str, ...] | None = None
+    output_file_regexes: tuple[str, ...] | None = None
+    input_user_data: tuple[str, ...] | None = None
+    input_user_data_regexes: tuple[str, ...] | None = None
+    output_user_data: tuple[str, ...] | None = None
+    output_user_data_regexes: tuple[str, ...] | None = None
+    stdio: StdioSpec | None = None
+
+
+class FileSpec(Expandable):
+    """A file that jobs read or write."""
+
+    name: Name
+    path: Annotated[Text, Field(min_length=1)]
+    identifier: str | None = None
+    st_mtime: float | None = None
+
+
+class UserDataSpec(Expandable):
+    """JSON that jobs read or write."""
+
+    name: Name
+    data: Any = None
+    is_ephemeral: bool = False
+
+
+class ResourceRequirementsSpec(SpecPart):
+    """What a job needs: CPUs, memory (MiB), GPUs, nodes, and seconds at most."""
+
+    name: Name
+    num_cpus: int = Field(gt=0, le=1 << 16)
+    memory: Annotated[int, BeforeValidator(_memory_mib)]
+    num_gpus: int = Field(default=0, ge=0, le=1 << 10)
+    num_nodes: int = Field(default=1, ge=1, le=1 << 16)
+    runtime: Annotated[float, BeforeValidator(_seconds)] = 3600.0
+
+
+class FailureRuleSpec(SpecPart):
+    """What is done when a job ends with one of these exit codes."""
+
+    exit_codes: tuple[int, ...] = ()
+    match_all_exit_codes: bool = False
+    recovery_script: Text | None = None
+    max_retries: int = Field(default=3, ge=0, le=1000)
+
+
+class FailureHandlerSpec(SpecPart):
+    """Rules, of which the first that fits counts."""
+
+    name: Name
+    rules: tuple[FailureRuleSpec, ...]
+
+
+class SlurmSchedulerSpec(SpecPart):
+    """How nodes are asked of SLURM."""
+
+    name: Name
+    account: str | None = None
+    partition: str | None = None
+    nodes: int = Field(default=1, ge=1)
+    walltime: str = "01:00:00"
+    mem: str | None = None
+    gres: str | None = None
+    qos: str | None = None
+    ntasks_per_node: int | None = Field(default=None, ge=1)
+    tmp: str | None = None
+    extra: str | None = None
+    serialize_allocations: bool = False
+
+
+class ActionSpec(SpecPart):
+    """What is done when jobs, workers or the workflow get so far."""
+
+    trigger_type: Literal[
+        "on_workflow_start",
+        "on_workflow_complete",
+        "on_jobs_ready",
+        "on_jobs_complete",
+        "on_worker_start",
+        "on_worker_complete",
+    ]
+    action_type: Literal["run_commands", "schedule_nodes"]
+    jobs: tuple[str, ...] | None = None
+    job_name_regexes: tuple[str, ...] | None = None
+    commands: tuple[Text, ...] | None = None
+    scheduler: str | None = None
+    scheduler_type: Literal["slurm", "local"] | None = None
+    num_allocations: int | None = Field(default=None, ge=1)
+    start_one_worker_per_node: bool | None = None
+    max_parallel_jobs: int | None = Field(default=None, ge=1)
+    persistent: bool = False
+
+
+class ResourceMonitorSpec(SpecPart):
+    """What is measured while jobs run."""
+
+    enabled: bool = False
+    granularity: Literal["Summary", "TimeSeries", "summary", "time_series"] = "Summary"
+    sample_interval_seconds: int = Field(default=5, ge=1)
+    generate_plots: bool = False
+
+
+class ExecutionSpec(SpecPart):
+    """How jobs are run and ended."""
+
+    mode: Literal["direct", "slurm", "auto"] = "direct"
+    sigkill_headroom_seconds: int = Field(default=60, ge=0)
+    timeout_exit_code: int = 152
+    staggered_start: bool = True
+    stdio: StdioSpec | None = None
+    limit_resources: bool = True
+    termination_signal: str = "SIGTERM"
+    sigterm_lead_seconds: int = Field(default=30, ge=0)
+    oom_exit_code: int = 137
+    srun_termination_signal: str | None = None
+    enable_cpu_bind: bool = False
+    srun_mpi: str | None = None
+
+
+class WorkflowSpec(SpecPart):
+    """A whole workflow file."""
+
+    name: Name
+    user: str | None = None
+    description: str | None = None
+    project: str | None = None
+    metadata: str | None = None
+    parameters: Parameters | None = None
+    variables: dict[str, str] | None = None
+    env: Environment | None = None
+    jobs: tuple[JobSpec, ...] = Field(min_length=1)
+    files: tuple[FileSpec, ...] | None = None
+    user_data: tuple[UserDataSpec, ...] | None = None
+    resource_requirements: tuple[ResourceRequirementsSpec, ...] | None = None
+    failure_handlers: tuple[FailureHandlerSpec, ...] | None = None
+    slurm_schedulers: tuple[SlurmSchedulerSpec, ...] | None = None
+    slurm_defaults: dict[str, str | bool] | None = None
+    actions: tuple[ActionSpec, ...] | None = None
+    resource_monitor: ResourceMonitorSpec | None = None
+    execution_config: ExecutionSpec | None = None
+    use_pending_failed: bool = False
+    jobs_sort_method: Literal["none", "gpus_runtime_memory", "gpus_memory_runtime"] | None = None
+    enable_ro_crate: bool = False
+    access_groups: tuple[str, ...] | None = None
+    compute_node_expiration_buffer_seconds: int | None = None
+    compute_node_wait_for_new_jobs_seconds: int | None = None
+    compute_node_ignore_workflow_completion: bool = False
+    compute_node_wait_for_healthy_database_minutes: int | None = None

@@ -1,0 +1,190 @@
+"""Graphs: what waits for what, by names, files, user data and patterns; and all that makes a workflow no graph."""
+
+from __future__ import annotations
+
+import time
+from graphlib import TopologicalSorter
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from knockem_dagster.errors import InvalidInput
+from knockem_dagster.jobs.specs.graph_builder import graph_of
+from knockem_dagster.jobs.specs.job_graph import JobGraph
+from knockem_dagster.jobs.specs.reading import spec_of
+
+
+def job(name: str, **fields: Any) -> dict[str, Any]:
+    return {"name": name, "command": "true", **fields}
+
+
+def graph(*jobs: dict[str, Any], **fields: Any) -> JobGraph:
+    return graph_of(spec_of({"name": "w", "jobs": list(jobs), **fields}))
+
+
+def faults(*jobs: dict[str, Any], **fields: Any) -> list[str]:
+    with pytest.raises(InvalidInput) as refused:
+        graph(*jobs, **fields)
+    return [str(fault) for fault in refused.value.faults]
+
+
+def blockers(found: JobGraph) -> dict[str, set[str]]:
+    return {name: set(each.blockers) for name, each in found.jobs.items()}
+
+
+FILES = {"files": [{"name": name, "path": f"/data/{name}"} for name in ("x", "y")]}
+
+
+def test_jobs_wait_for_those_they_name_and_for_who_makes_what_they_read() -> None:
+    found = graph(
+        job("prepare", command="make ${files.output.x}"),
+        job("left", command="use ${files.input.x}", output_user_data=["u"]),
+        job("right", depends_on=["prepare"], output_files=["y"]),
+        job("end", input_files=["y"], command="tell ${user_data.input.u}"),
+        job("alone", input_files=["x"], depends_on_regexes=["^(left|right|alone)$"]),
+        user_data=[{"name": "u", "data": {"rate": 0.1}}],
+        **FILES,
+    )
+    assert blockers(found) == {
+        "prepare": set(),
+        "left": {"prepare"},
+        "right": {"prepare"},
+        "end": {"left", "right"},
+        "alone": {"prepare", "left", "right"},
+    }
+    assert (
+        found.with_paths("use ${files.input.x} ${user_data.input.u} ${HOME}")
+        == "use /data/x ${user_data.input.u} ${HOME}"
+    )
+    assert found.num_dependencies == 7
+
+
+def test_files_without_a_maker_are_there_already() -> None:
+    assert blockers(graph(job("a", input_files=["x"]), **FILES)) == {"a": set()}
+
+
+def test_a_job_that_gathers_waits_for_every_combination() -> None:
+    sweep = {"rate": "[0.1,0.01]", "seed": "1:3"}
+    found = graph(
+        job("run_{rate:.2f}_{seed}", output_files=["r_{rate}_{seed}"], parameters=sweep),
+        job("gather", input_file_regexes=["^r_{rate}_"], use_parameters=["rate"]),
+        job("again", depends_on=["run_{rate:.2f}_{seed}"], use_parameters=["rate", "seed"]),
+        files=[{"name": "r_{rate}_{seed}", "path": "/r/{rate}/{seed}", "parameters": sweep}],
+        parameters=sweep,
+    )
+    runs = {f"run_{rate}_{seed}" for rate in ("0.10", "0.01") for seed in (1, 2, 3)}
+    assert set(found.jobs) == runs | {"gather", "again"}
+    assert set(found.jobs["gather"].blockers) == set(found.jobs["again"].blockers) == runs
+    assert found.files["r_0.01_2"].path == "/r/0.01/2"
+
+
+def test_own_parameters_come_before_shared_ones() -> None:
+    found = graph(job("j_{i}", use_parameters=["i"], parameters={"i": "5:6"}), parameters={"i": "1:9"})
+    assert list(found.jobs) == ["j_5", "j_6"]
+
+
+@pytest.mark.parametrize(
+    ("jobs", "fields", "words"),
+    [
+        ([job("a", depends_on=["b"])], {}, "a.depends_on"),
+        ([job("a", input_files=["z"])], FILES, "a.input_files"),
+        ([job("a", command="${files.output.z}")], FILES, "a.output_files"),
+        ([job("a", command="${user_data.input.z}")], {}, "a.input_user_data"),
+        ([job("a", resource_requirements="big")], {}, "a.resource_requirements"),
+        ([job("a", failure_handler="h")], {}, "a.failure_handler"),
+        ([job("a", scheduler="s")], {}, "a.scheduler"),
+        ([job("a"), job("a")], {}, "stands there 2 times"),
+        ([job("a", output_files=["x"]), job("b", output_files=["x"])], FILES, 'files.x: ["a", "b"]'),
+        ([job("a", depends_on=["c"]), job("b", depends_on=["a"]), job("c", depends_on=["b"])], {}, "circle"),
+        ([job("a", depends_on=["a"])], {}, "a -> a"),
+        ([job("a", command="${files.input.x} ${files.output.x}")], FILES, "circle"),
+        ([job("a", depends_on_regexes=["^b"])], {}, "found in a name"),
+        ([job("a", depends_on_regexes=["("])], {}, "a regular expression"),
+        ([job("a", depends_on_regexes=["(?=a)"])], {}, "no lookahead"),
+        ([job("a", depends_on_regexes=["a" * 2000])], {}, "at most 1,000 characters"),
+        ([job("a", depends_on_regexes=["((a{1,100}){1,100}){1,100}"])], {}, "a regular expression"),
+        ([job("a_{i}", parameters={"i": "1:2", "j": "1:3"}, parameter_mode="zip")], {}, "i has 2, j has 3"),
+        ([job("a", command="x {i}", parameters={"i": "1:2"})], {}, "command differs between them"),
+        ([job("a_{i:x}", parameters={"i": "1:2"})], {}, "is no format"),
+        ([job("a_{i}", use_parameters=["i"])], {}, "a parameter of the workflow"),
+        ([job("a")], {"actions": [{"trigger_type": "on_jobs_ready", "action_type": "run_commands"}]}, "needs jobs"),
+        (
+            [job("a")],
+            {"actions": [{"trigger_type": "on_workflow_start", "action_type": "run_commands"}]},
+            "at least one command",
+        ),
+        (
+            [job("a")],
+            {"actions": [{"trigger_type": "on_workflow_start", "action_type": "schedule_nodes", "scheduler": "s"}]},
+            "actions[0].scheduler",
+        ),
+        ([job("a")], {"slurm_defaults": {"nodes": "2"}}, "under slurm_schedulers"),
+    ],
+)
+def test_what_is_no_graph_is_refused_by_name(jobs: list[dict[str, Any]], fields: dict[str, Any], words: str) -> None:
+    assert any(words in fault for fault in faults(*jobs, **fields))
+
+
+def test_every_fault_of_the_whole_is_told_at_once() -> None:
+    told = faults(
+        job("a", depends_on=["nobody", "b"], scheduler="s"),
+        job("b", depends_on=["a"], input_files=["z"], output_file_regexes=["["]),
+        **FILES,
+    )
+    assert len(told) == 5
+
+
+def test_patterns_take_linear_time() -> None:
+    began = time.process_time()
+    names = [job("a" * 400 + str(number)) for number in range(50)]
+    assert any("found in a name" in fault for fault in faults(*names, job("end", depends_on_regexes=["^(a+)+$"])))
+    assert time.process_time() - began < 5
+
+
+def test_too_many_jobs_and_dependencies_are_refused() -> None:
+    stages = [
+        job("a_{i}", parameters={"i": "1:2000"}),
+        job("b_{i}", depends_on_regexes=["^a_"], parameters={"i": "1:2000"}),
+    ]
+    assert any("4,000,000 dependencies" in fault for fault in faults(*stages))
+    many = [job(f"{letter}_{{i}}", parameters={"i": "1:150000"}) for letter in "ab"]
+    assert any("divide it" in fault for fault in faults(*many))
+
+
+@st.composite
+def layered(draw: st.DrawFn) -> dict[int, set[int]]:
+    """Draw which job waits for which, each for earlier ones only."""
+    number = draw(st.integers(1, 12))
+    return {job: draw(st.sets(st.integers(0, job - 1), max_size=4)) if job else set() for job in range(number)}
+
+
+@given(layered(), st.randoms(use_true_random=False))
+def test_random_graphs_are_what_was_written_however_it_was(waits: dict[int, set[int]], random: Any) -> None:
+    """Each dependency is written by name, by file, by user data or by a pattern, and jobs stand in any order."""
+    jobs = {number: job(f"j{number}") for number in waits}
+    files: dict[str, dict[str, str]] = {}
+    user_data: dict[str, dict[str, Any]] = {}
+    for waiting, found in waits.items():
+        for blocker in found:
+            match random.randrange(4):
+                case 0:
+                    jobs[waiting].setdefault("depends_on", []).append(f"j{blocker}")
+                case 1:
+                    jobs[waiting].setdefault("depends_on_regexes", []).append(f"^j{blocker}$")
+                case 2:
+                    name = f"f{blocker}"
+                    files[name] = {"name": name, "path": f"/f/{name}"}
+                    jobs[blocker]["output_files"] = [name]
+                    jobs[waiting]["command"] += f" ${{files.input.{name}}}"
+                case _:
+                    name = f"u{blocker}"
+                    user_data[name] = {"name": name}
+                    jobs[blocker]["output_user_data"] = [name]
+                    jobs[waiting].setdefault("input_user_data", []).append(name)
+    order = list(jobs.values())
+    random.shuffle(order)
+    found = graph(*order, files=list(files.values()), user_data=list(user_data.values()))
+    assert blockers(found) == {f"j{waiting}": {f"j{each}" for each in found} for waiting, found in waits.items()}
+    assert len(list(TopologicalSorter(blockers(found)).static_order())) == len(waits)
