@@ -13,12 +13,13 @@ import orjson
 
 from knockem_dagster.containers.attempts import Outcome
 from knockem_dagster.errors import QueueAway
-from knockem_dagster.jobs.attempt_records import attempt_id_of, job_of
+from knockem_dagster.jobs.attempt_records import attempt_id_of
 from knockem_dagster.jobs.commands.command import Command, CommandEnded
-from knockem_dagster.jobs.queue import Entry, OwnerSettings, Queue
-from knockem_dagster.jobs.requirements import Requirement
+from knockem_dagster.jobs.job_enqueueing import enqueue_jobs, settings_of
+from knockem_dagster.jobs.queue import Entry, Queue
+from knockem_dagster.jobs.unblocking import follow_up, recount, state_after, state_changes
 from knockem_dagster.records.catalog import Records
-from knockem_dagster.records.jobs import EventRecord, JobRecord, ResultRecord, WorkflowRecord
+from knockem_dagster.records.jobs import EventRecord, JobRecord, JobState, ResultRecord, WorkflowRecord
 from knockem_dagster.records.record import derived_id, new_id
 from knockem_dagster.stores.documents import Operation, Patch
 
@@ -40,20 +41,12 @@ def command_of(job: JobRecord) -> Command:
     )
 
 
-def requirement_of_job(job: JobRecord) -> Requirement:
-    """Return what a job needs."""
-    needs = job.resources
-    return Requirement(
-        cpus=needs.cpus, memory_mib=needs.memory_mib, gpus=needs.gpus, seconds=needs.seconds, runtime="command"
-    )
-
-
 async def submit_jobs(records: Records, queue: Queue, workflow: WorkflowRecord, jobs: Sequence[JobRecord]) -> None:
     """Record a workflow with its jobs, then make them ready. Repeated after a crash it adds only what is missing."""
     await asyncio.to_thread(records.workflows.add, workflow)
     is_new = await asyncio.to_thread(records.jobs.add_many, jobs)
     if all(is_new):
-        await _enqueue(queue, workflow, jobs)
+        await enqueue_jobs(queue, workflow.id, jobs, settings=settings_of(workflow))
     else:
         await put_missing(records, queue, workflow)
     await asyncio.to_thread(records.workflows.patch, workflow.id, Patch(set={"state": "running"}))
@@ -63,6 +56,9 @@ async def put_missing(records: Records, queue: Queue, workflow: WorkflowRecord) 
     """Make those jobs of a workflow ready that have no last result and are not in the queue; return how many."""
     ready, held = await queue.jobs_of(workflow.id)
     queued = {attempt_id_of(job) for job in ready | held.keys()}
+    if workflow.is_graph:
+        await queue.enqueue(workflow.id, settings=settings_of(workflow))
+        return await recount(records, queue, workflow, queued=queued)
     number = 0
     jobs = records.jobs.find({"workflowId": workflow.id})
     while page := await asyncio.to_thread(lambda: list(islice(jobs, PAGE))):
@@ -72,20 +68,9 @@ async def put_missing(records: Records, queue: Queue, workflow: WorkflowRecord) 
         ended = await asyncio.to_thread(records.results.get_many, [job.id for job in unqueued])
         known = unrecorded | ended.keys()
         missing = [job for job in unqueued if job.id not in known]
-        await _enqueue(queue, workflow, missing)
+        await enqueue_jobs(queue, workflow.id, missing, settings=settings_of(workflow))
         number += len(missing)
     return number
-
-
-async def _enqueue(queue: Queue, workflow: WorkflowRecord, jobs: Sequence[JobRecord]) -> None:
-    by_requirement: dict[Requirement, list[bytes]] = {}
-    for job in jobs:
-        by_requirement.setdefault(requirement_of_job(job), []).append(job_of(job.id))
-    settings = OwnerSettings(
-        max_active=workflow.max_active, max_fail=workflow.max_fail, weight=workflow.weight, recorded_by="worker"
-    )
-    for requirement, ready in by_requirement.items():
-        await queue.enqueue(workflow.id, ready, requirement=requirement, settings=settings)
 
 
 def to_payload(ended: CommandEnded, *, worker: str) -> bytes:
@@ -127,10 +112,18 @@ async def record_unrecorded(records: Records, queue: Queue, workflow: str) -> in
     number = 0
     while entries := await queue.outcomes(workflow):
         results = [result_of(workflow, entry) for entry in entries]
-        await asyncio.to_thread(records.results.add_many, results)
+        jobs = await asyncio.to_thread(records.jobs.get_many, [result.job_id for result in results])
+        over = {each.job_id: state_after(each) for each in results if each.final and _has_state(jobs.get(each.job_id))}
+        operations = [*records.results.additions(results), *state_changes(over)]
+        await asyncio.to_thread(records.documents.bulk, operations)
+        await follow_up(records, queue, workflow, over)
         await queue.acknowledge(workflow, [entry.id for entry in entries])
         number += len(entries)
     return number
+
+
+def _has_state(job: JobRecord | None) -> bool:
+    return job is not None and job.state is not None
 
 
 class JobJournal:
@@ -142,7 +135,10 @@ class JobJournal:
         self._operations: list[Operation] = []
         self._entries: dict[str, list[bytes]] = {}
         self._written: dict[str, list[bytes]] = {}
+        self._over: dict[str, dict[str, JobState]] = {}
+        self._written_over: dict[str, dict[str, JobState]] = {}
         self._stirred = asyncio.Event()
+        self._urged = asyncio.Event()
         self._writing = asyncio.Lock()
 
     def note(self, subject: str, *, source: str, kind: str, **data: Any) -> None:
@@ -151,18 +147,27 @@ class JobJournal:
         self._operations += self._records.events.additions([event])
         self._stirred.set()
 
-    def record(self, workflow: str, entry: Entry) -> None:
-        """Record what came of a try, and drop it from the queue afterwards."""
-        self._operations += self._records.results.additions([result_of(workflow, entry)])
-        self._entries.setdefault(workflow, []).append(entry.id)
+    def record(self, job: JobRecord, entry: Entry) -> None:
+        """Record what came of a try at a job; then what waited for it goes on, and the queue may forget the try."""
+        result = result_of(job.workflow_id, entry)
+        self._operations += self._records.results.additions([result])
+        if result.final and job.state is not None:
+            state = state_after(result)
+            self._operations += state_changes({job.id: state})
+            self._over.setdefault(job.workflow_id, {})[job.id] = state
+            self._urged.set()
+        self._entries.setdefault(job.workflow_id, []).append(entry.id)
         self._stirred.set()
 
     async def run(self) -> None:
         """Write whatever comes, until cancelled; `flush` afterwards."""
         while True:
             await self._stirred.wait()
-            await asyncio.sleep(FLUSH_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FLUSH_SECONDS):
+                    await self._urged.wait()
             self._stirred.clear()
+            self._urged.clear()
             with contextlib.suppress(QueueAway):  # what is in the record is dropped from the queue next time
                 await self.flush()
 
@@ -171,10 +176,16 @@ class JobJournal:
         async with self._writing:
             operations, self._operations = self._operations, []
             entries, self._entries = self._entries, {}
+            over, self._over = self._over, {}
             if operations:
                 await asyncio.to_thread(self._records.documents.bulk, operations)
             for workflow, ids in entries.items():
                 self._written.setdefault(workflow, []).extend(ids)
+            for workflow, states in over.items():
+                self._written_over.setdefault(workflow, {}).update(states)
+            for workflow in list(self._written_over):
+                await follow_up(self._records, self._queue, workflow, self._written_over[workflow])
+                del self._written_over[workflow]
             for workflow in list(self._written):
                 await self._queue.acknowledge(workflow, self._written[workflow])
                 del self._written[workflow]

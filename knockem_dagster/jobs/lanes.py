@@ -46,11 +46,11 @@ class _Batch:
     """Jobs that a slot has claimed: those that wait for their turn, and what came of those that had it."""
 
     waiting: deque[JobRecord]
-    reports: list[JobReport] = field(default_factory=list[JobReport])
+    reports: list[tuple[JobRecord, JobReport]] = field(default_factory=list[tuple[JobRecord, JobReport]])
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def take_reports(self) -> list[JobReport]:
-        """Return the reports that were not taken before."""
+    def take_reports(self) -> list[tuple[JobRecord, JobReport]]:
+        """Return the reports that were not taken before, each with its job."""
         taken = list(self.reports)
         self.reports.clear()
         return taken
@@ -96,8 +96,10 @@ class CommandLane:
                     continue  # canceled while others were running, or too late
                 pace.began()
                 report = await self._run(job)
-                batch.reports.append(report)
+                batch.reports.append((job, report))
                 pace.answered(1)
+                if job.num_dependents:
+                    await self._hand_in(desk, batch.take_reports())
         finally:
             batch.over.set()
             await tending
@@ -132,18 +134,19 @@ class CommandLane:
     def _note(self, kind: str, job: JobRecord, **data: str) -> None:
         self._journal.note(job.workflow_id, source=self._worker, kind=kind, job=job.id, **data)
 
-    async def _hand_in(self, desk: Desk, reports: Sequence[JobReport]) -> None:
+    async def _hand_in(self, desk: Desk, reports: Sequence[tuple[JobRecord, JobReport]]) -> None:
         """Hand results in, and record those that were still ours to give."""
         if not reports:
             return
-        for report, id in zip(reports, await desk.finish(reports), strict=True):
+        finished = await desk.finish([report for _, report in reports])
+        for (job, report), id in zip(reports, finished, strict=True):
             if id is None:
                 continue
             entry: Entry | None = Entry(id, report.job, True, report.payload)
             if report.verdict is not Verdict.SUCCEEDED:  # the queue knows whether it is tried again
                 entry = await desk.outcome(id)
             if entry is not None:  # else upkeep was quicker to record it
-                self._journal.record(desk.owner, entry)
+                self._journal.record(job, entry)
 
 
 def _lost(reason: str) -> CommandEnded:

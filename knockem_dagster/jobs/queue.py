@@ -151,7 +151,7 @@ class Queue:
         first: bool = False,
     ) -> None:
         """Make jobs ready, in this order; `first`: before those that are ready already."""
-        await self._call(
+        await self.call(
             "enqueue",
             owner,
             b"" if settings is None else settings.to_json(),
@@ -168,13 +168,13 @@ class Queue:
         Raises LeaseLapsed when the worker must register again.
         """
         token = secrets.token_hex(8).encode()
-        return _claim_of(await self._call("claim", *_claim_arguments(worker, waiter, token, wanted, wait=wait)), token)
+        return _claim_of(await self.call("claim", *_claim_arguments(worker, waiter, token, wanted, wait=wait)), token)
 
     async def finish(self, worker: str, reports: Sequence[Report]) -> list[bytes | None]:
         """End held jobs. For each the id of its outcome's entry, empty for a returned one; None: it is not held."""
         if not reports:
             return []
-        return await self._call("finish", *_finish_arguments(worker, reports))
+        return await self.call("finish", *_finish_arguments(worker, reports))
 
     async def finish_and_claim(
         self, worker: str, waiter: str, reports: Sequence[Report], wanted: Wanted
@@ -200,11 +200,11 @@ class Queue:
         answer to its claim was lost. Raises LeaseLapsed when the worker must register again.
         """
         known = () if held is None else (b"".join(held),)
-        return await self._call("beat", worker, int(lease_seconds * 1000), description, *known)
+        return await self.call("beat", worker, int(lease_seconds * 1000), description, *known)
 
     async def leave(self, worker: str) -> None:
         """Take a worker off the list; what it still holds is ready again."""
-        await self._call("beat", worker, 0, b"")
+        await self.call("beat", worker, 0, b"")
 
     async def reap(self, workers: Sequence[str], *, patience_seconds: float = 0.0, now: bool = False) -> list[int]:
         """Take away what workers with a lapsed lease hold; return how many jobs of each, -1 for one that lives.
@@ -212,20 +212,18 @@ class Queue:
         `now`: whatever their leases say; for who knows that they have ended.
         """
         patience = -(2**53) if now else int(patience_seconds * 1000)
-        return [
-            number for worker in workers for number in await self._call("reap", patience, lost_with(worker), worker)
-        ]
+        return [number for worker in workers for number in await self.call("reap", patience, lost_with(worker), worker)]
 
     async def end_leases(self, workers: Sequence[str]) -> list[int]:
         """End leases that have lapsed: nothing more is taken from these workers, and nobody else gets their jobs yet.
 
         For who kills what they run before it reaps them. Returns the same as `reap`.
         """
-        return await self._call("reap", 0, b"", *workers) if workers else []
+        return await self.call("reap", 0, b"", *workers) if workers else []
 
     async def cancel(self, owner: str, *, forget: bool = False) -> int:
         """Take an owner's jobs out of the queue; `forget` its outcomes too that are not recorded. Return how many."""
-        return await self._call("cancel", owner, int(forget))
+        return await self.call("cancel", owner, int(forget))
 
     async def outcomes(self, owner: str, *, after: bytes = b"0", most: int = 1000, wait: float = 0.0) -> list[Entry]:
         """Return outcomes that came after an entry and are not acknowledged; wait so many seconds for the first."""
@@ -278,7 +276,7 @@ class Queue:
         """Return what the keys of an owner begin with."""
         return f"{self.prefix}:{{{owner}}}"
 
-    async def _call(self, name: str, *arguments: Any) -> Any:
+    async def call(self, name: str, *arguments: Any) -> Any:
         """Run a script, telling the server its text when it does not know it (it was restarted)."""
         script = self._scripts[name]
         call = ("EVALSHA", script.sha, 0, self.prefix, *arguments)

@@ -72,7 +72,8 @@ async def restore_workflows(queue: Queue, records: Records, *, all_of_them: bool
             missing = await put_missing(records, queue, workflow)
             number += missing
             if not missing and (view is None or not (view.active or sum(view.ready.values()))):
-                await asyncio.to_thread(records.workflows.patch, workflow.id, Patch(set={"state": "completed"}))
+                running, completed = {"_id": workflow.id, "state": "running"}, Patch(set={"state": "completed"})
+                await asyncio.to_thread(records.documents.claim, records.workflows.name, running, completed)
     return number
 
 
@@ -84,12 +85,12 @@ async def _take_out_what_is_over(queue: Queue, records: Records) -> list[str]:
     over = [
         owner
         for owner in owners
-        if (submissions[owner].state.is_final if owner in submissions else _is_completed(workflows.get(owner)))
+        if (submissions[owner].state.is_final if owner in submissions else _is_over(workflows.get(owner)))
     ]
     for owner in over:
         await queue.cancel(owner, forget=True)
     return over
 
 
-def _is_completed(workflow: WorkflowRecord | None) -> bool:
-    return workflow is None or workflow.state == "completed"
+def _is_over(workflow: WorkflowRecord | None) -> bool:
+    return workflow is None or workflow.state in ("completed", "canceled")

@@ -10,6 +10,18 @@ from knockem_dagster.records.competitions import (
     CompetitionResultRecord,
 )
 from knockem_dagster.records.genomes import GenomeRecord
+from knockem_dagster.records.job_graph import (
+    BlocksEdge,
+    FileRecord,
+    NeedsEdge,
+    ProducesEdge,
+    RequiresEdge,
+    ResourceRequirementsRecord,
+    ScheduledByEdge,
+    SchedulerConfigurationRecord,
+    StoresEdge,
+    UserDataRecord,
+)
 from knockem_dagster.records.jobs import ComputeNodeRecord, EventRecord, JobRecord, ResultRecord, WorkflowRecord
 from knockem_dagster.records.record import Record, Repository
 from knockem_dagster.records.submissions import SubmissionRecord, SubmissionRepository
@@ -30,8 +42,22 @@ OF_A_SUBMISSION: tuple[type[Record], ...] = (
 
 OF_JOBS: tuple[type[Record], ...] = (WorkflowRecord, JobRecord, ResultRecord, ComputeNodeRecord, EventRecord)
 
+OF_A_GRAPH: tuple[type[Record], ...] = (
+    FileRecord,
+    ResourceRequirementsRecord,
+    SchedulerConfigurationRecord,
+    UserDataRecord,
+    BlocksEdge,
+    NeedsEdge,
+    ProducesEdge,
+    RequiresEdge,
+    ScheduledByEdge,
+    StoresEdge,
+)
+"""The nodes and edges of a workflow beside its jobs; each names it in `workflowId`."""
+
 COLLECTIONS: tuple[Collection, ...] = tuple(
-    model.collection for model in (*OF_A_SUBMISSION, SubmissionRecord, *OF_JOBS)
+    model.collection for model in (*OF_A_SUBMISSION, SubmissionRecord, *OF_JOBS, *OF_A_GRAPH)
 )
 
 
@@ -54,6 +80,16 @@ class Records:
         self.results = Repository(documents, ResultRecord)
         self.compute_nodes = Repository(documents, ComputeNodeRecord)
         self.events = Repository(documents, EventRecord)
+        self.files = Repository(documents, FileRecord)
+        self.resource_requirements = Repository(documents, ResourceRequirementsRecord)
+        self.scheduler_configurations = Repository(documents, SchedulerConfigurationRecord)
+        self.user_data = Repository(documents, UserDataRecord)
+        self.blocks = Repository(documents, BlocksEdge)
+        self.needs = Repository(documents, NeedsEdge)
+        self.produces = Repository(documents, ProducesEdge)
+        self.requires = Repository(documents, RequiresEdge)
+        self.scheduled_by = Repository(documents, ScheduledByEdge)
+        self.stores = Repository(documents, StoresEdge)
 
     def close(self) -> None:
         """Release the documents store."""

@@ -1,11 +1,12 @@
 """Jobs, their results, the compute nodes that executed them, and events: collections of the seed's job database.
 
-Edges are not documents of their own yet where a field names the other end: a result's job (returned) and its compute
-node (executed).
+What jobs wait for, read and make is in job_graph.py. Two kinds of edges are no documents of their own, since a field
+names the other end and there is one for every result: its job (returned) and its compute node (executed).
 """
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -24,6 +25,22 @@ class ResourcesValue(Value):
     seconds: float = Field(default=0.0, description="at most; 0: no limit")
 
 
+class JobState(StrEnum):
+    """How far a job of a graph is, as the record has it: which of those not over are in work, the queue knows."""
+
+    BLOCKED = "blocked"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    TERMINATED = "terminated"
+    DISABLED = "disabled"
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether nothing more becomes of the job by itself."""
+        return self is not JobState.BLOCKED
+
+
 class WorkflowRecord(Record):
     """Jobs that were submitted together, and how they are handed out."""
 
@@ -33,16 +50,20 @@ class WorkflowRecord(Record):
     max_active: int = Field(description="jobs that may run at a time")
     max_fail: int = Field(default=1, description="failed tries of a job allowed; 1: no retry")
     weight: float = Field(default=1.0, description="its share of slot time beside others")
-    state: Literal["uninitialized", "running", "completed"] = Field(
-        default="uninitialized", description="running once all its jobs are in the record and the queue"
+    state: Literal["uninitialized", "running", "completed", "canceled"] = Field(
+        default="uninitialized", description="running once all its jobs are in the record, completed when all are over"
     )
     user_email: str
+    description: str = ""
+    is_graph: bool = Field(default=False, description="its jobs have states, and may wait for one another")
 
 
 class JobRecord(Record):
     """A command to run. Its id is also its 16 bytes in the queue."""
 
-    collection: ClassVar[Collection] = Collection("jobs", (Index(("workflowId",)),))
+    collection: ClassVar[Collection] = Collection(
+        "jobs", (Index(("workflowId", "state")), Index(("workflowId", "name")))
+    )
 
     workflow_id: str
     name: str
@@ -51,6 +72,12 @@ class JobRecord(Record):
     folder: str | None = Field(default=None, description="where it runs; default: where the worker was started")
     keep_output: bool = False
     resources: ResourcesValue = ResourcesValue()
+    state: JobState | None = Field(default=None, description="only of the jobs of a graph")
+    num_dependents: int = Field(default=0, description="jobs that wait for this one")
+    cancel_on_blocking_job_failure: bool = Field(
+        default=False, description="canceled when one that it waits for does not complete; else it runs then as well"
+    )
+    priority: int = 0
 
 
 class ResultRecord(Record):

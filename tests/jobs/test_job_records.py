@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from knockem_dagster.containers.attempts import Outcome
 from knockem_dagster.jobs.attempt_records import attempt_id_of, job_of
 from knockem_dagster.jobs.commands.command import CommandEnded
+from knockem_dagster.jobs.job_enqueueing import requirement_of_job
 from knockem_dagster.jobs.job_records import (
     command_of,
     put_missing,
     record_unrecorded,
-    requirement_of_job,
     result_of,
     submit_jobs,
     to_payload,

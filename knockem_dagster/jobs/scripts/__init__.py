@@ -1,4 +1,4 @@
-"""The six Lua scripts of the queue: the only code that moves a job or touches a counter."""
+"""The Lua scripts of the queue: the only code that moves a job or touches a counter."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from importlib.resources import files
 
-NAMES = ("enqueue", "claim", "finish", "beat", "reap", "cancel")
+NAMES = ("enqueue", "claim", "finish", "beat", "reap", "cancel", "expect", "release")
 
 
 @dataclass(frozen=True, slots=True)

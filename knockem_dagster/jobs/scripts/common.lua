@@ -1,4 +1,4 @@
--- What the six scripts share. Every key begins with ARGV[1]; the keys of one owner share a hash tag.
+-- What the scripts share. Every key begins with ARGV[1]; the keys of one owner share a hash tag.
 --
 --   P:activeSubmissions                        set: owners with anything in the queue
 --   P:ready                                    sorted set: owners with ready jobs, by the slot time they have had
@@ -17,6 +17,9 @@
 --   P:{owner}:pendingAssays, ...:activeAssays  sets
 --   P:{owner}:tries                            hash: failures and losses of jobs that had any
 --   P:{owner}:outcomes                         stream: what has ended and is not in the record yet
+--   P:{owner}:blockers                         hash: job of a graph -> how many others it waits for
+--   P:{owner}:ended, ...:spoiled               sets: jobs that were counted as over; those of which one blocker did not
+--                                              complete
 local P = ARGV[1]
 local PENDING, ACTIVE, COMPLETED =
     'submissionNumPendingCompetitions', 'submissionNumActiveCompetitions', 'submissionNumCompletedCompetitions'

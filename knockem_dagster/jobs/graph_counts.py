@@ -1,0 +1,58 @@
+"""For how many others each job of a graph waits: counted in the queue, each job that is over once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from knockem_dagster.jobs.queue import Queue
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """A job of a graph, and for how many others it waits; `spoiled`: one that it waited for did not complete."""
+
+    job: bytes
+    blockers: int
+    spoiled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A job of a graph that is over, and the jobs that waited for it."""
+
+    job: bytes
+    completed: bool
+    dependents: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """A job that waits for nothing any more; `spoiled`: one that it waited for did not complete."""
+
+    job: bytes
+    spoiled: bool
+
+
+class GraphCounts:
+    """The counts of one workflow. Methods raise QueueAway while the server does not answer."""
+
+    def __init__(self, queue: Queue, workflow: str) -> None:
+        self._queue = queue
+        self._workflow = workflow
+
+    async def expect(self, blocked: Sequence[Blocked], *, anew: bool = False) -> None:
+        """Note for how many others each of these jobs waits; `anew`: forgetting what was noted before."""
+        arguments = [part for each in blocked for part in (each.job, each.blockers, int(each.spoiled))]
+        await self._queue.call("expect", self._workflow, int(anew), *arguments)
+
+    async def release(self, ended: Sequence[Ended]) -> list[Released]:
+        """Tell of jobs that are over; return those that wait for nothing any more. Telling it again changes nothing."""
+        if not ended:
+            return []
+        arguments: list[Any] = []
+        for each in ended:
+            arguments += [each.job, int(each.completed), len(each.dependents), *each.dependents]
+        answer = await self._queue.call("release", self._workflow, *arguments)
+        return [Released(job, bool(spoiled)) for job, spoiled in zip(answer[::2], answer[1::2], strict=True)]

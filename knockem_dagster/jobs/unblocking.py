@@ -1,0 +1,148 @@
+"""What follows when jobs of a graph are over: those that waited only for them are ready, or are canceled in their turn.
+
+The record comes first: a job is over there before anything follows from it. Counting is done in the queue, each job
+once; whoever dies in between leaves work that `recount` finds again by the record alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from knockem_dagster.containers.attempts import Outcome
+from knockem_dagster.jobs.attempt_records import attempt_id_of, job_of
+from knockem_dagster.jobs.graph_counts import Blocked, Ended, GraphCounts
+from knockem_dagster.jobs.job_enqueueing import enqueue_jobs
+from knockem_dagster.jobs.queue import Queue
+from knockem_dagster.records.catalog import Records
+from knockem_dagster.records.job_graph import id_at, place_of
+from knockem_dagster.records.jobs import JobRecord, JobState, ResultRecord, WorkflowRecord
+from knockem_dagster.stores.documents import Patch, PatchOne
+
+PAGE = 1000
+
+
+def state_after(result: ResultRecord) -> JobState:
+    """Return the state of a job after its last try."""
+    return JobState.COMPLETED if result.outcome is Outcome.SUCCEEDED else JobState.FAILED
+
+
+def state_changes(states: Mapping[str, JobState]) -> list[PatchOne]:
+    """Return the operations that tell the record of these jobs' states."""
+    return [PatchOne(JobRecord.collection.name, id, Patch(set={"state": state.value})) for id, state in states.items()]
+
+
+async def follow_up(records: Records, queue: Queue, workflow: str, over: Mapping[str, JobState]) -> None:
+    """Make ready what waited only for these jobs, which are over in the record; cancel what must not run any more.
+
+    Telling the same again changes nothing. A workflow without anything left to do is completed.
+    """
+    while over:
+        dependents = await asyncio.to_thread(_dependents, records, list(over))
+        ended = [
+            Ended(job_of(id), state is JobState.COMPLETED, [job_of(each) for each in dependents.get(id, ())])
+            for id, state in over.items()
+        ]
+        released = await GraphCounts(queue, workflow).release(ended)
+        spoiled = {attempt_id_of(each.job) for each in released if each.spoiled}
+        jobs = await asyncio.to_thread(records.jobs.get_many, [attempt_id_of(each.job) for each in released])
+        over = await _go_on(records, queue, workflow, list(jobs.values()), spoiled)
+    if not await asyncio.to_thread(_has_more, records, workflow):
+        running, completed = {"_id": workflow, "state": "running"}, Patch(set={"state": "completed"})
+        await asyncio.to_thread(records.documents.claim, records.workflows.name, running, completed)
+
+
+async def recount(records: Records, queue: Queue, workflow: WorkflowRecord, *, queued: set[str]) -> int:
+    """Note anew, by the record, who waits for how many, and make ready what waits for nothing; return how many.
+
+    For a workflow of which nothing is in work: `queued` are the jobs that the queue has.
+    """
+    counted = await asyncio.to_thread(_counted, records, workflow.id)
+    waiting = [
+        Blocked(job_of(id), counted.blockers.get(id, 0), spoiled=id in counted.spoiled) for id in counted.waiting
+    ]
+    counts = GraphCounts(queue, workflow.id)
+    await counts.expect([], anew=True)
+    for start in range(0, len(waiting), PAGE):
+        await counts.expect(waiting[start : start + PAGE])
+    free = [id for id in counted.waiting if not counted.blockers.get(id) and id not in queued]
+    over: dict[str, JobState] = {}
+    for start in range(0, len(free), PAGE):
+        jobs = await asyncio.to_thread(records.jobs.get_many, free[start : start + PAGE])
+        over |= await _go_on(records, queue, workflow.id, list(jobs.values()), counted.spoiled)
+    await follow_up(records, queue, workflow.id, over)
+    return len(free) - len(over)
+
+
+async def _go_on(
+    records: Records, queue: Queue, workflow: str, jobs: Sequence[JobRecord], spoiled: set[str]
+) -> dict[str, JobState]:
+    """Make jobs ready that wait for nothing, but for those that are canceled by what was before; return these."""
+    jobs = [job for job in jobs if job.state is JobState.BLOCKED]
+    canceled = {job.id for job in jobs if job.id in spoiled and job.cancel_on_blocking_job_failure}
+    states = dict.fromkeys(canceled, JobState.CANCELED)
+    if states:
+        await asyncio.to_thread(records.documents.bulk, state_changes(states))
+    await enqueue_jobs(queue, workflow, [job for job in jobs if job.id not in canceled])
+    return states
+
+
+def _dependents(records: Records, ids: Sequence[str]) -> dict[str, list[str]]:
+    """Return the jobs that wait for each of these."""
+    found: dict[str, list[str]] = {}
+    for start in range(0, len(ids), PAGE):
+        places = [place_of(JobRecord, id) for id in ids[start : start + PAGE]]
+        for edge in records.blocks.find({"_from": {"$in": places}}):
+            found.setdefault(id_at(edge.origin), []).append(id_at(edge.target))
+    return found
+
+
+def _has_more(records: Records, workflow: str) -> bool:
+    """Tell whether any job of a workflow is not over."""
+    where = {"workflowId": workflow, "state": JobState.BLOCKED.value}
+    return next(records.jobs.find(where, limit=1), None) is not None
+
+
+@dataclass(slots=True)
+class _Counted:
+    """The jobs that are not over; for how many each waits; those of which a blocker did not complete."""
+
+    waiting: list[str] = field(default_factory=list[str])
+    blockers: dict[str, int] = field(default_factory=dict[str, int])
+    spoiled: set[str] = field(default_factory=set[str])
+
+
+def _counted(records: Records, workflow: str) -> _Counted:
+    """Read the whole graph. A job with a last result is over, whether the record of the job says so already or not."""
+    counted, not_completed = _Counted(), set[str]()
+    for page in _pages_of_jobs(records, workflow):
+        ended = records.results.get_many([job.id for job in page if job.state is JobState.BLOCKED])
+        states = {id: state_after(result) for id, result in ended.items()}
+        if states:
+            records.documents.bulk(state_changes(states))
+        for job in page:
+            state = states.get(job.id, job.state)
+            if state is JobState.BLOCKED:
+                counted.waiting.append(job.id)
+            elif state is not JobState.COMPLETED:
+                not_completed.add(job.id)
+    open_jobs = set(counted.waiting)
+    for edge in records.blocks.find({"workflowId": workflow}):
+        origin, target = id_at(edge.origin), id_at(edge.target)
+        if origin in open_jobs:
+            counted.blockers[target] = counted.blockers.get(target, 0) + 1
+        elif origin in not_completed:
+            counted.spoiled.add(target)
+    return counted
+
+
+def _pages_of_jobs(records: Records, workflow: str) -> Iterator[list[JobRecord]]:
+    page: list[JobRecord] = []
+    for job in records.jobs.find({"workflowId": workflow}):
+        page.append(job)
+        if len(page) == PAGE:
+            yield page
+            page = []
+    if page:
+        yield page

@@ -1,0 +1,215 @@
+"""A workflow on its way into the record and the queue: nodes and edges of its graph as documents, all or nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from knockem_dagster.jobs.job_records import put_missing
+from knockem_dagster.jobs.queue import Queue
+from knockem_dagster.jobs.specs.job_graph import GraphJob, JobGraph
+from knockem_dagster.jobs.unblocking import state_changes
+from knockem_dagster.records.catalog import OF_A_GRAPH, Records
+from knockem_dagster.records.job_graph import (
+    BlocksEdge,
+    EdgeRecord,
+    FileRecord,
+    NeedsEdge,
+    ProducesEdge,
+    RequiresEdge,
+    ResourceRequirementsRecord,
+    ScheduledByEdge,
+    SchedulerConfigurationRecord,
+    StoresEdge,
+    UserDataRecord,
+    edge_id,
+    place_of,
+)
+from knockem_dagster.records.jobs import JobRecord, JobState, ResourcesValue, WorkflowRecord
+from knockem_dagster.records.record import Record, derived_id, new_id, now, revision
+from knockem_dagster.stores.documents import Operation, Patch, PutNew
+
+PAGE = 5000
+MOST_ACTIVE = 1_000_000
+DEFAULT_RESOURCES = ResourcesValue(cpus=1.0, memoryMiB=1024)
+"""What a job may use that names no resource requirements."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submitter:
+    """Who submits a workflow, and the folder in which its commands run."""
+
+    user_email: str
+    folder: str
+    max_active: int = MOST_ACTIVE
+    environment: dict[str, str] = field(default_factory=dict[str, str])
+
+
+def store_workflow(records: Records, graph: JobGraph, submitter: Submitter) -> WorkflowRecord:
+    """Record a workflow with all its nodes and edges, not yet running. Until it runs it can be taken back whole."""
+    workflow = WorkflowRecord(
+        id=new_id(),
+        name=graph.spec.name,
+        description=graph.spec.description or "",
+        max_active=submitter.max_active,
+        user_email=submitter.user_email,
+        is_graph=True,
+    )
+    records.workflows.add(workflow)
+    page: list[Operation] = []
+    for operation in _Documents(workflow, graph, submitter).operations():
+        page.append(operation)
+        if len(page) == PAGE:
+            records.documents.bulk(page)
+            page = []
+    records.documents.bulk(page)
+    return workflow
+
+
+async def start_workflow(records: Records, queue: Queue, workflow: WorkflowRecord) -> None:
+    """Let a recorded workflow run: what waits for nothing is ready. Repeated after a crash it adds what is missing."""
+    await asyncio.to_thread(records.workflows.patch, workflow.id, Patch(set={"state": "running"}))
+    await put_missing(records, queue, workflow)
+
+
+async def cancel_workflow(records: Records, queue: Queue | None, workflow: WorkflowRecord) -> int:
+    """End a workflow: what is in work is ended, what waits is not begun. Return how many jobs were not over."""
+    going = {"_id": workflow.id, "state": {"$in": ["uninitialized", "running"]}}
+    canceled = Patch(set={"state": "canceled"})
+    await asyncio.to_thread(records.documents.claim, records.workflows.name, going, canceled)
+    if queue is not None:
+        await queue.cancel(workflow.id, forget=True)
+    return await asyncio.to_thread(_cancel_jobs, records, workflow.id)
+
+
+def _cancel_jobs(records: Records, workflow: str) -> int:
+    waiting = records.jobs.find({"workflowId": workflow, "state": JobState.BLOCKED.value})
+    ids = [job.id for job in waiting]
+    for start in range(0, len(ids), PAGE):
+        records.documents.bulk(state_changes(dict.fromkeys(ids[start : start + PAGE], JobState.CANCELED)))
+    return len(ids)
+
+
+def take_back(records: Records, workflow: str) -> None:
+    """Remove a workflow from the record with all that belongs to it."""
+    for model in (*OF_A_GRAPH, JobRecord):
+        records.documents.delete(model.collection.name, {"workflowId": workflow})
+    records.documents.delete(WorkflowRecord.collection.name, {"_id": workflow})
+
+
+class _Documents:
+    """The documents of a workflow's graph."""
+
+    def __init__(self, workflow: WorkflowRecord, graph: JobGraph, submitter: Submitter) -> None:
+        self._workflow = workflow
+        self._graph = graph
+        self._submitter = submitter
+        # Stamped once: there may be hundreds of thousands.
+        self._stamps = {"workflowId": workflow.id, "datetime": now(), "revisionKnockem": revision()}
+        dependents: dict[str, int] = {}
+        for job in graph.jobs.values():
+            for blocker in job.blockers:
+                dependents[blocker] = dependents.get(blocker, 0) + 1
+        self._dependents = dependents
+
+    def operations(self) -> Iterator[PutNew]:
+        """Yield what stores them: nodes first."""
+        for record in self._nodes_beside_jobs():
+            yield PutNew(record.collection.name, record.to_document())
+        for name, job in self._graph.jobs.items():
+            yield PutNew(JobRecord.collection.name, self._job(name, job).to_document())
+        for name, job in self._graph.jobs.items():
+            yield from self._edges(name, job)
+
+    def _id(self, model: type[Record], name: str) -> str:
+        return derived_id(self._workflow.id, model.collection.name, name)
+
+    def _nodes_beside_jobs(self) -> Iterator[Record]:
+        graph, id = self._graph, self._workflow.id
+        for name, file in graph.files.items():
+            yield FileRecord(id=self._id(FileRecord, name), workflow_id=id, name=name, path=file.path)
+        for name, data in graph.user_data.items():
+            yield UserDataRecord(
+                id=self._id(UserDataRecord, name),
+                workflow_id=id,
+                name=name,
+                data=data.data,
+                is_ephemeral=data.is_ephemeral,
+            )
+        for name, needs in graph.requirements.items():
+            yield ResourceRequirementsRecord(
+                id=self._id(ResourceRequirementsRecord, name),
+                workflow_id=id,
+                name=name,
+                num_cpus=needs.num_cpus,
+                memoryMiB=needs.memory,
+                num_gpus=needs.num_gpus,
+                num_nodes=needs.num_nodes,
+                seconds=needs.runtime,
+            )
+        for name, scheduler in graph.schedulers.items():
+            yield SchedulerConfigurationRecord(
+                id=self._id(SchedulerConfigurationRecord, name),
+                workflow_id=id,
+                name=name,
+                scheduler="slurm",
+                options=scheduler.model_dump(exclude_none=True, exclude={"name"}),
+            )
+
+    def _job(self, name: str, job: GraphJob) -> JobRecord:
+        spec, id = job.spec, self._id(JobRecord, name)
+        script = "" if spec.invocation_script is None else f"{spec.invocation_script} "
+        command = self._graph.with_paths(f"{script}{spec.command}")
+        shared = {**(self._graph.spec.env or {}), **(spec.env or {})}
+        return JobRecord(
+            id=id,
+            datetime=self._stamps["datetime"],
+            revision_knockem=self._stamps["revisionKnockem"],
+            workflow_id=self._workflow.id,
+            name=name,
+            command=("bash", "-c", command),
+            environment={
+                **self._submitter.environment,
+                **{key: self._graph.with_paths(text) for key, text in shared.items()},
+                "TORC_WORKFLOW_ID": self._workflow.id,
+                "TORC_JOB_ID": id,
+                "TORC_JOB_NAME": name,
+            },
+            folder=self._submitter.folder,
+            keep_output=spec.stdio is None or spec.stdio.mode != "none",
+            resources=self._resources(spec.resource_requirements),
+            state=JobState.BLOCKED,
+            num_dependents=self._dependents.get(name, 0),
+            cancel_on_blocking_job_failure=spec.cancel_on_blocking_job_failure,
+            priority=spec.priority,
+        )
+
+    def _resources(self, name: str | None) -> ResourcesValue:
+        if name is None:
+            return DEFAULT_RESOURCES
+        needs = self._graph.requirements[name]
+        return ResourcesValue(
+            cpus=float(needs.num_cpus), memoryMiB=needs.memory, gpus=needs.num_gpus, seconds=needs.runtime
+        )
+
+    def _edges(self, name: str, job: GraphJob) -> Iterator[PutNew]:
+        here = place_of(JobRecord, self._id(JobRecord, name))
+        for blocker in job.blockers:
+            yield self._edge(BlocksEdge, place_of(JobRecord, self._id(JobRecord, blocker)), here)
+        yield from self._links(here, NeedsEdge, FileRecord, job.files.inputs)
+        yield from self._links(here, ProducesEdge, FileRecord, job.files.outputs)
+        yield from self._links(here, NeedsEdge, UserDataRecord, job.user_data.inputs)
+        yield from self._links(here, StoresEdge, UserDataRecord, job.user_data.outputs)
+        if job.spec.resource_requirements is not None:
+            yield from self._links(here, RequiresEdge, ResourceRequirementsRecord, [job.spec.resource_requirements])
+        if job.spec.scheduler is not None:
+            yield from self._links(here, ScheduledByEdge, SchedulerConfigurationRecord, [job.spec.scheduler])
+
+    def _links(self, here: str, edge: type[EdgeRecord], node: type[Record], names: Sequence[str]) -> Iterator[PutNew]:
+        for name in names:
+            yield self._edge(edge, here, place_of(node, self._id(node, name)))
+
+    def _edge(self, kind: type[EdgeRecord], origin: str, target: str) -> PutNew:
+        id = edge_id(kind, origin, target)
+        return PutNew(kind.collection.name, {"_id": id, "id": id, "_from": origin, "_to": target, **self._stamps})

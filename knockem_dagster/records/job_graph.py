@@ -1,0 +1,121 @@
+"""What the jobs of a workflow wait for, read and make: the other nodes and the edges of the seed's job database.
+
+An edge is a document {_from, _to} of "collection/id", so that the graph can be walked either way.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from knockem_dagster.records.record import Record, derived_id
+from knockem_dagster.stores.documents import Collection, Index
+
+_OF_WORKFLOW = Index(("workflowId",))
+_WALKED = (_OF_WORKFLOW, Index(("_from",)), Index(("_to",)))
+
+
+class FileRecord(Record):
+    """A file that jobs read or write."""
+
+    collection: ClassVar[Collection] = Collection("files", (_OF_WORKFLOW,))
+
+    workflow_id: str
+    name: str
+    path: str
+
+
+class ResourceRequirementsRecord(Record):
+    """What jobs need while they run."""
+
+    collection: ClassVar[Collection] = Collection("resourceRequirements", (_OF_WORKFLOW,))
+
+    workflow_id: str
+    name: str
+    num_cpus: int
+    memory_mib: int = Field(alias="memoryMiB", description="MiB")
+    num_gpus: int = 0
+    num_nodes: int = 1
+    seconds: float = Field(description="at most")
+
+
+class SchedulerConfigurationRecord(Record):
+    """How nodes are asked of a scheduler."""
+
+    collection: ClassVar[Collection] = Collection("schedulerConfigurations", (_OF_WORKFLOW,))
+
+    workflow_id: str
+    name: str
+    scheduler: str = Field(description="slurm")
+    options: dict[str, str | int | bool] = Field(default_factory=dict[str, "str | int | bool"])
+
+
+class UserDataRecord(Record):
+    """JSON that jobs read or write."""
+
+    collection: ClassVar[Collection] = Collection("userData", (_OF_WORKFLOW,))
+
+    workflow_id: str
+    name: str
+    is_ephemeral: bool = False
+    data: Any = None
+
+
+class EdgeRecord(Record):
+    """From one node to another, both as "collection/id"."""
+
+    workflow_id: str
+    origin: str = Field(alias="_from")
+    target: str = Field(alias="_to")
+
+
+class BlocksEdge(EdgeRecord):
+    """A job blocks another job: the other waits for it."""
+
+    collection: ClassVar[Collection] = Collection("blocks", _WALKED)
+
+
+class NeedsEdge(EdgeRecord):
+    """A job needs a file, or user data."""
+
+    collection: ClassVar[Collection] = Collection("needs", _WALKED)
+
+
+class ProducesEdge(EdgeRecord):
+    """A job produces a file."""
+
+    collection: ClassVar[Collection] = Collection("produces", _WALKED)
+
+
+class RequiresEdge(EdgeRecord):
+    """A job has a set of resource requirements."""
+
+    collection: ClassVar[Collection] = Collection("requires", _WALKED)
+
+
+class ScheduledByEdge(EdgeRecord):
+    """A job is scheduled by a specific scheduler."""
+
+    collection: ClassVar[Collection] = Collection("scheduled_by", _WALKED)
+
+
+class StoresEdge(EdgeRecord):
+    """A job stores user data."""
+
+    collection: ClassVar[Collection] = Collection("stores", _WALKED)
+
+
+def place_of(model: type[Record], id: str) -> str:
+    """Return how an edge names a node."""
+    return f"{model.collection.name}/{id}"
+
+
+def id_at(place: str) -> str:
+    """Return the id of the node that an edge names."""
+    return place.partition("/")[2]
+
+
+def edge_id(kind: type[EdgeRecord], origin: str, target: str) -> str:
+    """Return the id of an edge: the same nodes have one edge of a kind."""
+    return derived_id(kind.collection.name, origin, target)

@@ -1,0 +1,279 @@
+"""Jobs of a graph: none begins before those it waits for are over in the record, and each is run once, whoever dies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from knockem_dagster.containers.attempts import Outcome
+from knockem_dagster.jobs.attempt_records import job_of
+from knockem_dagster.jobs.graph_counts import Blocked, Ended, GraphCounts
+from knockem_dagster.jobs.job_records import put_missing
+from knockem_dagster.jobs.queue import Queue
+from knockem_dagster.jobs.specs.graph_builder import graph_of
+from knockem_dagster.jobs.specs.reading import spec_of
+from knockem_dagster.jobs.tending import restore_workflows
+from knockem_dagster.jobs.unblocking import follow_up
+from knockem_dagster.jobs.workflows import Submitter, cancel_workflow, start_workflow, store_workflow, take_back
+from knockem_dagster.platform import Platform
+from knockem_dagster.records.catalog import OF_A_GRAPH
+from knockem_dagster.records.job_graph import id_at
+from knockem_dagster.records.jobs import JobRecord, JobState, ResultRecord, WorkflowRecord
+from knockem_dagster.stores.documents import Patch
+from tests.services.job_play import events_of, record_in, results_of, worker_on
+from tests.services.queue_play import play, until
+from tests.services.queues import QueueServer
+
+
+@pytest.fixture
+def platform(tmp_path: Path) -> Iterator[Platform]:
+    with record_in(tmp_path / "home", lease_seconds=3.0) as opened:
+        yield opened
+
+
+def job(name: str, **fields: Any) -> dict[str, Any]:
+    return {"name": name, "command": f"echo {name} >> done.txt", **fields}
+
+
+def stored(platform: Platform, folder: Path, *jobs: dict[str, Any], **fields: Any) -> WorkflowRecord:
+    graph = graph_of(spec_of({"name": "w", "jobs": list(jobs), **fields}))
+    return store_workflow(platform.records, graph, Submitter(user_email="someone@example.org", folder=str(folder)))
+
+
+def jobs_of(platform: Platform, workflow: WorkflowRecord) -> dict[str, JobRecord]:
+    return {each.name: each for each in platform.records.jobs.find({"workflowId": workflow.id})}
+
+
+def states(platform: Platform, workflow: WorkflowRecord) -> dict[str, JobState | None]:
+    return {name: each.state for name, each in jobs_of(platform, workflow).items()}
+
+
+def completed(platform: Platform, workflow: WorkflowRecord) -> Any:
+    async def is_completed() -> bool:
+        found = await asyncio.to_thread(platform.records.workflows.get, workflow.id)
+        return found.state == "completed"
+
+    return is_completed
+
+
+def run(server: QueueServer, platform: Platform, workflow: WorkflowRecord) -> None:
+    """Start a workflow and let a worker run it to its end."""
+
+    async def scenario(queue: Queue) -> None:
+        await start_workflow(platform.records, queue, workflow)
+        async with worker_on(platform, queue):
+            await until(completed(platform, workflow))
+
+    play(server, scenario)
+
+
+def lines(folder: Path) -> list[str]:
+    return (folder / "done.txt").read_text().split()
+
+
+def test_a_chain_runs_in_order(queue_server: QueueServer, platform: Platform, tmp_path: Path) -> None:
+    names = [f"j{number}" for number in range(20)]
+    waits = [job(name, depends_on=names[number - 1 : number] or None) for number, name in enumerate(names)]
+    workflow = stored(platform, tmp_path, *reversed(waits))
+    run(queue_server, platform, workflow)
+    assert lines(tmp_path) == names
+    assert set(states(platform, workflow).values()) == {JobState.COMPLETED}
+    assert len(results_of(platform, workflow)) == 20
+
+
+def test_stages_wait_for_all_of_the_one_before(queue_server: QueueServer, platform: Platform, tmp_path: Path) -> None:
+    sweep = {"i": "1:30"}
+    workflow = stored(
+        platform,
+        tmp_path,
+        job("a_{i}", parameters=sweep),
+        job("barrier", depends_on_regexes=["^a_"]),
+        job("b_{i}", parameters=sweep, depends_on=["barrier"]),
+    )
+    run(queue_server, platform, workflow)
+    order = lines(tmp_path)
+    assert len(order) == len(set(order)) == 61
+    assert order.index("barrier") == 30
+    assert all(name.startswith("a_") for name in order[:30])
+
+
+def test_files_name_who_waits_for_whom(queue_server: QueueServer, platform: Platform, tmp_path: Path) -> None:
+    workflow = stored(
+        platform,
+        tmp_path,
+        {"name": "end", "command": "wc -c < ${files.input.x} > ${files.output.y}"},
+        {"name": "begin", "command": "printf $WORD > ${files.output.x}", "env": {"WORD": "twelve"}},
+        files=[{"name": "x", "path": "x.txt"}, {"name": "y", "path": f"{tmp_path}/y.txt"}],
+        env={"WORD": "one"},
+    )
+    run(queue_server, platform, workflow)
+    assert (tmp_path / "y.txt").read_text().strip() == "6"
+    records = platform.records
+    jobs, files = jobs_of(platform, workflow), {each.id: each.name for each in records.files.find({})}
+    assert [(id_at(each.origin), id_at(each.target)) for each in records.blocks.find({})] == [
+        (jobs["begin"].id, jobs["end"].id)
+    ]
+    assert [(id_at(each.origin), files[id_at(each.target)]) for each in records.needs.find({})] == [
+        (jobs["end"].id, "x")
+    ]
+    assert {files[id_at(each.target)] for each in records.produces.find({})} == {"x", "y"}
+
+
+def test_what_waited_for_a_failed_job_runs_unless_it_is_to_be_canceled(
+    queue_server: QueueServer, platform: Platform, tmp_path: Path
+) -> None:
+    workflow = stored(
+        platform,
+        tmp_path,
+        {"name": "bad", "command": "exit 3"},
+        job("good"),
+        job("anyway", depends_on=["bad", "good"]),
+        job("not", depends_on=["bad", "good"], cancel_on_blocking_job_failure=True),
+        job("nor", depends_on=["not"], cancel_on_blocking_job_failure=True),
+        job("after", depends_on=["nor"]),
+    )
+    run(queue_server, platform, workflow)
+    assert sorted(lines(tmp_path)) == ["after", "anyway", "good"]
+    assert states(platform, workflow) == {
+        "bad": JobState.FAILED,
+        "good": JobState.COMPLETED,
+        "anyway": JobState.COMPLETED,
+        "not": JobState.CANCELED,
+        "nor": JobState.CANCELED,
+        "after": JobState.COMPLETED,
+    }
+
+
+def test_higher_priority_is_handed_out_first(queue_server: QueueServer, platform: Platform, tmp_path: Path) -> None:
+    names = {"low": -1, "middle": 0, "high": 5}
+    workflow = stored(platform, tmp_path, *(job(name, priority=priority) for name, priority in names.items()))
+
+    async def scenario(queue: Queue) -> list[bytes]:
+        await start_workflow(platform.records, queue, workflow)
+        [only] = await queue.classes()
+        return await queue.server.lrange(f"{queue.base(workflow.id)}:pendingCompetitionAttempts:{only}", 0, -1)
+
+    jobs = jobs_of(platform, workflow)
+    assert play(queue_server, scenario) == [job_of(jobs[name].id) for name in ("high", "middle", "low")]
+
+
+def test_telling_twice_that_a_job_is_over_counts_once(queue_server: QueueServer) -> None:
+    a, b, end = (bytes([number]) * 16 for number in range(3))
+
+    async def scenario(queue: Queue) -> list[list[bytes]]:
+        counts = GraphCounts(queue, "o")
+        await counts.expect([Blocked(end, 2)], anew=True)
+        told = [[Ended(a, True, [end])], [Ended(a, True, [end])], [Ended(b, False, [end])], [Ended(b, False, [end])]]
+        return [[each.job for each in await counts.release(each) if each.spoiled] for each in told]
+
+    assert play(queue_server, scenario) == [[], [], [end], []]
+
+
+def result(job: JobRecord) -> ResultRecord:
+    return ResultRecord(
+        id=job.id, workflow_id=job.workflow_id, job_id=job.id, final=True, outcome=Outcome.SUCCEEDED, exit_code=0
+    )
+
+
+@pytest.mark.parametrize("written", ["result", "state", "count"])
+def test_whoever_dies_between_record_and_release_delays_only(
+    queue_server: QueueServer, platform: Platform, tmp_path: Path, written: str
+) -> None:
+    """A worker recorded the first job and died: before its state was written, before it was counted, or after that."""
+    workflow = stored(platform, tmp_path, job("a"), job("b", depends_on=["a"]), job("c", depends_on=["b"]))
+    first = jobs_of(platform, workflow)["a"]
+
+    async def scenario(queue: Queue) -> None:
+        await start_workflow(platform.records, queue, workflow)
+        await queue.cancel(workflow.id)  # as if it had been claimed, and the queue had lost all it knew
+        platform.records.results.add(result(first))
+        if written != "result":
+            platform.records.jobs.patch(first.id, Patch(set={"state": "completed"}))
+        if written == "count":
+            await GraphCounts(queue, workflow.id).release([Ended(job_of(first.id), True, [])])
+        assert await put_missing(platform.records, queue, workflow) == 1
+        assert await put_missing(platform.records, queue, workflow) == 0
+        async with worker_on(platform, queue):
+            await until(completed(platform, workflow))
+
+    play(queue_server, scenario)
+    assert lines(tmp_path) == ["b", "c"]
+
+
+def test_upkeep_restores_a_graph_that_the_queue_has_lost(
+    queue_server: QueueServer, platform: Platform, tmp_path: Path
+) -> None:
+    workflow = stored(platform, tmp_path, job("a"), job("b", depends_on=["a"]))
+    platform.records.workflows.patch(workflow.id, Patch(set={"state": "running"}))
+
+    async def scenario(queue: Queue) -> None:
+        assert await restore_workflows(queue, platform.records) == 1
+        async with worker_on(platform, queue):
+            await until(completed(platform, workflow))
+
+    play(queue_server, scenario)
+    assert lines(tmp_path) == ["a", "b"]
+
+
+def test_a_workflow_whose_jobs_are_all_over_is_completed(
+    queue_server: QueueServer, platform: Platform, tmp_path: Path
+) -> None:
+    workflow = stored(platform, tmp_path, job("a"))
+    first = jobs_of(platform, workflow)["a"]
+    platform.records.jobs.patch(first.id, Patch(set={"state": "completed"}))
+    platform.records.workflows.patch(workflow.id, Patch(set={"state": "running"}))
+    play(queue_server, lambda queue: follow_up(platform.records, queue, workflow.id, {first.id: JobState.COMPLETED}))
+    assert platform.records.workflows.get(workflow.id).state == "completed"
+
+
+def test_a_canceled_workflow_begins_nothing_more(queue_server: QueueServer, platform: Platform, tmp_path: Path) -> None:
+    sleeping = {"name": "long", "command": "touch begun; sleep 60"}
+    workflow = stored(platform, tmp_path, sleeping, job("first"), job("next", depends_on=["long", "first"]))
+
+    async def scenario(queue: Queue) -> int:
+        async def begun() -> bool:
+            return (tmp_path / "begun").exists() and states(platform, workflow)["first"] is JobState.COMPLETED
+
+        await start_workflow(platform.records, queue, workflow)
+        async with worker_on(platform, queue) as worker:
+            await until(begun)
+            number = await cancel_workflow(platform.records, queue, workflow)
+
+            async def ended() -> bool:
+                kinds = [each.kind for each in events_of(platform, workflow.id)]
+                return "jobInterrupted" in kinds
+
+            await until(ended)
+            assert worker.tally == "1 done"
+        return number
+
+    assert play(queue_server, scenario) == 2
+    over = {"long": JobState.CANCELED, "first": JobState.COMPLETED, "next": JobState.CANCELED}
+    assert states(platform, workflow) == over
+    assert platform.records.workflows.get(workflow.id).state == "canceled"
+    assert lines(tmp_path) == ["first"]
+
+
+def test_what_is_taken_back_leaves_nothing(platform: Platform, tmp_path: Path) -> None:
+    kept = stored(platform, tmp_path, job("a"))
+    workflow = stored(
+        platform,
+        tmp_path,
+        job("a", output_files=["x"], resource_requirements="r"),
+        job("b", input_files=["x"], output_user_data=["u"], scheduler="s"),
+        files=[{"name": "x", "path": "x"}],
+        user_data=[{"name": "u"}],
+        resource_requirements=[{"name": "r", "num_cpus": 1, "memory": "1g"}],
+        slurm_schedulers=[{"name": "s", "account": "a"}],
+    )
+    documents = platform.records.documents
+    there = {model.collection.name: documents.count(model.collection.name, {}) for model in OF_A_GRAPH}
+    assert all(there.values())
+    take_back(platform.records, workflow.id)
+    assert not any(documents.count(name, {}) for name in there)
+    assert [each.id for each in platform.records.workflows.find({})] == [kept.id]
+    assert len(list(platform.records.jobs.find({}))) == 1
