@@ -16,6 +16,7 @@ from knockem_dagster.cli import (
     results,
     serving,
     submitting,
+    workflows,
     working,
 )
 from knockem_dagster.cli.terminal import explained_errors
@@ -47,6 +48,7 @@ app.command("up")(serving.up)
 app.command("worker")(working.worker)
 app.command("workers")(working.workers)
 app.add_typer(queueing.app, name="queue")
+app.add_typer(workflows.app, name="workflow")
 app.command("test", context_settings=developing.PASS_ON)(developing.test)
 app.command("bench")(developing.bench)
 

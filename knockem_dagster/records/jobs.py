@@ -44,7 +44,7 @@ class JobState(StrEnum):
 class WorkflowRecord(Record):
     """Jobs that were submitted together, and how they are handed out."""
 
-    collection: ClassVar[Collection] = Collection("workflows", (Index(("state",)),))
+    collection: ClassVar[Collection] = Collection("workflows", (Index(("state",)), Index(("isGraph", "datetime"))))
 
     name: str
     max_active: int = Field(description="jobs that may run at a time")

@@ -128,6 +128,11 @@ class Repository(Generic[RecordT]):
             raise NotFound(f"There is no entry {id!r} in {self.name}. `./knockem list` shows all submissions.")
         return record
 
+    def beginning_with(self, prefix: str, *, most: int) -> list[RecordT]:
+        """Return records whose ids begin so, at most so many."""
+        where = {"_id": {"$gte": prefix, "$lt": prefix + "\uffff"}}
+        return [self.model.from_document(found) for found in self.documents.find(self.name, where, limit=most)]
+
     def get_many(self, ids: Sequence[str]) -> dict[str, RecordT]:
         """Return those that exist, by id."""
         return {id: self.model.from_document(found) for id, found in self.documents.get_many(self.name, ids).items()}

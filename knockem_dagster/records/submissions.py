@@ -201,10 +201,7 @@ class SubmissionRepository(Repository[SubmissionRecord]):
         exact = self.find_one(prefix)
         if exact is not None:
             return exact
-        found = [
-            SubmissionRecord.from_document(document)
-            for document in self.documents.find(self.name, {"_id": {"$gte": prefix, "$lt": prefix + "\uffff"}}, limit=2)
-        ]
+        found = self.beginning_with(prefix, most=2)
         if len(found) == 1 and len(prefix) >= 4:
             return found[0]
         if found and len(prefix) >= 4:

@@ -21,6 +21,23 @@ from knockem_dagster.jobs.specs.workflow_spec import (
 Kind: TypeAlias = Literal["files", "user_data"]
 Direction: TypeAlias = Literal["input", "output"]
 
+_WITHOUT_EFFECT = (
+    "actions",
+    "failure_handlers",
+    "resource_monitor",
+    "execution_config",
+    "use_pending_failed",
+    "jobs_sort_method",
+    "enable_ro_crate",
+    "access_groups",
+    "slurm_defaults",
+    "compute_node_expiration_buffer_seconds",
+    "compute_node_wait_for_new_jobs_seconds",
+    "compute_node_ignore_workflow_completion",
+    "compute_node_wait_for_healthy_database_minutes",
+)
+_OF_JOBS = ("failure_handler", "scheduler", "supports_termination")
+
 _REFERENCE = re.compile(r"\$\{(files|user_data)\.(input|output)\.([^{}]+)\}")
 
 
@@ -86,6 +103,12 @@ class JobGraph:
     handlers: Mapping[str, FailureHandlerSpec]
     schedulers: Mapping[str, SlurmSchedulerSpec]
     actions: Sequence[TriggeredAction]
+
+    @property
+    def without_effect(self) -> list[str]:
+        """Return the keys of the file that are checked and change nothing yet."""
+        given = [key for key in _WITHOUT_EFFECT if key in self.spec.model_fields_set]
+        return [*given, *sorted({key for job in self.jobs.values() for key in _OF_JOBS if getattr(job.spec, key)})]
 
     @property
     def num_dependencies(self) -> int:

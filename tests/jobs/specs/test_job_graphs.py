@@ -136,6 +136,13 @@ def test_every_fault_of_the_whole_is_told_at_once() -> None:
     assert len(told) == 5
 
 
+def test_what_has_no_effect_yet_is_named() -> None:
+    handlers = [{"name": "h", "rules": [{"match_all_exit_codes": True}]}]
+    found = graph(job("a", failure_handler="h"), job("b"), failure_handlers=handlers)
+    assert found.without_effect == ["failure_handlers", "failure_handler"]
+    assert graph(job("a")).without_effect == []
+
+
 def test_patterns_take_linear_time() -> None:
     began = time.process_time()
     names = [job("a" * 400 + str(number)) for number in range(50)]

@@ -1,0 +1,340 @@
+"""`workflow submit`, `list`, `status`, `logs` and `cancel`: jobs that wait for one another."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from knockem_dagster.cli.terminal import FAILED, AsJson, answer_json, aside, for_people, open_platform, short
+from knockem_dagster.cli.wording import clock, counted, moment
+from knockem_dagster.cli.working import NO_QUEUE, say
+from knockem_dagster.errors import KnockemError
+from knockem_dagster.jobs.opening import queue_of
+from knockem_dagster.jobs.queue import Queue
+from knockem_dagster.jobs.queue_views import QueueViews
+from knockem_dagster.jobs.specs.graph_builder import graph_of
+from knockem_dagster.jobs.specs.job_graph import JobGraph
+from knockem_dagster.jobs.specs.reading import read_workflow_file
+from knockem_dagster.jobs.workflow_views import STATES, JobView, WorkflowView, view_jobs, view_workflow
+from knockem_dagster.jobs.workflows import Submitter, cancel_workflow, start_workflow, store_workflow
+from knockem_dagster.jobs.working import WorkerProcess, capacity_here
+from knockem_dagster.platform import Platform
+from knockem_dagster.records.jobs import WorkflowRecord
+
+GOING = 3
+"""Exit code of `status` while a workflow is going."""
+LOOK_SECONDS = 1.0
+_COLOURS = {
+    "blocked": "white",
+    "ready": "cyan",
+    "running": "yellow",
+    "completed": "green",
+    "failed": "red",
+    "canceled": "magenta",
+    "terminated": "red",
+    "disabled": "white",
+}
+
+app = typer.Typer(no_args_is_help=True, help="Jobs that wait for one another.")
+
+WorkflowId = Annotated[
+    str, typer.Argument(metavar="ID", help="A workflow's id, or at least 4 characters of its beginning.")
+]
+
+
+@app.command()
+def submit(
+    file: Annotated[Path, typer.Argument(help="The workflow: a YAML, JSON or JSON5 file.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the file and say what it stands for.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Stay until it is over, with a worker of its own.")] = False,
+    max_active: Annotated[int, typer.Option(min=1, help="Jobs at a time, on all workers together.")] = 10_000,
+    as_json: AsJson = False,
+) -> None:
+    """Submit a workflow: check the whole file, store it, make ready what waits for nothing."""
+    graph = _graph_in(file)
+    if graph.without_effect:
+        say(f"Checked, but without effect so far: {', '.join(graph.without_effect)}.")
+    if dry_run:
+        _tell_graph(file, graph, as_json=as_json)
+        return
+    submitter = Submitter(
+        user_email=graph.spec.user or f"{getpass.getuser()}@{socket.gethostname()}",
+        folder=str(Path.cwd()),
+        max_active=max_active,
+    )
+    with open_platform() as platform:
+        if not platform.has_queue:
+            raise KnockemError(NO_QUEUE)
+        view = asyncio.run(_submit(platform, graph, submitter, wait=wait))
+    if as_json:
+        answer_json(_summary(view))
+    else:
+        typer.echo(view.workflow.id)
+    if wait and view.has_failed:
+        raise typer.Exit(FAILED)
+
+
+@app.command("list")
+def list_workflows(
+    limit: Annotated[int, typer.Option(min=1, help="Show at most so many, the newest.")] = 50, as_json: AsJson = False
+) -> None:
+    """List workflows, the newest first."""
+    with open_platform() as platform:
+        views = asyncio.run(_views(platform, limit))
+    if as_json:
+        answer_json([_summary(view) for view in views])
+    elif not views:
+        for_people().print("There is no workflow yet. `./knockem workflow submit FILE` submits one.")
+    else:
+        table = Table(box=None, pad_edge=False)
+        for name in ("id", "state", "name"):
+            table.add_column(name, no_wrap=True)
+        for name in ("jobs", "over", "failed"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("submitted (UTC)", no_wrap=True)
+        for view in views:
+            workflow = view.workflow
+            table.add_row(
+                short(workflow.id),
+                _state(view),
+                escape(workflow.name),
+                f"{view.number:,}",
+                f"{view.number_over:,}",
+                f"{view.jobs.get('failed', 0):,}",
+                moment(workflow.datetime),
+            )
+        for_people().print(table)
+
+
+@app.command()
+def status(
+    workflow: WorkflowId,
+    state: Annotated[list[str] | None, typer.Option(help=f"Show jobs in this state: {', '.join(STATES)}.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most so many jobs.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Show how far a workflow is. Exits 0 when all its jobs completed, 1 when not all did, 3 while it is going."""
+    states = tuple(state or ())
+    unknown = [each for each in states if each not in STATES]
+    if unknown:
+        raise KnockemError(f"{unknown[0]!r} is no state of a job; these are: {', '.join(STATES)}.")
+    with open_platform() as platform:
+        record = _resolve(platform, workflow)
+        view, jobs = asyncio.run(_look(platform, record, states, limit))
+    if as_json:
+        answer_json({**_summary(view), "jobList": [_job_summary(each) for each in jobs]})
+    else:
+        _show(view, jobs)
+    if record.state not in ("completed", "canceled"):
+        raise typer.Exit(GOING)
+    if view.has_failed:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def logs(
+    workflow: WorkflowId,
+    job: Annotated[str, typer.Argument(help="The job's name.")],
+) -> None:
+    """Show what came of each try at a job, with the end of what it wrote."""
+    with open_platform() as platform:
+        record = _resolve(platform, workflow)
+        found = next(platform.records.jobs.find({"workflowId": record.id, "name": job}, limit=1), None)
+        if found is None:
+            raise KnockemError(
+                f"Workflow {short(record.id)} has no job {job!r}; `./knockem workflow status` lists them."
+            )
+        where = {"workflowId": record.id, "jobId": found.id}
+        tries = sorted(platform.records.results.find(where), key=lambda result: result.datetime)
+    console = for_people()
+    console.print(f"$ {found.command[-1]}", markup=False, soft_wrap=True)
+    for number, each in enumerate(tries, start=1):
+        seconds = "" if each.wall_seconds is None else f" after {clock(each.wall_seconds)}"
+        memory = "" if each.peak_memory is None else f", {each.peak_memory >> 20:,} MiB at most"
+        code = "" if each.exit_code is None else f", exit code {each.exit_code}"
+        told = f"try {number}: {each.outcome.value}{seconds}{code}{memory}, on {each.compute_node}"
+        console.print(told, markup=False, soft_wrap=True)
+        if each.tail:
+            console.print(each.tail.rstrip(), markup=False, soft_wrap=True)
+    if not tries:
+        console.print("It has not ended yet.")
+
+
+@app.command()
+def cancel(workflow: WorkflowId) -> None:
+    """Cancel a workflow: what runs is ended, nothing more is begun. What is recorded is kept."""
+    with open_platform() as platform:
+        record = _resolve(platform, workflow)
+        if record.state in ("completed", "canceled"):
+            raise KnockemError(f"Workflow {short(record.id)} is {record.state} already.")
+        number = asyncio.run(_cancel(platform, record))
+    for_people().print(f"Workflow {short(record.id)} is canceled; {counted(number, 'job')} of it were not over.")
+
+
+def _graph_in(file: Path) -> JobGraph:
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise KnockemError(f"The workflow file {file} cannot be read: {error.strerror}.") from error
+    return graph_of(read_workflow_file(data, name=file.name))
+
+
+def _tell_graph(file: Path, graph: JobGraph, *, as_json: bool) -> None:
+    ready = sum(not job.blockers for job in graph.jobs.values())
+    numbers = {
+        "jobs": len(graph.jobs),
+        "dependencies": graph.num_dependencies,
+        "readyAtOnce": ready,
+        "files": len(graph.files),
+        "userData": len(graph.user_data),
+    }
+    if as_json:
+        answer_json({"name": graph.spec.name, **numbers})
+        return
+    told = (
+        f"{file}: {counted(len(graph.jobs), 'job')}, {ready:,} ready at once; dependencies: {graph.num_dependencies:,}"
+    )
+    for_people().print(told, markup=False, soft_wrap=True)
+
+
+async def _submit(platform: Platform, graph: JobGraph, submitter: Submitter, *, wait: bool) -> WorkflowView:
+    async with queue_of(platform) as queue:
+        workflow = await asyncio.to_thread(store_workflow, platform.records, graph, submitter)
+        await start_workflow(platform.records, queue, workflow)
+        if wait:
+            await _carry_through(platform, queue, workflow)
+        elif not await QueueViews(queue).workers():
+            say("No worker is there: `./knockem worker` starts one.")
+        return await view_workflow(platform.records, queue, await _current(platform, workflow))
+
+
+async def _carry_through(platform: Platform, queue: Queue, workflow: WorkflowRecord) -> None:
+    """Work on a workflow until it is over, saying how far it is."""
+    worker = WorkerProcess(platform, queue, capacity_here(platform), say=say)
+    working = asyncio.create_task(worker.run())
+    told = ""
+    try:
+        while (await _current(platform, workflow)).state == "running":
+            line = _in_words(await view_workflow(platform.records, queue, workflow))
+            if line != told:
+                say(line)
+                told = line
+            await asyncio.wait([working], timeout=LOOK_SECONDS)
+            if working.done():
+                break
+    finally:
+        worker.stop()
+        await working
+
+
+async def _current(platform: Platform, workflow: WorkflowRecord) -> WorkflowRecord:
+    return await asyncio.to_thread(platform.records.workflows.get, workflow.id)
+
+
+async def _views(platform: Platform, limit: int) -> list[WorkflowView]:
+    newest = platform.records.workflows.find({"isGraph": True}, sort=[("datetime", -1)], limit=limit)
+    async with _queue_if_any(platform) as queue:
+        return [await view_workflow(platform.records, queue, each) for each in newest]
+
+
+async def _look(
+    platform: Platform, workflow: WorkflowRecord, states: tuple[str, ...], most: int
+) -> tuple[WorkflowView, list[JobView]]:
+    async with _queue_if_any(platform) as queue:
+        view = await view_workflow(platform.records, queue, workflow)
+        return view, await view_jobs(platform.records, queue, workflow, states=states, most=most)
+
+
+async def _cancel(platform: Platform, workflow: WorkflowRecord) -> int:
+    async with _queue_if_any(platform) as queue:
+        return await cancel_workflow(platform.records, queue, workflow)
+
+
+@asynccontextmanager
+async def _queue_if_any(platform: Platform) -> AsyncGenerator[Queue | None]:
+    if not platform.has_queue:
+        yield None
+        return
+    async with queue_of(platform) as queue:
+        yield queue
+
+
+def _resolve(platform: Platform, prefix: str) -> WorkflowRecord:
+    """Return the one workflow whose id begins so. Raises KnockemError for none or several."""
+    found = platform.records.workflows.beginning_with(prefix, most=2) if len(prefix) >= 4 else []
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise KnockemError(f"Several workflows begin with {prefix!r}; give more of the id.")
+    raise KnockemError(f"There is no workflow {prefix!r}. `./knockem workflow list` shows all workflows.")
+
+
+def _summary(view: WorkflowView) -> dict[str, Any]:
+    workflow = view.workflow
+    return {
+        "id": workflow.id,
+        "name": workflow.name,
+        "state": workflow.state,
+        "datetime": workflow.datetime,
+        "userEmail": workflow.user_email,
+        "jobs": view.jobs,
+    }
+
+
+def _job_summary(view: JobView) -> dict[str, Any]:
+    result = view.result
+    return {
+        "id": view.job.id,
+        "name": view.job.name,
+        "state": view.state,
+        "exitCode": None if result is None else result.exit_code,
+        "wallSeconds": None if result is None else result.wall_seconds,
+        "peakMemory": None if result is None else result.peak_memory,
+    }
+
+
+def _in_words(view: WorkflowView) -> str:
+    told = ", ".join(f"{number:,} {state}" for state, number in view.jobs.items())
+    return f"{view.number_over:,} of {counted(view.number, 'job')} over: {told}"
+
+
+def _state(view: WorkflowView) -> str:
+    state = view.workflow.state
+    if state == "completed" and view.has_failed:
+        return "[red]completed, not all jobs[/]"
+    return {"completed": "[green]completed[/]", "canceled": "[magenta]canceled[/]"}.get(state, f"[yellow]{state}[/]")
+
+
+def _show(view: WorkflowView, jobs: list[JobView]) -> None:
+    console = for_people()
+    workflow = view.workflow
+    console.print(f"{escape(workflow.name)} ({workflow.id}): {_state(view)}")
+    console.print(_in_words(view))
+    if not jobs:
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("job", overflow="fold")
+    table.add_column("state", no_wrap=True)
+    for name in ("exit code", "time", "memory"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for each in jobs:
+        result = each.result
+        table.add_row(
+            escape(each.job.name),
+            f"[{_COLOURS.get(each.state, 'white')}]{each.state}[/]",
+            "" if result is None or result.exit_code is None else str(result.exit_code),
+            "" if result is None or result.wall_seconds is None else clock(result.wall_seconds),
+            "" if result is None or result.peak_memory is None else f"{result.peak_memory >> 20:,} MiB",
+        )
+    console.print(table)
+    if len(jobs) < view.number:
+        aside().print(f"The first {len(jobs)} of {view.number:,}; `--limit` shows more, `--state failed` only those.")

@@ -1,0 +1,96 @@
+"""Workflows as people see them: how many jobs are in which state, and single jobs with what came of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from knockem_dagster.jobs.attempt_records import attempt_id_of
+from knockem_dagster.jobs.queue import Queue
+from knockem_dagster.jobs.queue_views import OwnerView, QueueViews
+from knockem_dagster.records.catalog import Records
+from knockem_dagster.records.jobs import JobRecord, JobState, ResultRecord, WorkflowRecord
+
+READY, RUNNING = "ready", "running"
+STATES = (JobState.BLOCKED.value, READY, RUNNING, *(state.value for state in JobState if state.is_over))
+"""The states of jobs, in the order of their lives."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowView:
+    """A workflow and how many of its jobs are in which state; states without jobs are left out."""
+
+    workflow: WorkflowRecord
+    jobs: dict[str, int]
+
+    @property
+    def number(self) -> int:
+        """How many jobs there are."""
+        return sum(self.jobs.values())
+
+    @property
+    def number_over(self) -> int:
+        """How many jobs are over."""
+        return sum(self.jobs.get(state.value, 0) for state in JobState if state.is_over)
+
+    @property
+    def has_failed(self) -> bool:
+        """Tell whether a job that is over did not complete."""
+        return self.number_over > self.jobs.get(JobState.COMPLETED.value, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A job, its state, and its last result if it has one."""
+
+    job: JobRecord
+    state: str
+    result: ResultRecord | None
+
+
+async def view_workflow(records: Records, queue: Queue | None, workflow: WorkflowRecord) -> WorkflowView:
+    """Return how far a workflow is. Without a queue, jobs that could be begun count as blocked."""
+    owner: OwnerView | None = None
+    if queue is not None:
+        owner = (await QueueViews(queue).one_owner(workflow.id)).get(workflow.id)
+    counts = await asyncio.to_thread(_counts, records, workflow.id)
+    if owner is not None:
+        going = counts.get(JobState.BLOCKED.value, 0)
+        running = min(owner.active, going)
+        ready = min(sum(owner.ready.values()), going - running)
+        counts |= {JobState.BLOCKED.value: going - running - ready, READY: ready, RUNNING: running}
+    return WorkflowView(workflow, {state: counts[state] for state in STATES if counts.get(state)})
+
+
+async def view_jobs(
+    records: Records, queue: Queue | None, workflow: WorkflowRecord, *, states: Sequence[str] = (), most: int = 50
+) -> list[JobView]:
+    """Return jobs in any of these states (all if none is named), by name; at most so many."""
+    ready: set[str] = set()
+    running: set[str] = set()
+    if queue is not None:
+        waiting, held = await queue.jobs_of(workflow.id)
+        ready, running = {attempt_id_of(job) for job in waiting}, {attempt_id_of(job) for job in held}
+
+    def state_of(job: JobRecord) -> str:
+        if job.state is None or job.state.is_over:
+            return "" if job.state is None else job.state.value
+        return RUNNING if job.id in running else READY if job.id in ready else JobState.BLOCKED.value
+
+    def look() -> list[JobView]:
+        jobs = records.jobs.find({"workflowId": workflow.id}, sort=[("name", 1)])
+        views = ((job, state_of(job)) for job in jobs)
+        found = list(islice(((job, state) for job, state in views if not states or state in states), most))
+        results = records.results.get_many([job.id for job, _ in found])
+        return [JobView(job, state, results.get(job.id)) for job, state in found]
+
+    return await asyncio.to_thread(look)
+
+
+def _counts(records: Records, workflow: str) -> dict[str, int]:
+    return {
+        state.value: records.documents.count(records.jobs.name, {"workflowId": workflow, "state": state.value})
+        for state in JobState
+    }

@@ -1,0 +1,130 @@
+"""`workflow`: a file in, a graph run by a real worker, and what people see of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from knockem_dagster.cli.main import app
+from tests.services.command_line import environment_of
+from tests.services.queues import QueueServer, running_queue
+
+WORKFLOW = """
+name: sweep
+jobs:
+  - name: prepare
+    command: echo 7 > ${files.output.seed}
+  - name: run_{i}
+    command: echo $(( $(cat ${files.input.seed}) * {i} )) > result_{i}.txt
+    parameters: {i: 1:3}
+  - name: gather
+    command: cat result_*.txt && exit 4
+    depends_on: ["run_{i}"]
+    parameters: {i: 1:3}
+  - name: publish
+    command: touch published
+    depends_on: [gather]
+    cancel_on_blocking_job_failure: true
+files:
+  - {name: seed, path: seed.txt}
+"""
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[QueueServer]:
+    monkeypatch.setenv("KNOCKEM_ENVIRONMENT", "testing")
+    monkeypatch.chdir(tmp_path)
+    with running_queue(tmp_path / "home") as running:
+        yield running
+
+
+def run(*arguments: str, home: Path) -> Result:
+    return CliRunner().invoke(app, ["workflow", *arguments], env=environment_of(home))
+
+
+def written(folder: Path, text: str = WORKFLOW) -> str:
+    path = folder / "workflow.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_workflow_is_run_in_order_and_shown(server: QueueServer, tmp_path: Path) -> None:
+    home = server.settings.home
+    ended = run("submit", written(tmp_path), "--wait", home=home)
+    assert ended.exit_code == 1, ended.output
+    id = ended.stdout.strip()
+    assert (tmp_path / "result_3.txt").read_text() == "21\n"
+    assert not (tmp_path / "published").exists()
+    assert "6 of 6 jobs over" not in ended.stdout
+
+    shown = run("status", id[:8], home=home)
+    assert shown.exit_code == 1
+    assert "completed, not all jobs" in shown.stdout
+    assert "6 of 6 jobs over: 4 completed, 1 failed, 1 canceled" in shown.stdout
+    told = json.loads(run("status", id, "--state", "failed", "--json", home=home).stdout)
+    assert told["jobs"] == {"completed": 4, "failed": 1, "canceled": 1}
+    assert [(each["name"], each["exitCode"]) for each in told["jobList"]] == [("gather", 4)]
+
+    logs = run("logs", id, "gather", home=home).stdout
+    assert "try 1: failed" in logs
+    assert "7\n14\n21" in logs
+    assert "cat result_" in logs
+    assert "sweep" in run("list", home=home).stdout
+    assert [each["id"] for each in json.loads(run("list", "--json", home=home).stdout)] == [id]
+
+
+def test_a_dry_run_tells_what_a_file_stands_for_and_stores_nothing(server: QueueServer, tmp_path: Path) -> None:
+    home = server.settings.home
+    told = json.loads(run("submit", written(tmp_path), "--dry-run", "--json", home=home).stdout)
+    assert told == {"name": "sweep", "jobs": 6, "dependencies": 7, "readyAtOnce": 1, "files": 1, "userData": 0}
+    assert "6 jobs, 1 ready at once" in run("submit", written(tmp_path), "--dry-run", home=home).stdout
+    assert "There is no workflow yet" in run("list", home=home).stdout
+
+
+def test_every_fault_is_told_and_nothing_stored(server: QueueServer, tmp_path: Path) -> None:
+    home = server.settings.home
+    refused = run("submit", written(tmp_path, WORKFLOW.replace("seed, path", "sed, path")), home=home)
+    assert refused.exit_code == 1
+    assert "prepare.output_files" in refused.output
+    assert refused.output.count("there is nothing of that name") == 4
+    assert "There is no workflow yet" in run("list", home=home).stdout
+    assert "cannot be read" in run("submit", "missing.yaml", home=home).output
+
+
+def test_a_workflow_waits_for_a_worker_and_can_be_canceled(server: QueueServer, tmp_path: Path) -> None:
+    home = server.settings.home
+    submitted = run("submit", written(tmp_path), home=home)
+    assert "No worker is there" in submitted.output
+    id = submitted.stdout.strip().splitlines()[-1]
+    going = run("status", id, home=home)
+    assert going.exit_code == 3
+    assert "0 of 6 jobs over: 5 blocked, 1 ready" in going.stdout
+    assert "6 jobs of it were not over" in run("cancel", id, home=home).stdout
+    assert "is canceled already" in run("cancel", id, home=home).output
+    assert run("status", id, home=home).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("status", "nobody"), "There is no workflow 'nobody'"),
+        (("status", "ab"), "There is no workflow 'ab'"),
+        (("logs", "nobody", "a"), "There is no workflow 'nobody'"),
+        (("status", "nobody", "--state", "done"), "'done' is no state of a job"),
+    ],
+)
+def test_what_is_not_there_is_said(server: QueueServer, arguments: tuple[str, ...], words: str) -> None:
+    found = run(*arguments, home=server.settings.home)
+    assert found.exit_code == 1
+    assert words in found.output
+
+
+def test_without_a_queue_it_is_said_how_to_start_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KNOCKEM_ENVIRONMENT", "testing")
+    refused = run("submit", written(tmp_path), home=tmp_path / "home")
+    assert refused.exit_code == 1
+    assert "./knockem up" in refused.output
