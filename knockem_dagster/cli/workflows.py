@@ -1,4 +1,4 @@
-"""`workflow submit`, `list`, `status`, `logs` and `cancel`: jobs that wait for one another."""
+"""`workflow submit`, `list`, `status`, `logs`, `restart` and `cancel`: jobs that wait for one another."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from knockem_dagster.errors import KnockemError
 from knockem_dagster.jobs.opening import queue_of
 from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.jobs.queue_views import QueueViews
+from knockem_dagster.jobs.restarting import restart_workflow
 from knockem_dagster.jobs.specs.graph_builder import graph_of
 from knockem_dagster.jobs.specs.job_graph import JobGraph
 from knockem_dagster.jobs.specs.reading import read_workflow_file
@@ -170,6 +171,17 @@ def logs(
 
 
 @app.command()
+def restart(workflow: WorkflowId) -> None:
+    """Run again what did not complete, and what waited for it. What completed otherwise is not run again."""
+    with open_platform() as platform:
+        if not platform.has_queue:
+            raise KnockemError(NO_QUEUE)
+        record = _resolve(platform, workflow)
+        number = asyncio.run(_restart(platform, record))
+    for_people().print(f"{counted(number, 'job')} of workflow {short(record.id)} go again.")
+
+
+@app.command()
 def cancel(workflow: WorkflowId) -> None:
     """Cancel a workflow: what runs is ended, nothing more is begun. What is recorded is kept."""
     with open_platform() as platform:
@@ -252,6 +264,11 @@ async def _look(
     async with _queue_if_any(platform) as queue:
         view = await view_workflow(platform.records, queue, workflow)
         return view, await view_jobs(platform.records, queue, workflow, states=states, most=most)
+
+
+async def _restart(platform: Platform, workflow: WorkflowRecord) -> int:
+    async with queue_of(platform) as queue:
+        return await restart_workflow(platform.records, queue, workflow)
 
 
 async def _cancel(platform: Platform, workflow: WorkflowRecord) -> int:

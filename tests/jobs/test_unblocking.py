@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from knockem_dagster.containers.attempts import Outcome
+from knockem_dagster.errors import KnockemError
 from knockem_dagster.jobs.attempt_records import job_of
 from knockem_dagster.jobs.graph_counts import Blocked, Ended, GraphCounts
 from knockem_dagster.jobs.job_records import put_missing
 from knockem_dagster.jobs.queue import Queue
+from knockem_dagster.jobs.restarting import restart_workflow
 from knockem_dagster.jobs.specs.graph_builder import graph_of
 from knockem_dagster.jobs.specs.reading import spec_of
 from knockem_dagster.jobs.tending import restore_workflows
@@ -256,6 +258,40 @@ def test_a_canceled_workflow_begins_nothing_more(queue_server: QueueServer, plat
     assert states(platform, workflow) == over
     assert platform.records.workflows.get(workflow.id).state == "canceled"
     assert lines(tmp_path) == ["first"]
+
+
+def test_a_restart_runs_what_did_not_complete_and_what_waited_for_it(
+    queue_server: QueueServer, platform: Platform, tmp_path: Path
+) -> None:
+    workflow = stored(
+        platform,
+        tmp_path,
+        job("good"),
+        {"name": "moody", "command": "test -e mended && echo moody >> done.txt"},
+        job("anyway", depends_on=["moody"]),
+        job("not", depends_on=["moody"], cancel_on_blocking_job_failure=True),
+        job("apart", depends_on=["good"]),
+    )
+    run(queue_server, platform, workflow)
+    assert sorted(lines(tmp_path)) == ["anyway", "apart", "good"]
+    (tmp_path / "mended").touch()
+
+    async def again(queue: Queue) -> int:
+        current = platform.records.workflows.get(workflow.id)
+        number = await restart_workflow(platform.records, queue, current)
+        async with worker_on(platform, queue):
+            await until(completed(platform, workflow))
+        return number
+
+    assert play(queue_server, again) == 3
+    order = lines(tmp_path)
+    assert sorted(order) == ["anyway", "anyway", "apart", "good", "moody", "not"]
+    assert order.index("moody") < order.index("not")
+    assert set(states(platform, workflow).values()) == {JobState.COMPLETED}
+    tries = [each for each in results_of(platform, workflow) if each.job_id == jobs_of(platform, workflow)["moody"].id]
+    assert [(each.outcome, each.final) for each in tries] == [(Outcome.FAILED, False), (Outcome.SUCCEEDED, True)]
+    with pytest.raises(KnockemError, match="nothing to run again"):
+        play(queue_server, again)
 
 
 def test_what_is_taken_back_leaves_nothing(platform: Platform, tmp_path: Path) -> None:

@@ -1,0 +1,61 @@
+"""Going on with a workflow that is over: what did not complete is run again, and all that waited for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from knockem_dagster.errors import KnockemError
+from knockem_dagster.jobs.queue import Queue
+from knockem_dagster.jobs.workflows import PAGE, start_workflow
+from knockem_dagster.records.catalog import Records
+from knockem_dagster.records.job_graph import id_at
+from knockem_dagster.records.jobs import JobRecord, JobState, ResultRecord, WorkflowRecord
+from knockem_dagster.records.record import derived_id
+from knockem_dagster.stores.documents import DeleteOne, Operation, Patch, PatchOne, PutNew
+
+
+async def restart_workflow(records: Records, queue: Queue, workflow: WorkflowRecord) -> int:
+    """Run again the jobs that did not complete, and those that waited for them; return how many these are.
+
+    Results of earlier runs are kept. Raises KnockemError while the workflow is going, or when all its jobs completed.
+    """
+    if workflow.state not in ("completed", "canceled"):
+        raise KnockemError("It is still going: `./knockem workflow cancel` ends it.")
+    again = await asyncio.to_thread(_to_run_again, records, workflow.id)
+    if not again:
+        raise KnockemError("All its jobs completed; there is nothing to run again.")
+    await queue.cancel(workflow.id, forget=True)
+    await asyncio.to_thread(_reset, records, again)
+    await start_workflow(records, queue, workflow)
+    return len(again)
+
+
+def _to_run_again(records: Records, workflow: str) -> set[str]:
+    again = {job.id for job in records.jobs.find({"workflowId": workflow}) if job.state is not JobState.COMPLETED}
+    if not again:
+        return again
+    dependents: dict[str, list[str]] = {}
+    for edge in records.blocks.find({"workflowId": workflow}):
+        dependents.setdefault(id_at(edge.origin), []).append(id_at(edge.target))
+    pending = list(again)
+    while pending:
+        new = [each for each in dependents.get(pending.pop(), ()) if each not in again]
+        again.update(new)
+        pending += new
+    return again
+
+
+def _reset(records: Records, jobs: Iterable[str]) -> None:
+    """Let jobs be as if they had never run, but for their earlier results, which get ids of their own."""
+    ids = sorted(jobs)
+    for start in range(0, len(ids), PAGE):
+        page = ids[start : start + PAGE]
+        operations: list[Operation] = []
+        for job, result in records.results.get_many(page).items():
+            earlier = result.model_copy(update={"id": derived_id(job, "run", result.datetime), "final": False})
+            operations.append(PutNew(ResultRecord.collection.name, earlier.to_document()))
+            operations.append(DeleteOne(ResultRecord.collection.name, job))
+        blocked = Patch(set={"state": JobState.BLOCKED.value})
+        operations += [PatchOne(JobRecord.collection.name, job, blocked) for job in page]
+        records.documents.bulk(operations)
