@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from knockem_dagster.containers.runtime import Runtime
 from knockem_dagster.jobs.connection import Say
@@ -13,9 +14,13 @@ from knockem_dagster.jobs.job_records import put_missing, record_unrecorded
 from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.jobs.queue_views import QueueViews
 from knockem_dagster.jobs.reaping import Reaped, reap_lapsed
+from knockem_dagster.jobs.workflows import take_back
 from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.jobs import WorkflowRecord
 from knockem_dagster.stores.documents import Patch
+
+HALF_STORED_AFTER = timedelta(hours=1)
+"""No submission takes so long to store a workflow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,7 @@ async def tend(
     # A server that has just started may have lost what workers still work on: they must hear of it first.
     has_settled = not await QueueViews(queue).unsettled_seconds(lease_seconds=lease_seconds)
     put_again = await restore_workflows(queue, records) if has_settled else 0
+    await asyncio.to_thread(_take_back_half_stored, records)
     taken_out = await _take_out_what_is_over(queue, records)
     states = await owner_states(queue, records)
     hindrances = {state.owner: state.hindrance for state in states if state.hindrance and not state.running}
@@ -75,6 +81,14 @@ async def restore_workflows(queue: Queue, records: Records, *, all_of_them: bool
                 running, completed = {"_id": workflow.id, "state": "running"}, Patch(set={"state": "completed"})
                 await asyncio.to_thread(records.documents.claim, records.workflows.name, running, completed)
     return number
+
+
+def _take_back_half_stored(records: Records) -> None:
+    """Remove workflows whose submission died before all of them was stored: they never ran, and never will."""
+    since = (datetime.now(UTC) - HALF_STORED_AFTER).isoformat()
+    for workflow in list(records.workflows.find({"state": "uninitialized"})):
+        if workflow.is_graph and workflow.datetime < since:
+            take_back(records, workflow.id)
 
 
 async def _take_out_what_is_over(queue: Queue, records: Records) -> list[str]:

@@ -18,7 +18,7 @@ from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.jobs.restarting import restart_workflow
 from knockem_dagster.jobs.specs.graph_builder import graph_of
 from knockem_dagster.jobs.specs.reading import spec_of
-from knockem_dagster.jobs.tending import restore_workflows
+from knockem_dagster.jobs.tending import restore_workflows, tend
 from knockem_dagster.jobs.unblocking import follow_up
 from knockem_dagster.jobs.workflows import Submitter, cancel_workflow, start_workflow, store_workflow, take_back
 from knockem_dagster.platform import Platform
@@ -292,6 +292,16 @@ def test_a_restart_runs_what_did_not_complete_and_what_waited_for_it(
     assert [(each.outcome, each.final) for each in tries] == [(Outcome.FAILED, False), (Outcome.SUCCEEDED, True)]
     with pytest.raises(KnockemError, match="nothing to run again"):
         play(queue_server, again)
+
+
+def test_upkeep_removes_what_a_submission_left_half_stored(
+    queue_server: QueueServer, platform: Platform, tmp_path: Path
+) -> None:
+    young, old = stored(platform, tmp_path, job("a")), stored(platform, tmp_path, job("a"))
+    platform.records.workflows.patch(old.id, Patch(set={"datetime": "2020-01-01T00:00:00+00:00"}))
+    play(queue_server, lambda queue: tend(queue, platform.records, [], lease_seconds=0.1, say=lambda line: None))
+    assert [each.id for each in platform.records.workflows.find({})] == [young.id]
+    assert {each.workflow_id for each in platform.records.jobs.find({})} == {young.id}
 
 
 def test_what_is_taken_back_leaves_nothing(platform: Platform, tmp_path: Path) -> None:
