@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from knockem_dagster.containers.attempts import Outcome
 from knockem_dagster.containers.contract import Organism
@@ -17,6 +17,7 @@ from knockem_dagster.jobs.commands.launcher import CommandLauncher
 from knockem_dagster.jobs.desk import GONE, Desk, JobReport, QueueDesk, ReadAttempts
 from knockem_dagster.jobs.job_records import JobJournal, command_of, to_payload
 from knockem_dagster.jobs.queue import Entry, Verdict
+from knockem_dagster.jobs.recovery import ATTEMPT, Recovery
 from knockem_dagster.jobs.slots import Pace, Slot
 from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.jobs import JobRecord
@@ -67,11 +68,14 @@ class CommandLane:
 
     keeps_warm = False
 
-    def __init__(self, records: Records, launcher: CommandLauncher, journal: JobJournal, *, worker: str) -> None:
+    def __init__(
+        self, records: Records, launcher: CommandLauncher, journal: JobJournal, recovery: Recovery, *, worker: str
+    ) -> None:
         self._records = records
         self._launcher = launcher
         self._journal = journal
         self._worker = worker
+        self._recovery = recovery
 
     async def run(self, desk: Desk, *, most: int) -> None:
         """Work until the desk has no more."""
@@ -120,7 +124,7 @@ class CommandLane:
     async def _run(self, job: JobRecord) -> JobReport:
         self._note("jobStarted", job)
         try:
-            ended = await self._launcher.run(command_of(job))
+            ended, verdict = await self._try(job)
         except SpawnerLost as lost:
             self._note("jobLost", job)
             return JobReport(job_of(job.id), Verdict.LOST, 0.0, to_payload(_lost(str(lost)), worker=self._worker))
@@ -128,8 +132,19 @@ class CommandLane:
             self._note("jobInterrupted", job)
             raise
         self._note("jobEnded", job, outcome=ended.outcome.value)
-        verdict = Verdict.SUCCEEDED if ended.outcome is Outcome.SUCCEEDED else Verdict.FAILED
         return JobReport(job_of(job.id), verdict, ended.wall_seconds, to_payload(ended, worker=self._worker))
+
+    async def _try(self, job: JobRecord) -> tuple[CommandEnded, Verdict]:
+        """Run a job's command, and after a failure what its handler says."""
+        command, number = command_of(job), 1
+        if job.failure_rules:
+            number = await self._recovery.number_of_try(job)
+            command = replace(command, environment={**command.environment, ATTEMPT: str(number)})
+        ended = await self._launcher.run(command)
+        if ended.outcome is Outcome.SUCCEEDED:
+            return ended, Verdict.SUCCEEDED
+        again = await self._recovery.is_worth_another_try(job, command, ended, number=number)
+        return ended, Verdict.RETRIED if again else Verdict.FAILED
 
     def _note(self, kind: str, job: JobRecord, **data: str) -> None:
         self._journal.note(job.workflow_id, source=self._worker, kind=kind, job=job.id, **data)

@@ -32,10 +32,14 @@ LEAD_SECONDS = 5.0
 
 
 class Verdict(StrEnum):
-    """What a worker says of a job: only FAILED counts towards maxFail; RETURNED is as if it had never been claimed."""
+    """What a worker says of a job: only FAILED counts towards maxFail; RETURNED is as if it had never been claimed.
+
+    RETRIED failed, and is tried again whatever its owner's maxFail says.
+    """
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+    RETRIED = "retried"
     LOST = "lost"
     RETURNED = "returned"
 
@@ -255,6 +259,10 @@ class Queue:
             ready.update(await self.guarded(self.server.lrange(ready_key(base, name.decode()), 0, -1)))
         held = await self.guarded(self.server.hgetall(f"{base}:activeCompetitionAttempts"))
         return ready, {job: value.partition(b"\t")[0].decode() for job, value in held.items()}
+
+    async def retries(self, owner: str, job: bytes) -> int:
+        """Return how often a job was tried again because its worker said so."""
+        return int(await self.guarded(self.server.hget(f"{self.base(owner)}:tries", b"r" + job)) or 0)
 
     async def classes(self) -> dict[str, Requirement]:
         """Return the resource classes that the queue has ever had jobs of."""

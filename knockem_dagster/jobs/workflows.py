@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from knockem_dagster.jobs.job_records import put_missing
 from knockem_dagster.jobs.queue import Queue
+from knockem_dagster.jobs.recovery import ATTEMPT
 from knockem_dagster.jobs.specs.job_graph import GraphJob, JobGraph
 from knockem_dagster.jobs.unblocking import state_changes
 from knockem_dagster.records.catalog import OF_A_GRAPH, Records
@@ -26,7 +27,7 @@ from knockem_dagster.records.job_graph import (
     edge_id,
     place_of,
 )
-from knockem_dagster.records.jobs import JobRecord, JobState, ResourcesValue, WorkflowRecord
+from knockem_dagster.records.jobs import FailureRuleValue, JobRecord, JobState, ResourcesValue, WorkflowRecord
 from knockem_dagster.records.record import Record, derived_id, new_id, now, revision
 from knockem_dagster.stores.documents import Operation, Patch, PutNew
 
@@ -175,6 +176,8 @@ class _Documents:
                 "TORC_WORKFLOW_ID": self._workflow.id,
                 "TORC_JOB_ID": id,
                 "TORC_JOB_NAME": name,
+                "TORC_OUTPUT_DIR": self._submitter.folder,
+                ATTEMPT: "1",
             },
             folder=self._submitter.folder,
             keep_output=spec.stdio is None or spec.stdio.mode != "none",
@@ -183,7 +186,12 @@ class _Documents:
             num_dependents=self._dependents.get(name, 0),
             cancel_on_blocking_job_failure=spec.cancel_on_blocking_job_failure,
             priority=spec.priority,
+            failure_rules=self._rules(spec.failure_handler),
         )
+
+    def _rules(self, name: str | None) -> tuple[FailureRuleValue, ...]:
+        rules = () if name is None else self._graph.handlers[name].rules
+        return tuple(FailureRuleValue.model_validate(rule.model_dump()) for rule in rules)
 
     def _resources(self, name: str | None) -> ResourcesValue:
         if name is None:

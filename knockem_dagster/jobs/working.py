@@ -23,6 +23,7 @@ from knockem_dagster.jobs.job_records import JobJournal
 from knockem_dagster.jobs.lanes import AttemptLane, CommandLane
 from knockem_dagster.jobs.organisms import Organisms
 from knockem_dagster.jobs.queue import Queue, Verdict
+from knockem_dagster.jobs.recovery import Recovery
 from knockem_dagster.jobs.requirements import Capacity
 from knockem_dagster.jobs.tending import look_after_workers
 from knockem_dagster.platform import Platform
@@ -86,6 +87,7 @@ class WorkerProcess:
         words = {
             Verdict.SUCCEEDED: "done",
             Verdict.FAILED: "failed",
+            Verdict.RETRIED: "tried again",
             Verdict.LOST: "lost",
             Verdict.RETURNED: "returned",
         }
@@ -124,7 +126,8 @@ class WorkerProcess:
     def _lanes(self) -> dict[str, Lane]:
         organisms = Organisms(self._platform)
         attempts = AttemptLane(organisms.of, self._read, worker=self.name)
-        commands = CommandLane(self._platform.records, self._launcher, self._journal, worker=self.name)
+        recovery = Recovery(self._queue, self._launcher)
+        commands = CommandLane(self._platform.records, self._launcher, self._journal, recovery, worker=self.name)
         return {"process": attempts, "docker": attempts, "command": commands}
 
     async def _read(self, jobs: Sequence[bytes]) -> Sequence[Attempt]:

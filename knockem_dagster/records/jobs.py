@@ -25,6 +25,15 @@ class ResourcesValue(Value):
     seconds: float = Field(default=0.0, description="at most; 0: no limit")
 
 
+class FailureRuleValue(Value):
+    """What is done when a job ends with one of these exit codes: at most so many more tries, after a script if any."""
+
+    exit_codes: tuple[int, ...] = ()
+    match_all_exit_codes: bool = False
+    recovery_script: str | None = None
+    max_retries: int = 3
+
+
 class JobState(StrEnum):
     """How far a job of a graph is, as the record has it: which of those not over are in work, the queue knows."""
 
@@ -78,6 +87,7 @@ class JobRecord(Record):
         default=False, description="canceled when one that it waits for does not complete; else it runs then as well"
     )
     priority: int = 0
+    failure_rules: tuple[FailureRuleValue, ...] = Field(default=(), description="of its failure handler, in order")
 
 
 class ResultRecord(Record):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import pytest
 from knockem_dagster.containers.attempts import Outcome
 from knockem_dagster.errors import KnockemError
 from knockem_dagster.jobs.attempt_records import job_of
+from knockem_dagster.jobs.commands.command import CommandEnded
 from knockem_dagster.jobs.graph_counts import Blocked, Ended, GraphCounts
 from knockem_dagster.jobs.job_records import put_missing
 from knockem_dagster.jobs.queue import Queue
+from knockem_dagster.jobs.recovery import exit_code_of
 from knockem_dagster.jobs.restarting import restart_workflow
 from knockem_dagster.jobs.specs.graph_builder import graph_of
 from knockem_dagster.jobs.specs.reading import spec_of
@@ -292,6 +295,71 @@ def test_a_restart_runs_what_did_not_complete_and_what_waited_for_it(
     assert [(each.outcome, each.final) for each in tries] == [(Outcome.FAILED, False), (Outcome.SUCCEEDED, True)]
     with pytest.raises(KnockemError, match="nothing to run again"):
         play(queue_server, again)
+
+
+HANDLERS = [
+    {
+        "name": "handler",
+        "rules": [
+            {"exit_codes": [7], "recovery_script": "echo fixed$TORC_RETURN_CODE >> done.txt", "max_retries": 2},
+            {"exit_codes": [8], "recovery_script": "exit 1"},
+            {"exit_codes": [9]},
+        ],
+    },
+    {"name": "any", "rules": [{"match_all_exit_codes": True, "max_retries": 1}]},
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """A job that fails: its handler and command, and what comes of it: tries, state, what is told on the way."""
+
+    handler: str
+    command: str
+    tries: int
+    state: JobState
+    told: str = ""
+
+
+MOODY = "[ $TORC_ATTEMPT_ID = 3 ] && echo third >> done.txt || exit 7"
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Failing("handler", MOODY, 3, JobState.COMPLETED, "fixed7 fixed7 third"),
+        Failing("handler", "exit 7", 3, JobState.FAILED, "fixed7 fixed7"),
+        Failing("handler", "exit 8", 1, JobState.FAILED),
+        Failing("handler", "exit 9", 4, JobState.FAILED),
+        Failing("handler", "exit 1", 1, JobState.FAILED),
+        Failing("any", "kill -TERM $$", 2, JobState.FAILED),
+    ],
+    ids=lambda case: case.command[:8],
+)
+def test_a_failure_handler_decides_on_another_try(
+    queue_server: QueueServer, platform: Platform, tmp_path: Path, case: Failing
+) -> None:
+    jobs = [{"name": "a", "command": case.command, "failure_handler": case.handler}, job("b", depends_on=["a"])]
+    workflow = stored(platform, tmp_path, *jobs, failure_handlers=HANDLERS)
+    run(queue_server, platform, workflow)
+    first = jobs_of(platform, workflow)["a"]
+    assert first.state is case.state
+    results = [each for each in results_of(platform, workflow) if each.job_id == first.id]
+    assert [each.final for each in results] == [False] * (case.tries - 1) + [True]
+    assert lines(tmp_path) == [*case.told.split(), "b"]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "known"),
+    [
+        (Outcome.FAILED, 3, 3),
+        (Outcome.FAILED, -15, 143),
+        (Outcome.TIMED_OUT, -9, 152),
+        (Outcome.OUT_OF_MEMORY, -9, 137),
+    ],
+)
+def test_rules_know_signals_time_and_memory_by_exit_codes(outcome: Outcome, code: int, known: int) -> None:
+    assert exit_code_of(CommandEnded(outcome, code, "", 0, 0.0, 0.0)) == known
 
 
 def test_upkeep_removes_what_a_submission_left_half_stored(

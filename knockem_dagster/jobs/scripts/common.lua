@@ -15,7 +15,7 @@
 --   P:{owner}:activeCompetitionAttempts        hash: job -> worker, token, class, charge, since
 --   P:{owner}:classes                          set: the resource classes of its lists
 --   P:{owner}:pendingAssays, ...:activeAssays  sets
---   P:{owner}:tries                            hash: failures and losses of jobs that had any
+--   P:{owner}:tries                            hash: failures, losses and retries of jobs that had any
 --   P:{owner}:outcomes                         stream: what has ended and is not in the record yet
 --   P:{owner}:blockers                         hash: job of a graph -> how many others it waits for
 --   P:{owner}:ended, ...:spoiled               sets: jobs that were counted as over; those of which one blocker did not
@@ -133,6 +133,10 @@ local function release(base, job, worker, token)
     return { class = class, charged = tonumber(charged) }
 end
 
+local function forget_tries(base, job)
+    redis.call('HDEL', base .. ':tries', 'f' .. job, 'l' .. job, 'r' .. job)
+end
+
 -- Decide what becomes of a released job that brought no result: ready again, or over. Counts it in `tries`.
 local function again_or_over(owner, base, job, class, kind, payload)
     local most = tonumber(redis.call('HGET', base, kind == 'failed' and 'maxFail' or 'maxLost') or 1)
@@ -144,7 +148,7 @@ local function again_or_over(owner, base, job, class, kind, payload)
         make_ready(owner, base, class, job, kind == 'lost')
         return emit(base, job, 0, payload)
     end
-    redis.call('HDEL', base .. ':tries', 'f' .. job, 'l' .. job)
+    forget_tries(base, job)
     return emit(base, job, 1, payload)
 end
 

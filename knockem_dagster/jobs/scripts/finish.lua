@@ -1,6 +1,6 @@
 -- ARGV: prefix, worker, then for each job: owner, job, token, verdict, seconds of slot time, payload
 -- Ends jobs that this worker holds by these tokens. Verdicts: succeeded; failed (counts towards maxFail); lost (towards
--- maxLost); returned (untouched, first in line again). Returns for each job the entry of its outcome; '' for one that was
+-- maxLost); retried (ready again, whatever maxFail says); returned (untouched, first in line again). Returns for each job the entry of its outcome; '' for one that was
 -- returned; false for one that the worker does not hold (any more): nothing has changed then.
 local worker = ARGV[2]
 local answers, returned, freed = {}, {}, {}
@@ -23,8 +23,12 @@ for index = 3, #ARGV, 6 do
             redis.call('HINCRBY', P .. ':tally', worker .. (verdict == 'succeeded' and ':done' or ':failed'), 1)
             if verdict == 'succeeded' then
                 redis.call('HINCRBY', base, COMPLETED, 1)
-                redis.call('HDEL', base .. ':tries', 'f' .. job, 'l' .. job)
+                forget_tries(base, job)
                 answer = emit(base, job, 1, payload)
+            elseif verdict == 'retried' then
+                redis.call('HINCRBY', base .. ':tries', 'r' .. job, 1)
+                make_ready(owner, base, held.class, job, false)
+                answer = emit(base, job, 0, payload)
             else
                 answer = again_or_over(owner, base, job, held.class, verdict, payload)
             end

@@ -23,7 +23,6 @@ Direction: TypeAlias = Literal["input", "output"]
 
 _WITHOUT_EFFECT = (
     "actions",
-    "failure_handlers",
     "resource_monitor",
     "execution_config",
     "use_pending_failed",
@@ -36,7 +35,7 @@ _WITHOUT_EFFECT = (
     "compute_node_ignore_workflow_completion",
     "compute_node_wait_for_healthy_database_minutes",
 )
-_OF_JOBS = ("failure_handler", "scheduler", "supports_termination")
+_OF_JOBS = ("scheduler", "supports_termination")
 
 _REFERENCE = re.compile(r"\$\{(files|user_data)\.(input|output)\.([^{}]+)\}")
 

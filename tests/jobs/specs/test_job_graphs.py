@@ -137,9 +137,9 @@ def test_every_fault_of_the_whole_is_told_at_once() -> None:
 
 
 def test_what_has_no_effect_yet_is_named() -> None:
-    handlers = [{"name": "h", "rules": [{"match_all_exit_codes": True}]}]
-    found = graph(job("a", failure_handler="h"), job("b"), failure_handlers=handlers)
-    assert found.without_effect == ["failure_handlers", "failure_handler"]
+    schedulers = [{"name": "s", "account": "a"}]
+    found = graph(job("a", scheduler="s"), job("b"), slurm_schedulers=schedulers, access_groups=["g"])
+    assert found.without_effect == ["access_groups", "scheduler"]
     assert graph(job("a")).without_effect == []
 
 
