@@ -21,7 +21,7 @@ from knockem_dagster.errors import KnockemError
 from knockem_dagster.jobs.opening import queue_of
 from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.jobs.queue_views import QueueViews
-from knockem_dagster.jobs.restarting import restart_workflow
+from knockem_dagster.jobs.restarting import Enlargement, restart_workflow
 from knockem_dagster.jobs.specs.graph_builder import graph_of
 from knockem_dagster.jobs.specs.job_graph import JobGraph
 from knockem_dagster.jobs.specs.reading import read_workflow_file
@@ -171,13 +171,22 @@ def logs(
 
 
 @app.command()
-def restart(workflow: WorkflowId) -> None:
+def restart(
+    workflow: WorkflowId,
+    memory_factor: Annotated[
+        float, typer.Option(min=1.0, max=100.0, help="Enlarge the memory of jobs that ran out of it.")
+    ] = 1.5,
+    time_factor: Annotated[
+        float, typer.Option(min=1.0, max=100.0, help="Enlarge the time of jobs that ran out of it.")
+    ] = 1.5,
+) -> None:
     """Run again what did not complete, and what waited for it. What completed otherwise is not run again."""
     with open_platform() as platform:
         if not platform.has_queue:
             raise KnockemError(NO_QUEUE)
         record = _resolve(platform, workflow)
-        number = asyncio.run(_restart(platform, record))
+        enlargement = Enlargement(memory=memory_factor, time=time_factor)
+        number = asyncio.run(_restart(platform, record, enlargement))
     for_people().print(f"{counted(number, 'job')} of workflow {short(record.id)} go again.")
 
 
@@ -266,9 +275,9 @@ async def _look(
         return view, await view_jobs(platform.records, queue, workflow, states=states, most=most)
 
 
-async def _restart(platform: Platform, workflow: WorkflowRecord) -> int:
+async def _restart(platform: Platform, workflow: WorkflowRecord, enlargement: Enlargement) -> int:
     async with queue_of(platform) as queue:
-        return await restart_workflow(platform.records, queue, workflow)
+        return await restart_workflow(platform.records, queue, workflow, enlargement)
 
 
 async def _cancel(platform: Platform, workflow: WorkflowRecord) -> int:

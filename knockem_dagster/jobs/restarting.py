@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 
+from knockem_dagster.containers.attempts import Outcome
 from knockem_dagster.errors import KnockemError
 from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.jobs.workflows import PAGE, start_workflow
 from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.job_graph import id_at
-from knockem_dagster.records.jobs import JobRecord, JobState, ResultRecord, WorkflowRecord
+from knockem_dagster.records.jobs import JobRecord, JobState, ResourcesValue, ResultRecord, WorkflowRecord
 from knockem_dagster.records.record import derived_id
 from knockem_dagster.stores.documents import DeleteOne, Operation, Patch, PatchOne, PutNew
 
 
-async def restart_workflow(records: Records, queue: Queue, workflow: WorkflowRecord) -> int:
+@dataclass(frozen=True, slots=True)
+class Enlargement:
+    """By which factors the memory and the time are enlarged of jobs that were ended for lack of them."""
+
+    memory: float = 1.5
+    time: float = 1.5
+
+
+async def restart_workflow(
+    records: Records, queue: Queue, workflow: WorkflowRecord, enlargement: Enlargement = Enlargement()
+) -> int:
     """Run again the jobs that did not complete, and those that waited for them; return how many these are.
 
     Results of earlier runs are kept. Raises KnockemError while the workflow is going, or when all its jobs completed.
@@ -26,7 +39,7 @@ async def restart_workflow(records: Records, queue: Queue, workflow: WorkflowRec
     if not again:
         raise KnockemError("All its jobs completed; there is nothing to run again.")
     await queue.cancel(workflow.id, forget=True)
-    await asyncio.to_thread(_reset, records, again)
+    await asyncio.to_thread(_reset, records, again, enlargement)
     await start_workflow(records, queue, workflow)
     return len(again)
 
@@ -46,16 +59,28 @@ def _to_run_again(records: Records, workflow: str) -> set[str]:
     return again
 
 
-def _reset(records: Records, jobs: Iterable[str]) -> None:
+def _reset(records: Records, jobs: Iterable[str], enlargement: Enlargement) -> None:
     """Let jobs be as if they had never run, but for their earlier results, which get ids of their own."""
     ids = sorted(jobs)
     for start in range(0, len(ids), PAGE):
         page = ids[start : start + PAGE]
         operations: list[Operation] = []
-        for job, result in records.results.get_many(page).items():
+        results = records.results.get_many(page)
+        for job, result in results.items():
             earlier = result.model_copy(update={"id": derived_id(job, "run", result.datetime), "final": False})
             operations.append(PutNew(ResultRecord.collection.name, earlier.to_document()))
             operations.append(DeleteOne(ResultRecord.collection.name, job))
-        blocked = Patch(set={"state": JobState.BLOCKED.value})
-        operations += [PatchOne(JobRecord.collection.name, job, blocked) for job in page]
+        for job in records.jobs.get_many(page).values():
+            resources = _enlarged(job.resources, results.get(job.id), enlargement)
+            changes = {"state": JobState.BLOCKED.value, "resources": resources.model_dump(by_alias=True)}
+            operations.append(PatchOne(JobRecord.collection.name, job.id, Patch(set=changes)))
         records.documents.bulk(operations)
+
+
+def _enlarged(resources: ResourcesValue, last: ResultRecord | None, enlargement: Enlargement) -> ResourcesValue:
+    """Return what a job may use next time."""
+    if last is not None and last.outcome is Outcome.OUT_OF_MEMORY:
+        return resources.model_copy(update={"memory_mib": math.ceil(resources.memory_mib * enlargement.memory)})
+    if last is not None and last.outcome is Outcome.TIMED_OUT:
+        return resources.model_copy(update={"seconds": resources.seconds * enlargement.time})
+    return resources

@@ -18,7 +18,7 @@ from knockem_dagster.jobs.graph_counts import Blocked, Ended, GraphCounts
 from knockem_dagster.jobs.job_records import put_missing
 from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.jobs.recovery import exit_code_of
-from knockem_dagster.jobs.restarting import restart_workflow
+from knockem_dagster.jobs.restarting import Enlargement, restart_workflow
 from knockem_dagster.jobs.specs.graph_builder import graph_of
 from knockem_dagster.jobs.specs.reading import spec_of
 from knockem_dagster.jobs.tending import restore_workflows, tend
@@ -295,6 +295,44 @@ def test_a_restart_runs_what_did_not_complete_and_what_waited_for_it(
     assert [(each.outcome, each.final) for each in tries] == [(Outcome.FAILED, False), (Outcome.SUCCEEDED, True)]
     with pytest.raises(KnockemError, match="nothing to run again"):
         play(queue_server, again)
+
+
+def test_a_restart_enlarges_what_was_too_small(queue_server: QueueServer, platform: Platform, tmp_path: Path) -> None:
+    """The first job needs 20 MiB and has 16; the second needs a second and has half of one."""
+    needs = [
+        {"name": "memory", "num_cpus": 1, "memory": "16m"},
+        {"name": "time", "num_cpus": 1, "memory": "64m", "runtime": "PT0.5S"},
+    ]
+    eater = "head -c 20m /dev/zero | tail -c 20m | (sleep 0.3; wc -c >> done.txt)"
+    workflow = stored(
+        platform,
+        tmp_path,
+        {"name": "eater", "command": eater, "resource_requirements": "memory"},
+        {"name": "sleeper", "command": "sleep 1; echo awake >> done.txt", "resource_requirements": "time"},
+        job("other", resource_requirements="memory"),
+        resource_requirements=needs,
+    )
+    run(queue_server, platform, workflow)
+    ends = {each.job_id: each.outcome for each in results_of(platform, workflow)}
+    names = {each.id: name for name, each in jobs_of(platform, workflow).items()}
+    assert {names[id]: outcome for id, outcome in ends.items()} == {
+        "eater": Outcome.OUT_OF_MEMORY,
+        "sleeper": Outcome.TIMED_OUT,
+        "other": Outcome.SUCCEEDED,
+    }
+
+    async def again(queue: Queue) -> None:
+        current = platform.records.workflows.get(workflow.id)
+        assert await restart_workflow(platform.records, queue, current, Enlargement(memory=4.0, time=6.0)) == 2
+        async with worker_on(platform, queue):
+            await until(completed(platform, workflow))
+
+    play(queue_server, again)
+    assert set(states(platform, workflow).values()) == {JobState.COMPLETED}
+    found = {
+        name: (each.resources.memory_mib, each.resources.seconds) for name, each in jobs_of(platform, workflow).items()
+    }
+    assert found == {"eater": (64, 3600.0), "sleeper": (64, 3.0), "other": (16, 3600.0)}
 
 
 HANDLERS = [
