@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from knockem_dagster.containers.attempts import Outcome
-from knockem_dagster.errors import KnockemError
 from knockem_dagster.jobs.attempt_records import job_of
-from knockem_dagster.jobs.commands.command import CommandEnded
 from knockem_dagster.jobs.graph_counts import Blocked, Ended, GraphCounts
 from knockem_dagster.jobs.job_records import put_missing
 from knockem_dagster.jobs.queue import Queue
-from knockem_dagster.jobs.recovery import exit_code_of
-from knockem_dagster.jobs.restarting import Enlargement, restart_workflow
-from knockem_dagster.jobs.specs.graph_builder import graph_of
-from knockem_dagster.jobs.specs.reading import spec_of
 from knockem_dagster.jobs.tending import restore_workflows, tend
 from knockem_dagster.jobs.unblocking import follow_up
-from knockem_dagster.jobs.workflows import Submitter, cancel_workflow, start_workflow, store_workflow, take_back
+from knockem_dagster.jobs.workflows import cancel_workflow, start_workflow, take_back
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.catalog import OF_A_GRAPH
 from knockem_dagster.records.job_graph import id_at
-from knockem_dagster.records.jobs import JobRecord, JobState, ResultRecord, WorkflowRecord
+from knockem_dagster.records.jobs import JobRecord, JobState, ResultRecord
 from knockem_dagster.stores.documents import Patch
+from tests.services.graph_play import completed, job, jobs_of, lines, run, states, stored
 from tests.services.job_play import events_of, record_in, results_of, worker_on
 from tests.services.queue_play import play, until
 from tests.services.queues import QueueServer
@@ -38,46 +30,6 @@ from tests.services.queues import QueueServer
 def platform(tmp_path: Path) -> Iterator[Platform]:
     with record_in(tmp_path / "home", lease_seconds=3.0) as opened:
         yield opened
-
-
-def job(name: str, **fields: Any) -> dict[str, Any]:
-    return {"name": name, "command": f"echo {name} >> done.txt", **fields}
-
-
-def stored(platform: Platform, folder: Path, *jobs: dict[str, Any], **fields: Any) -> WorkflowRecord:
-    graph = graph_of(spec_of({"name": "w", "jobs": list(jobs), **fields}))
-    return store_workflow(platform.records, graph, Submitter(user_email="someone@example.org", folder=str(folder)))
-
-
-def jobs_of(platform: Platform, workflow: WorkflowRecord) -> dict[str, JobRecord]:
-    return {each.name: each for each in platform.records.jobs.find({"workflowId": workflow.id})}
-
-
-def states(platform: Platform, workflow: WorkflowRecord) -> dict[str, JobState | None]:
-    return {name: each.state for name, each in jobs_of(platform, workflow).items()}
-
-
-def completed(platform: Platform, workflow: WorkflowRecord) -> Any:
-    async def is_completed() -> bool:
-        found = await asyncio.to_thread(platform.records.workflows.get, workflow.id)
-        return found.state == "completed"
-
-    return is_completed
-
-
-def run(server: QueueServer, platform: Platform, workflow: WorkflowRecord) -> None:
-    """Start a workflow and let a worker run it to its end."""
-
-    async def scenario(queue: Queue) -> None:
-        await start_workflow(platform.records, queue, workflow)
-        async with worker_on(platform, queue):
-            await until(completed(platform, workflow))
-
-    play(server, scenario)
-
-
-def lines(folder: Path) -> list[str]:
-    return (folder / "done.txt").read_text().split()
 
 
 def test_a_chain_runs_in_order(queue_server: QueueServer, platform: Platform, tmp_path: Path) -> None:
@@ -261,143 +213,6 @@ def test_a_canceled_workflow_begins_nothing_more(queue_server: QueueServer, plat
     assert states(platform, workflow) == over
     assert platform.records.workflows.get(workflow.id).state == "canceled"
     assert lines(tmp_path) == ["first"]
-
-
-def test_a_restart_runs_what_did_not_complete_and_what_waited_for_it(
-    queue_server: QueueServer, platform: Platform, tmp_path: Path
-) -> None:
-    workflow = stored(
-        platform,
-        tmp_path,
-        job("good"),
-        {"name": "moody", "command": "test -e mended && echo moody >> done.txt"},
-        job("anyway", depends_on=["moody"]),
-        job("not", depends_on=["moody"], cancel_on_blocking_job_failure=True),
-        job("apart", depends_on=["good"]),
-    )
-    run(queue_server, platform, workflow)
-    assert sorted(lines(tmp_path)) == ["anyway", "apart", "good"]
-    (tmp_path / "mended").touch()
-
-    async def again(queue: Queue) -> int:
-        current = platform.records.workflows.get(workflow.id)
-        number = await restart_workflow(platform.records, queue, current)
-        async with worker_on(platform, queue):
-            await until(completed(platform, workflow))
-        return number
-
-    assert play(queue_server, again) == 3
-    order = lines(tmp_path)
-    assert sorted(order) == ["anyway", "anyway", "apart", "good", "moody", "not"]
-    assert order.index("moody") < order.index("not")
-    assert set(states(platform, workflow).values()) == {JobState.COMPLETED}
-    tries = [each for each in results_of(platform, workflow) if each.job_id == jobs_of(platform, workflow)["moody"].id]
-    assert [(each.outcome, each.final) for each in tries] == [(Outcome.FAILED, False), (Outcome.SUCCEEDED, True)]
-    with pytest.raises(KnockemError, match="nothing to run again"):
-        play(queue_server, again)
-
-
-def test_a_restart_enlarges_what_was_too_small(queue_server: QueueServer, platform: Platform, tmp_path: Path) -> None:
-    """The first job needs 20 MiB and has 16; the second needs a second and has half of one."""
-    needs = [
-        {"name": "memory", "num_cpus": 1, "memory": "16m"},
-        {"name": "time", "num_cpus": 1, "memory": "64m", "runtime": "PT0.5S"},
-    ]
-    eater = "head -c 20m /dev/zero | tail -c 20m | (sleep 0.3; wc -c >> done.txt)"
-    workflow = stored(
-        platform,
-        tmp_path,
-        {"name": "eater", "command": eater, "resource_requirements": "memory"},
-        {"name": "sleeper", "command": "sleep 1; echo awake >> done.txt", "resource_requirements": "time"},
-        job("other", resource_requirements="memory"),
-        resource_requirements=needs,
-    )
-    run(queue_server, platform, workflow)
-    ends = {each.job_id: each.outcome for each in results_of(platform, workflow)}
-    names = {each.id: name for name, each in jobs_of(platform, workflow).items()}
-    assert {names[id]: outcome for id, outcome in ends.items()} == {
-        "eater": Outcome.OUT_OF_MEMORY,
-        "sleeper": Outcome.TIMED_OUT,
-        "other": Outcome.SUCCEEDED,
-    }
-
-    async def again(queue: Queue) -> None:
-        current = platform.records.workflows.get(workflow.id)
-        assert await restart_workflow(platform.records, queue, current, Enlargement(memory=4.0, time=6.0)) == 2
-        async with worker_on(platform, queue):
-            await until(completed(platform, workflow))
-
-    play(queue_server, again)
-    assert set(states(platform, workflow).values()) == {JobState.COMPLETED}
-    found = {
-        name: (each.resources.memory_mib, each.resources.seconds) for name, each in jobs_of(platform, workflow).items()
-    }
-    assert found == {"eater": (64, 3600.0), "sleeper": (64, 3.0), "other": (16, 3600.0)}
-
-
-HANDLERS = [
-    {
-        "name": "handler",
-        "rules": [
-            {"exit_codes": [7], "recovery_script": "echo fixed$TORC_RETURN_CODE >> done.txt", "max_retries": 2},
-            {"exit_codes": [8], "recovery_script": "exit 1"},
-            {"exit_codes": [9]},
-        ],
-    },
-    {"name": "any", "rules": [{"match_all_exit_codes": True, "max_retries": 1}]},
-]
-
-
-@dataclass(frozen=True, slots=True)
-class Failing:
-    """A job that fails: its handler and command, and what comes of it: tries, state, what is told on the way."""
-
-    handler: str
-    command: str
-    tries: int
-    state: JobState
-    told: str = ""
-
-
-MOODY = "[ $TORC_ATTEMPT_ID = 3 ] && echo third >> done.txt || exit 7"
-
-
-@pytest.mark.parametrize(
-    "case",
-    [
-        Failing("handler", MOODY, 3, JobState.COMPLETED, "fixed7 fixed7 third"),
-        Failing("handler", "exit 7", 3, JobState.FAILED, "fixed7 fixed7"),
-        Failing("handler", "exit 8", 1, JobState.FAILED),
-        Failing("handler", "exit 9", 4, JobState.FAILED),
-        Failing("handler", "exit 1", 1, JobState.FAILED),
-        Failing("any", "kill -TERM $$", 2, JobState.FAILED),
-    ],
-    ids=lambda case: case.command[:8],
-)
-def test_a_failure_handler_decides_on_another_try(
-    queue_server: QueueServer, platform: Platform, tmp_path: Path, case: Failing
-) -> None:
-    jobs = [{"name": "a", "command": case.command, "failure_handler": case.handler}, job("b", depends_on=["a"])]
-    workflow = stored(platform, tmp_path, *jobs, failure_handlers=HANDLERS)
-    run(queue_server, platform, workflow)
-    first = jobs_of(platform, workflow)["a"]
-    assert first.state is case.state
-    results = [each for each in results_of(platform, workflow) if each.job_id == first.id]
-    assert [each.final for each in results] == [False] * (case.tries - 1) + [True]
-    assert lines(tmp_path) == [*case.told.split(), "b"]
-
-
-@pytest.mark.parametrize(
-    ("outcome", "code", "known"),
-    [
-        (Outcome.FAILED, 3, 3),
-        (Outcome.FAILED, -15, 143),
-        (Outcome.TIMED_OUT, -9, 152),
-        (Outcome.OUT_OF_MEMORY, -9, 137),
-    ],
-)
-def test_rules_know_signals_time_and_memory_by_exit_codes(outcome: Outcome, code: int, known: int) -> None:
-    assert exit_code_of(CommandEnded(outcome, code, "", 0, 0.0, 0.0)) == known
 
 
 def test_upkeep_removes_what_a_submission_left_half_stored(
