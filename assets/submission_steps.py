@@ -109,7 +109,7 @@ def _summed_up(run: SubmissionRun, finding: Finding) -> dict[str, Any]:
     """Return the metadata that sums an assay up: numbers, the first rows of its table, where it is."""
     name = TABLE_OF[finding.assay_type]
     return {
-        **{key: value for key, value in finding.numbers.items() if value is not None},
+        **{key: _to_digits(value) for key, value in finding.numbers.items() if value is not None},
         "competitions": finding.num_competitions,
         "untestable competitions": finding.num_untestable,
         "dagster/row_count": len(finding.table),
@@ -117,6 +117,11 @@ def _summed_up(run: SubmissionRun, finding: Finding) -> dict[str, Any]:
         "table": dg.MetadataValue.md(table_markdown(finding.table.drop(columns=["knockout"], errors="ignore"), rows=8)),
         "stored at": run.objects.url(table_key(run.submission.id, name)),
     }
+
+
+def _to_digits(value: Any) -> Any:
+    """Return a number with the digits that people read; the record and the tables have all of them."""
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def column_schema(name: str) -> dg.TableSchema:
