@@ -45,13 +45,12 @@ async def restart_workflow(
 
 
 def _to_run_again(records: Records, workflow: str) -> set[str]:
-    again = {job.id for job in records.jobs.find({"workflowId": workflow}) if job.state is not JobState.COMPLETED}
-    if not again:
-        return again
+    failed = [job for job in records.jobs.find({"workflowId": workflow}) if job.state is not JobState.COMPLETED]
+    again = {job.id for job in failed}
     dependents: dict[str, list[str]] = {}
     for edge in records.blocks.find({"workflowId": workflow}):
         dependents.setdefault(id_at(edge.origin), []).append(id_at(edge.target))
-    pending = list(again)
+    pending = [job.id for job in failed if not job.is_action]  # nothing depends on what an action does
     while pending:
         new = [each for each in dependents.get(pending.pop(), ()) if each not in again]
         again.update(new)

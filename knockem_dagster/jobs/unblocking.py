@@ -40,9 +40,9 @@ async def follow_up(records: Records, queue: Queue, workflow: str, over: Mapping
     """
     while over:
         dependents = await asyncio.to_thread(_dependents, records, list(over))
+        spoiling = await asyncio.to_thread(_spoiling, records, over)
         ended = [
-            Ended(job_of(id), state is JobState.COMPLETED, [job_of(each) for each in dependents.get(id, ())])
-            for id, state in over.items()
+            Ended(job_of(id), id not in spoiling, [job_of(each) for each in dependents.get(id, ())]) for id in over
         ]
         released = await GraphCounts(queue, workflow).release(ended)
         spoiled = {attempt_id_of(each.job) for each in released if each.spoiled}
@@ -98,6 +98,12 @@ def _dependents(records: Records, ids: Sequence[str]) -> dict[str, list[str]]:
     return found
 
 
+def _spoiling(records: Records, over: Mapping[str, JobState]) -> set[str]:
+    """Return those of these jobs that others may depend on, and that did not complete."""
+    ids = [id for id, state in over.items() if state is not JobState.COMPLETED]
+    return {job.id for job in records.jobs.get_many(ids).values() if not job.is_action} if ids else set()
+
+
 def _has_more(records: Records, workflow: str) -> bool:
     """Tell whether any job of a workflow is not over."""
     where = {"workflowId": workflow, "state": JobState.BLOCKED.value}
@@ -125,7 +131,7 @@ def _counted(records: Records, workflow: str) -> _Counted:
             state = states.get(job.id, job.state)
             if state is JobState.BLOCKED:
                 counted.waiting.append(job.id)
-            elif state is not JobState.COMPLETED:
+            elif state is not JobState.COMPLETED and not job.is_action:
                 not_completed.add(job.id)
     open_jobs = set(counted.waiting)
     for edge in records.blocks.find({"workflowId": workflow}):

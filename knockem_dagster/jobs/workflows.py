@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from knockem_dagster.jobs.job_records import put_missing
 from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.jobs.recovery import ATTEMPT
+from knockem_dagster.jobs.specs.action_jobs import jobs_with_actions
 from knockem_dagster.jobs.specs.job_graph import GraphJob, JobGraph
 from knockem_dagster.jobs.unblocking import state_changes
 from knockem_dagster.records.catalog import OF_A_GRAPH, Records
@@ -108,19 +110,16 @@ class _Documents:
         self._submitter = submitter
         # Stamped once: there may be hundreds of thousands.
         self._stamps = {"workflowId": workflow.id, "datetime": now(), "revisionKnockem": revision()}
-        dependents: dict[str, int] = {}
-        for job in graph.jobs.values():
-            for blocker in job.blockers:
-                dependents[blocker] = dependents.get(blocker, 0) + 1
-        self._dependents = dependents
+        self._jobs = jobs_with_actions(graph)
+        self._dependents = Counter(blocker for job in self._jobs.values() for blocker in job.blockers)
 
     def operations(self) -> Iterator[PutNew]:
         """Yield what stores them: nodes first."""
         for record in self._nodes_beside_jobs():
             yield PutNew(record.collection.name, record.to_document())
-        for name, job in self._graph.jobs.items():
+        for name, job in self._jobs.items():
             yield PutNew(JobRecord.collection.name, self._job(name, job).to_document())
-        for name, job in self._graph.jobs.items():
+        for name, job in self._jobs.items():
             yield from self._edges(name, job)
 
     def _id(self, model: type[Record], name: str) -> str:
@@ -183,9 +182,10 @@ class _Documents:
             keep_output=spec.stdio is None or spec.stdio.mode != "none",
             resources=self._resources(spec.resource_requirements),
             state=JobState.BLOCKED,
-            num_dependents=self._dependents.get(name, 0),
+            num_dependents=self._dependents[name],
             cancel_on_blocking_job_failure=spec.cancel_on_blocking_job_failure,
             priority=spec.priority,
+            is_action=job.is_action,
             failure_rules=self._rules(spec.failure_handler),
         )
 

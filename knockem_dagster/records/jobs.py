@@ -87,6 +87,7 @@ class JobRecord(Record):
         default=False, description="canceled when one that it waits for does not complete; else it runs then as well"
     )
     priority: int = 0
+    is_action: bool = Field(default=False, description="of the workflow itself: what waits for it never depends on it")
     failure_rules: tuple[FailureRuleValue, ...] = Field(default=(), description="of its failure handler, in order")
 
 

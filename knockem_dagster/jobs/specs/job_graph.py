@@ -21,8 +21,8 @@ from knockem_dagster.jobs.specs.workflow_spec import (
 Kind: TypeAlias = Literal["files", "user_data"]
 Direction: TypeAlias = Literal["input", "output"]
 
+_TRIGGERS_OF_JOBS = ("on_workflow_start", "on_workflow_complete", "on_jobs_ready", "on_jobs_complete")
 _WITHOUT_EFFECT = (
-    "actions",
     "resource_monitor",
     "execution_config",
     "use_pending_failed",
@@ -80,6 +80,7 @@ class GraphJob:
     files: Links
     user_data: Links
     blockers: tuple[str, ...]
+    is_action: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,11 @@ class TriggeredAction:
 
     spec: ActionSpec
     jobs: tuple[str, ...]
+
+    @property
+    def is_job(self) -> bool:
+        """Tell whether the action can be run as a job: no nodes are had so, and workers have no jobs of their own."""
+        return self.spec.action_type == "run_commands" and self.spec.trigger_type in _TRIGGERS_OF_JOBS
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +113,12 @@ class JobGraph:
     def without_effect(self) -> list[str]:
         """Return the keys of the file that are checked and change nothing yet."""
         given = [key for key in _WITHOUT_EFFECT if key in self.spec.model_fields_set]
-        return [*given, *sorted({key for job in self.jobs.values() for key in _OF_JOBS if getattr(job.spec, key)})]
+        idle = {f"{each.spec.action_type} {each.spec.trigger_type}" for each in self.actions if not each.is_job}
+        return [
+            *given,
+            *sorted(idle),
+            *sorted({key for job in self.jobs.values() for key in _OF_JOBS if getattr(job.spec, key)}),
+        ]
 
     @property
     def num_dependencies(self) -> int:
