@@ -8,6 +8,9 @@ from typing import Any
 
 from knockem_dagster.jobs.queue import Queue
 
+COUNTING_SECONDS = 120
+"""Longer than the largest graph takes to be read and counted; who dies meanwhile blocks others for so long."""
+
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
@@ -42,10 +45,21 @@ class GraphCounts:
         self._queue = queue
         self._workflow = workflow
 
-    async def expect(self, blocked: Sequence[Blocked], *, anew: bool = False) -> None:
-        """Note for how many others each of these jobs waits; `anew`: forgetting what was noted before."""
+    async def begin(self) -> bool:
+        """Forget all counts, to count anew; False, changing nothing, while anything is ready, in work or unrecorded.
+
+        Until `end`, or for COUNTING_SECONDS, nobody else may begin.
+        """
+        return bool(await self._queue.call("expect", self._workflow, COUNTING_SECONDS))
+
+    async def expect(self, blocked: Sequence[Blocked]) -> None:
+        """Note for how many others each of these jobs waits."""
         arguments = [part for each in blocked for part in (each.job, each.blockers, int(each.spoiled))]
-        await self._queue.call("expect", self._workflow, int(anew), *arguments)
+        await self._queue.call("expect", self._workflow, 0, *arguments)
+
+    async def end(self) -> None:
+        """Let others begin to count."""
+        await self._queue.guarded(self._queue.server.delete(f"{self._queue.base(self._workflow)}:counting"))
 
     async def release(self, ended: Sequence[Ended]) -> list[Released]:
         """Tell of jobs that are over; return those that wait for nothing any more. Telling it again changes nothing."""

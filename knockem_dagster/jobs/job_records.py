@@ -54,11 +54,11 @@ async def submit_jobs(records: Records, queue: Queue, workflow: WorkflowRecord, 
 
 async def put_missing(records: Records, queue: Queue, workflow: WorkflowRecord) -> int:
     """Make those jobs of a workflow ready that have no last result and are not in the queue; return how many."""
-    ready, held = await queue.jobs_of(workflow.id)
-    queued = {attempt_id_of(job) for job in ready | held.keys()}
     if workflow.is_graph:
         await queue.enqueue(workflow.id, settings=settings_of(workflow))
-        return await recount(records, queue, workflow, queued=queued)
+        return await recount(records, queue, workflow)
+    ready, held = await queue.jobs_of(workflow.id)
+    queued = {attempt_id_of(job) for job in ready | held.keys()}
     number = 0
     jobs = records.jobs.find({"workflowId": workflow.id})
     while page := await asyncio.to_thread(lambda: list(islice(jobs, PAGE))):

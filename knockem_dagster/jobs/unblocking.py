@@ -48,30 +48,37 @@ async def follow_up(records: Records, queue: Queue, workflow: str, over: Mapping
         spoiled = {attempt_id_of(each.job) for each in released if each.spoiled}
         jobs = await asyncio.to_thread(records.jobs.get_many, [attempt_id_of(each.job) for each in released])
         over = await _go_on(records, queue, workflow, list(jobs.values()), spoiled)
+    await complete_if_over(records, workflow)
+
+
+async def complete_if_over(records: Records, workflow: str) -> None:
+    """Complete a workflow that is running, and of which all jobs are over."""
     if not await asyncio.to_thread(_has_more, records, workflow):
         running, completed = {"_id": workflow, "state": "running"}, Patch(set={"state": "completed"})
         await asyncio.to_thread(records.documents.claim, records.workflows.name, running, completed)
 
 
-async def recount(records: Records, queue: Queue, workflow: WorkflowRecord, *, queued: set[str]) -> int:
+async def recount(records: Records, queue: Queue, workflow: WorkflowRecord) -> int:
     """Note anew, by the record, who waits for how many, and make ready what waits for nothing; return how many.
 
-    For a workflow of which nothing is in work: `queued` are the jobs that the queue has.
+    Nothing happens while anything of the workflow is ready, in work, or not followed up yet.
     """
-    counted = await asyncio.to_thread(_counted, records, workflow.id)
-    waiting = [
-        Blocked(job_of(id), counted.blockers.get(id, 0), spoiled=id in counted.spoiled) for id in counted.waiting
-    ]
     counts = GraphCounts(queue, workflow.id)
-    await counts.expect([], anew=True)
-    for start in range(0, len(waiting), PAGE):
-        await counts.expect(waiting[start : start + PAGE])
-    free = [id for id in counted.waiting if not counted.blockers.get(id) and id not in queued]
-    over: dict[str, JobState] = {}
-    for start in range(0, len(free), PAGE):
-        jobs = await asyncio.to_thread(records.jobs.get_many, free[start : start + PAGE])
-        over |= await _go_on(records, queue, workflow.id, list(jobs.values()), counted.spoiled)
-    await follow_up(records, queue, workflow.id, over)
+    if not await counts.begin():
+        return 0
+    try:
+        counted = await asyncio.to_thread(_counted, records, workflow.id)
+        for ids in _pages(counted.waiting):
+            blocked = [Blocked(job_of(id), counted.blockers.get(id, 0), id in counted.spoiled) for id in ids]
+            await counts.expect(blocked)
+        free = [id for id in counted.waiting if not counted.blockers.get(id)]
+        over: dict[str, JobState] = {}
+        for ids in _pages(free):
+            jobs = await asyncio.to_thread(records.jobs.get_many, ids)
+            over |= await _go_on(records, queue, workflow.id, list(jobs.values()), counted.spoiled)
+        await follow_up(records, queue, workflow.id, over)
+    finally:
+        await counts.end()
     return len(free) - len(over)
 
 
@@ -88,11 +95,15 @@ async def _go_on(
     return states
 
 
+def _pages(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (ids[start : start + PAGE] for start in range(0, len(ids), PAGE))
+
+
 def _dependents(records: Records, ids: Sequence[str]) -> dict[str, list[str]]:
     """Return the jobs that wait for each of these."""
     found: dict[str, list[str]] = {}
-    for start in range(0, len(ids), PAGE):
-        places = [place_of(JobRecord, id) for id in ids[start : start + PAGE]]
+    for page in _pages(ids):
+        places = [place_of(JobRecord, id) for id in page]
         for edge in records.blocks.find({"_from": {"$in": places}}):
             found.setdefault(id_at(edge.origin), []).append(id_at(edge.target))
     return found

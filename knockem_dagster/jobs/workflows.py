@@ -12,7 +12,7 @@ from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.jobs.recovery import ATTEMPT
 from knockem_dagster.jobs.specs.action_jobs import jobs_with_actions
 from knockem_dagster.jobs.specs.job_graph import GraphJob, JobGraph
-from knockem_dagster.jobs.unblocking import state_changes
+from knockem_dagster.jobs.unblocking import complete_if_over, state_changes
 from knockem_dagster.records.catalog import OF_A_GRAPH, Records
 from knockem_dagster.records.job_graph import (
     BlocksEdge,
@@ -71,9 +71,10 @@ def store_workflow(records: Records, graph: JobGraph, submitter: Submitter) -> W
 
 
 async def start_workflow(records: Records, queue: Queue, workflow: WorkflowRecord) -> None:
-    """Let a recorded workflow run: what waits for nothing is ready. Repeated after a crash it adds what is missing."""
-    await asyncio.to_thread(records.workflows.patch, workflow.id, Patch(set={"state": "running"}))
+    """Let a recorded workflow run: what waits for nothing is ready."""
     await put_missing(records, queue, workflow)
+    await asyncio.to_thread(records.workflows.patch, workflow.id, Patch(set={"state": "running"}))
+    await complete_if_over(records, workflow.id)  # it may have been over before it was said to run
 
 
 async def cancel_workflow(records: Records, queue: Queue | None, workflow: WorkflowRecord) -> int:

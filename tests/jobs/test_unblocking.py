@@ -11,7 +11,7 @@ from knockem_dagster.containers.attempts import Outcome
 from knockem_dagster.jobs.attempt_records import job_of
 from knockem_dagster.jobs.graph_counts import Blocked, Ended, GraphCounts
 from knockem_dagster.jobs.job_records import put_missing
-from knockem_dagster.jobs.queue import Queue
+from knockem_dagster.jobs.queue import Queue, Report, Verdict, Wanted
 from knockem_dagster.jobs.tending import restore_workflows, tend
 from knockem_dagster.jobs.unblocking import follow_up
 from knockem_dagster.jobs.workflows import cancel_workflow, start_workflow, take_back
@@ -123,7 +123,7 @@ def test_telling_twice_that_a_job_is_over_counts_once(queue_server: QueueServer)
 
     async def scenario(queue: Queue) -> list[list[bytes]]:
         counts = GraphCounts(queue, "o")
-        await counts.expect([Blocked(end, 2)], anew=True)
+        await counts.expect([Blocked(end, 2)])
         told = [[Ended(a, True, [end])], [Ended(a, True, [end])], [Ended(b, False, [end])], [Ended(b, False, [end])]]
         return [[each.job for each in await counts.release(each) if each.spoiled] for each in told]
 
@@ -159,6 +159,36 @@ def test_whoever_dies_between_record_and_release_delays_only(
 
     play(queue_server, scenario)
     assert lines(tmp_path) == ["b", "c"]
+
+
+def test_nothing_is_counted_anew_while_anything_goes_on(
+    queue_server: QueueServer, platform: Platform, tmp_path: Path
+) -> None:
+    """A job is ready, in work, or handed in and not followed up: who counted then would begin others twice."""
+    workflow = stored(platform, tmp_path, job("a"), job("b", depends_on=["a"]))
+    first = jobs_of(platform, workflow)["a"]
+
+    async def scenario(queue: Queue) -> list[int]:
+        async def again() -> int:
+            return await put_missing(platform.records, queue, workflow)
+
+        found = [await again(), await again()]
+        await queue.beat("w", lease_seconds=60, description=b"{}")
+        claim = await queue.claim("w", "w", Wanted(list(await queue.classes())))
+        assert claim is not None
+        found.append(await again())
+        [id] = await queue.finish("w", [Report(workflow.id, job_of(first.id), claim.token, Verdict.SUCCEEDED)])
+        assert id is not None
+        found.append(await again())
+        platform.records.results.add(result(first))
+        await queue.acknowledge(workflow.id, [id])
+        counts = GraphCounts(queue, workflow.id)
+        assert await counts.begin()
+        found.append(await again())
+        await counts.end()
+        return [*found, await again()]
+
+    assert play(queue_server, scenario) == [1, 0, 0, 0, 0, 1]
 
 
 def test_upkeep_restores_a_graph_that_the_queue_has_lost(

@@ -18,7 +18,8 @@ end
 redis.call('ZREM', P .. ':ready', owner)
 redis.call('SREM', P .. ':activeSubmissions', owner)
 redis.call('DEL', base, active_key(base), base .. ':classes', base .. ':tries',
-    base .. ':pendingAssays', base .. ':activeAssays', base .. ':blockers', base .. ':ended', base .. ':spoiled')
+    base .. ':pendingAssays', base .. ':activeAssays', base .. ':blockers', base .. ':ended', base .. ':spoiled',
+    base .. ':counting')
 if forget then
     redis.call('DEL', base .. ':outcomes')
 end

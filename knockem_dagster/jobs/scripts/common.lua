@@ -18,6 +18,7 @@
 --   P:{owner}:tries                            hash: failures, losses and retries of jobs that had any
 --   P:{owner}:outcomes                         stream: what has ended and is not in the record yet
 --   P:{owner}:blockers                         hash: job of a graph -> how many others it waits for
+--   P:{owner}:counting                         while somebody counts them anew
 --   P:{owner}:ended, ...:spoiled               sets: jobs that were counted as over; those of which one blocker did not
 --                                              complete
 local P = ARGV[1]

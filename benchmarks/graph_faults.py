@@ -1,0 +1,148 @@
+"""A campaign against job graphs: workers are killed at random while jobs wait for one another.
+
+Each job appends a line to a file as it begins and as it ends. At the end every job has one last result, no job began
+before all that it waits for were recorded, and the workflow is completed.
+
+    python -m benchmarks.graph_faults [--scale 1.0] [--seed 1] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from numpy.random import Generator, default_rng
+
+from benchmarks.measurement import Measurement, as_json, print_table
+from benchmarks.workplace import Workplace
+from knockem_dagster.errors import KnockemError
+from knockem_dagster.jobs.queue import Queue
+from knockem_dagster.jobs.specs.graph_builder import graph_of
+from knockem_dagster.jobs.specs.reading import spec_of
+from knockem_dagster.jobs.tending import tend
+from knockem_dagster.jobs.workflows import Submitter, start_workflow, store_workflow
+from knockem_dagster.records.jobs import JobState, WorkflowRecord
+
+JOBS, WORKERS = 5000, 3
+LEASE_SECONDS = 2.0
+BETWEEN_KILLS = (0.3, 2.0)
+PATIENCE_SECONDS = 1800.0
+
+
+def run(scale: float, seed: int) -> list[Measurement]:
+    """Run the campaign with `scale` times the full number of jobs. Raises KnockemError for anything out of order."""
+    rng = default_rng(seed)
+    with (
+        tempfile.TemporaryDirectory(prefix="knockem-graph-faults-") as folder,
+        Workplace(Path(folder), lease_seconds=LEASE_SECONDS) as workplace,
+    ):
+        workplace.start_server()
+        campaign = _Campaign(workplace, rng, max(20, round(JOBS * scale)))
+        return campaign.run()
+
+
+class _Campaign:
+    """A random graph of jobs, and workers that do not live long."""
+
+    def __init__(self, workplace: Workplace, rng: Generator, number: int) -> None:
+        self._workplace = workplace
+        self._rng = rng
+        self._told = workplace.folder / "told.txt"
+        self._blockers = {f"j{job}": [f"j{each}" for each in self._earlier(job, rng)] for job in range(number)}
+
+    @staticmethod
+    def _earlier(job: int, rng: Generator) -> list[int]:
+        return sorted(set(rng.integers(max(0, job - 50), job, 3).tolist())) if job else []
+
+    def run(self) -> list[Measurement]:
+        """Let the workflow run to its end while workers are killed, then look at what it left."""
+        workflow = self._submit()
+        kills, began = 0, time.monotonic()
+        for _ in range(WORKERS):
+            self._workplace.start_worker()
+        while self._state(workflow) != "completed":
+            if time.monotonic() - began > PATIENCE_SECONDS:
+                raise KnockemError("the workflow did not end")
+            time.sleep(float(self._rng.uniform(*BETWEEN_KILLS)))
+            victim = self._workplace.workers[int(self._rng.integers(len(self._workplace.workers)))]
+            if self._workplace.is_registered(victim):
+                victim.kill()
+                self._workplace.workers.remove(victim)
+                self._workplace.start_worker()
+                kills += 1
+            self._workplace.on_queue(self._tend)
+        seconds = time.monotonic() - began
+        begun_twice = self._check(workflow)
+        number = len(self._blockers)
+        return [
+            Measurement("dependent jobs, each with one last result, in order", float(number), "jobs", 1),
+            Measurement("workers killed meanwhile", float(kills), "kills", 1),
+            Measurement("jobs begun again, since their worker was killed", float(begun_twice), "jobs", 1),
+            Measurement("it took", seconds, "s", 1),
+        ]
+
+    def _submit(self) -> WorkflowRecord:
+        jobs = [
+            {"name": name, "command": " && ".join(self._telling(name)), "depends_on": found}
+            for name, found in self._blockers.items()
+        ]
+        graph = graph_of(spec_of({"name": "campaign", "jobs": jobs}))
+        submitter = Submitter(user_email="bench@example.org", folder=str(self._workplace.folder))
+        records = self._workplace.platform.records
+        workflow = store_workflow(records, graph, submitter)
+        self._workplace.on_queue(lambda queue: start_workflow(records, queue, workflow))
+        return workflow
+
+    def _telling(self, name: str) -> list[str]:
+        return [f"echo {what} {name} >> {self._told}" for what in ("begin", "end")]
+
+    async def _tend(self, queue: Queue) -> None:
+        records = self._workplace.platform.records
+        await tend(queue, records, [], lease_seconds=LEASE_SECONDS, say=lambda line: None)
+
+    def _state(self, workflow: WorkflowRecord) -> str:
+        return self._workplace.platform.records.workflows.get(workflow.id).state
+
+    def _check(self, workflow: WorkflowRecord) -> int:
+        """Make sure of the order and of the results; return how many jobs were begun more than once."""
+        records = self._workplace.platform.records
+        jobs = {job.id: job for job in records.jobs.find({"workflowId": workflow.id})}
+        wrong = [job.name for job in jobs.values() if job.state is not JobState.COMPLETED]
+        if wrong:
+            raise KnockemError(f"{len(wrong)} jobs did not complete, {wrong[0]} among them")
+        finals = Counter(result.job_id for result in self._workplace.results(workflow.id) if result.final)
+        if set(finals) != set(jobs) or max(finals.values()) > 1:
+            raise KnockemError("not every job has one last result")
+        ended: set[str] = set()
+        begun: Counter[str] = Counter()
+        for line in self._told.read_text().splitlines():
+            what, name = line.split()
+            if what == "end":
+                ended.add(name)
+            else:
+                begun[name] += 1
+                early = [each for each in self._blockers[name] if each not in ended]
+                if early:
+                    raise KnockemError(f"{name} was begun before {early[0]}, for which it waits, had ended")
+        return sum(number > 1 for number in begun.values())
+
+
+def main() -> None:
+    """Run the campaign and print what it was."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the full number of jobs")
+    parser.add_argument("--seed", type=int, default=1, help="same seed, same graph and same moments of killing")
+    parser.add_argument("--json", action="store_true", help="answer with JSON")
+    chosen = parser.parse_args()
+    measured = run(chosen.scale, chosen.seed)
+    if chosen.json:
+        print(as_json(measured))
+    else:
+        print_table(measured, title="bench graph_faults")
+
+
+if __name__ == "__main__":
+    main()
