@@ -6,10 +6,20 @@ What belongs here: the keys and the types of their values. What they stand for i
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from knockem_dagster.jobs.specs.parameters import Mode
 
@@ -52,6 +62,12 @@ def _seconds(value: object) -> float:
     return seconds
 
 
+def _at_least_one(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not value:
+        raise ValueError("at least one is needed")
+    return value
+
+
 def _path(value: str) -> str:
     if "\0" in value:
         raise ValueError("a path without a zero byte is")
@@ -65,9 +81,24 @@ Environment = dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], T
 
 
 class SpecPart(BaseModel):
-    """A part of a workflow file: keys that it does not know are faults."""
+    """A part of a workflow file: keys that it does not know are faults, keys without a value as if they were not there."""
+
+    EARLIER_NAMES: ClassVar[Mapping[str, str]] = {}
+    """Keys that were called otherwise in earlier versions of torc, with what they are called now."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_present_names(cls, content: Any) -> Any:
+        if not isinstance(content, Mapping):
+            return content
+        given: Mapping[Any, Any] = content
+        return {
+            name if (name := cls.EARLIER_NAMES.get(key, key)) not in given else key: value
+            for key, value in given.items()
+            if value is not None
+        }
 
 
 class Expandable(SpecPart):
@@ -101,6 +132,20 @@ class JobSpec(Expandable):
         "output_user_data_regexes",
     )
     """The fields that name others. Those of jobs with one name are put together."""
+    EARLIER_NAMES: ClassVar[Mapping[str, str]] = {
+        "blocked_by_job_names": "depends_on",
+        "blocked_by_job_name_regexes": "depends_on_regexes",
+        "input_file_names": "input_files",
+        "input_file_name_regexes": "input_file_regexes",
+        "output_file_names": "output_files",
+        "output_file_name_regexes": "output_file_regexes",
+        "input_user_data_names": "input_user_data",
+        "input_user_data_name_regexes": "input_user_data_regexes",
+        "output_data_names": "output_user_data",
+        "output_user_data_name_regexes": "output_user_data_regexes",
+        "resource_requirements_name": "resource_requirements",
+        "scheduler_name": "scheduler",
+    }
 
     name: Name
     command: Annotated[Text, Field(min_length=1)]
@@ -246,7 +291,7 @@ class WorkflowSpec(SpecPart):
     parameters: Parameters | None = None
     variables: dict[str, str] | None = None
     env: Environment | None = None
-    jobs: tuple[JobSpec, ...] = Field(min_length=1)
+    jobs: Annotated[tuple[JobSpec, ...], AfterValidator(_at_least_one)]
     files: tuple[FileSpec, ...] | None = None
     user_data: tuple[UserDataSpec, ...] | None = None
     resource_requirements: tuple[ResourceRequirementsSpec, ...] | None = None

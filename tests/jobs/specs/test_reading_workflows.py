@@ -110,6 +110,16 @@ def test_impossible_requirements_are_refused(changes: dict[str, Any], words: str
     assert words in fault
 
 
+def test_keys_of_earlier_versions_and_keys_without_values_are_read() -> None:
+    earlier = {**JOB, "blocked_by_job_names": ["b"], "resource_requirements_name": "r", "invocation_script": None}
+    other = {"name": "b", "command": "true", "cancel_on_blocking_job_failure": None}
+    spec = spec_of({"name": "w", "jobs": [earlier, other]})
+    assert (spec.jobs[0].depends_on, spec.jobs[0].resource_requirements) == (("b",), "r")
+    assert spec.jobs[1].cancel_on_blocking_job_failure is False
+    [fault] = faults_of({"name": "w", "jobs": [{**JOB, "depends_on": ["b"], "blocked_by_job_names": ["c"]}]})
+    assert fault.startswith("jobs[0].blocked_by_job_names")
+
+
 def test_every_fault_is_told_at_once() -> None:
     content = {
         "nam": "w",
@@ -121,6 +131,10 @@ def test_every_fault_is_told_at_once() -> None:
     assert {"name", "nam", "jobs[0].command", "jobs[0].comand", "jobs[0].priority", "jobs[1].name"} <= fields
     assert {"files[0].path", "actions[0].trigger_type"} <= fields
     assert any(field.startswith("jobs[1].env") for field in fields)
+
+
+def test_a_workflow_without_jobs_is_none() -> None:
+    assert faults_of({"name": "w", "jobs": []}) == ["jobs: [] is not allowed; at least one is needed"]
 
 
 def test_of_many_faults_the_first_are_told() -> None:
