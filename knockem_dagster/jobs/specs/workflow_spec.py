@@ -81,7 +81,7 @@ Environment = dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], T
 
 
 class SpecPart(BaseModel):
-    """A part of a workflow file: keys that it does not know are faults, keys without a value as if they were not there."""
+    """A part of a workflow file. Keys that it does not know are faults; those without a value are left out."""
 
     EARLIER_NAMES: ClassVar[Mapping[str, str]] = {}
     """Keys that were called otherwise in earlier versions of torc, with what they are called now."""
