@@ -26,9 +26,9 @@ from knockem_dagster.jobs.tending import tend
 from knockem_dagster.jobs.workflows import Submitter, start_workflow, store_workflow
 from knockem_dagster.records.jobs import JobState, WorkflowRecord
 
-JOBS, WORKERS = 5000, 3
+JOBS, WORKERS = 5000, 4
 LEASE_SECONDS = 2.0
-BETWEEN_KILLS = (0.3, 2.0)
+BETWEEN_KILLS = (0.1, 0.5)
 PATIENCE_SECONDS = 1800.0
 
 
@@ -55,7 +55,7 @@ class _Campaign:
 
     @staticmethod
     def _earlier(job: int, rng: Generator) -> list[int]:
-        return sorted(set(rng.integers(max(0, job - 50), job, 3).tolist())) if job else []
+        return sorted(set(rng.integers(max(0, job - 500), job, 3).tolist())) if job else []
 
     def run(self) -> list[Measurement]:
         """Let the workflow run to its end while workers are killed, then look at what it left."""
@@ -67,8 +67,10 @@ class _Campaign:
             if time.monotonic() - began > PATIENCE_SECONDS:
                 raise KnockemError("the workflow did not end")
             time.sleep(float(self._rng.uniform(*BETWEEN_KILLS)))
-            victim = self._workplace.workers[int(self._rng.integers(len(self._workplace.workers)))]
-            if self._workplace.is_registered(victim):
+            order = self._rng.permutation(len(self._workplace.workers)).tolist()
+            workers = [self._workplace.workers[place] for place in order]
+            victim = next(filter(self._workplace.is_registered, workers), None)
+            if victim is not None:
                 victim.kill()
                 self._workplace.workers.remove(victim)
                 self._workplace.start_worker()
@@ -97,7 +99,7 @@ class _Campaign:
         return workflow
 
     def _telling(self, name: str) -> list[str]:
-        return [f"echo {what} {name} >> {self._told}" for what in ("begin", "end")]
+        return [f"echo begin {name} >> {self._told}", "sleep 0.02", f"echo end {name} >> {self._told}"]
 
     async def _tend(self, queue: Queue) -> None:
         records = self._workplace.platform.records
