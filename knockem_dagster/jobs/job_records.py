@@ -116,7 +116,8 @@ async def record_unrecorded(records: Records, queue: Queue, workflow: str) -> in
         over = {each.job_id: state_after(each) for each in results if each.final and _has_state(jobs.get(each.job_id))}
         operations = [*records.results.additions(results), *state_changes(over)]
         await asyncio.to_thread(records.documents.bulk, operations)
-        await follow_up(records, queue, workflow, over)
+        if over:
+            await follow_up(records, queue, workflow, over)
         await queue.acknowledge(workflow, [entry.id for entry in entries])
         number += len(entries)
     return number

@@ -36,7 +36,8 @@ def state_changes(states: Mapping[str, JobState]) -> list[PatchOne]:
 async def follow_up(records: Records, queue: Queue, workflow: str, over: Mapping[str, JobState]) -> None:
     """Make ready what waited only for these jobs, which are over in the record; cancel what must not run any more.
 
-    Telling the same again changes nothing. A workflow without anything left to do is completed.
+    Telling the same again changes nothing. A workflow without anything left to do is completed. It has to be a graph:
+    jobs of others have no states by which this could be known.
     """
     while over:
         dependents = await asyncio.to_thread(_dependents, records, list(over))
