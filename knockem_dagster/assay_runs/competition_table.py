@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 
 import pandas as pd
 
@@ -13,6 +12,7 @@ from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.competitions import CompetitionRecord, CompetitionResultRecord
 from knockem_dagster.records.submissions import SubmissionRecord
 from knockem_dagster.records.tables import Column
+from knockem_dagster.stores.paging import pages
 
 PAGE = 5_000
 """Competitions read at a time."""
@@ -39,7 +39,7 @@ def competition_pages(records: Records, submission: SubmissionRecord) -> Iterato
     """Yield the competitions in pages of at most PAGE rows; no page at all when none was asked."""
     assays = {assay.id: assay.assay_type.value for assay in records.assays.find({"submissionId": submission.id})}
     competitions = records.competitions.find({"submissionId": submission.id})
-    while page := list(islice(competitions, PAGE)):
+    for page in pages(competitions, PAGE):
         answers = records.competition_results.get_many([competition.id for competition in page])
         doses = _doses(records, {competition.genome_id_alpha for competition in page})
         rows = [

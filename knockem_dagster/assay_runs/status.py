@@ -15,6 +15,7 @@ from knockem_dagster.records.assays import with_needs
 from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.competitions import CompetitionAttemptResultRecord
 from knockem_dagster.records.submissions import State, SubmissionRecord
+from knockem_dagster.stores.paging import pages
 
 _PAGE = 200
 _MOST_BAD_ATTEMPTS = 5_000
@@ -148,7 +149,7 @@ def attempt_logs(records: Records, submission: SubmissionRecord, *, failed_only:
         where["outcome"] = {"$in": [outcome.value for outcome in Outcome if outcome is not Outcome.SUCCEEDED]}
     found = islice(records.attempt_results.find(where), limit)
     logs: list[AttemptLog] = []
-    while page := list(islice(found, _PAGE)):
+    for page in pages(found, _PAGE):
         logs.extend(_logs_of(records, page))
     return sorted(logs, key=lambda log: log.ended)
 

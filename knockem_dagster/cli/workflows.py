@@ -277,7 +277,7 @@ async def _look(
 
 async def _restart(platform: Platform, workflow: WorkflowRecord, enlargement: Enlargement) -> int:
     async with queue_of(platform) as queue:
-        return await restart_workflow(platform.records, queue, workflow, enlargement)
+        return await restart_workflow(platform.records, queue, workflow.id, enlargement)
 
 
 async def _cancel(platform: Platform, workflow: WorkflowRecord) -> int:

@@ -9,7 +9,9 @@ from typing import Any
 from knockem_dagster.jobs.queue import Queue
 
 COUNTING_SECONDS = 120
-"""Longer than the largest graph takes to be read and counted; who dies meanwhile blocks others for so long."""
+"""After so long, who began to count is taken for dead. A graph of 100,000 jobs takes ten seconds or so."""
+MOST_RELEASED = 50_000
+"""Jobs told of in one call: a script holds up everybody else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +52,16 @@ class GraphCounts:
 
         Until `end`, or for COUNTING_SECONDS, nobody else may begin.
         """
-        return bool(await self._queue.call("expect", self._workflow, COUNTING_SECONDS))
+        return bool(await self._queue.call("expect", self._workflow, COUNTING_SECONDS, 1))
+
+    async def keep_others_out(self) -> bool:
+        """Let nobody else begin, as `begin` does, but forget nothing; False if somebody has begun."""
+        return bool(await self._queue.call("expect", self._workflow, COUNTING_SECONDS, 0))
 
     async def expect(self, blocked: Sequence[Blocked]) -> None:
         """Note for how many others each of these jobs waits."""
         arguments = [part for each in blocked for part in (each.job, each.blockers, int(each.spoiled))]
-        await self._queue.call("expect", self._workflow, 0, *arguments)
+        await self._queue.call("expect", self._workflow, 0, 0, *arguments)
 
     async def end(self) -> None:
         """Let others begin to count."""
@@ -63,10 +69,12 @@ class GraphCounts:
 
     async def release(self, ended: Sequence[Ended]) -> list[Released]:
         """Tell of jobs that are over; return those that wait for nothing any more. Telling it again changes nothing."""
-        if not ended:
-            return []
+        released: list[Released] = []
         arguments: list[Any] = []
-        for each in ended:
+        for number, each in enumerate(ended, start=1):
             arguments += [each.job, int(each.completed), len(each.dependents), *each.dependents]
-        answer = await self._queue.call("release", self._workflow, *arguments)
-        return [Released(job, bool(spoiled)) for job, spoiled in zip(answer[::2], answer[1::2], strict=True)]
+            if len(arguments) >= MOST_RELEASED or number == len(ended):
+                answer = await self._queue.call("release", self._workflow, *arguments)
+                released += [Released(job, bool(told)) for job, told in zip(answer[::2], answer[1::2], strict=True)]
+                arguments.clear()
+        return released

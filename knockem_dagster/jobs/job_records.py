@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.jobs import EventRecord, JobRecord, JobState, ResultRecord, WorkflowRecord
 from knockem_dagster.records.record import derived_id, new_id
 from knockem_dagster.stores.documents import Operation, Patch
+from knockem_dagster.stores.paging import pages
 
 PAGE = 5000
 MOST_UNRECORDED = 100_000
@@ -56,12 +56,12 @@ async def put_missing(records: Records, queue: Queue, workflow: WorkflowRecord) 
     """Make those jobs of a workflow ready that have no last result and are not in the queue; return how many."""
     if workflow.is_graph:
         await queue.enqueue(workflow.id, settings=settings_of(workflow))
-        return await recount(records, queue, workflow)
+        return await recount(records, queue, workflow.id)
     ready, held = await queue.jobs_of(workflow.id)
     queued = {attempt_id_of(job) for job in ready | held.keys()}
     number = 0
-    jobs = records.jobs.find({"workflowId": workflow.id})
-    while page := await asyncio.to_thread(lambda: list(islice(jobs, PAGE))):
+    found = pages(records.jobs.find({"workflowId": workflow.id}), PAGE)
+    while page := await asyncio.to_thread(next, found, None):
         unqueued = [job for job in page if job.id not in queued]
         # The record last: what was handed in meanwhile is still in one of the two.
         unrecorded = {attempt_id_of(entry.job) for entry in await queue.outcomes(workflow.id, most=MOST_UNRECORDED)}
@@ -169,8 +169,10 @@ class JobJournal:
                     await self._urged.wait()
             self._stirred.clear()
             self._urged.clear()
-            with contextlib.suppress(QueueAway):  # what is in the record is dropped from the queue next time
+            try:
                 await self.flush()
+            except QueueAway:  # what is in the record is told to the queue once it is back
+                self._stirred.set()
 
     async def flush(self) -> None:
         """Write what there is. Raises QueueAway when all of it is written, and the queue could not be told."""

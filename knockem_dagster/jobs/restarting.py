@@ -9,13 +9,17 @@ from dataclasses import dataclass
 
 from knockem_dagster.containers.attempts import Outcome
 from knockem_dagster.errors import KnockemError
+from knockem_dagster.jobs.graph_counts import GraphCounts
+from knockem_dagster.jobs.job_enqueueing import settings_of
 from knockem_dagster.jobs.queue import Queue
-from knockem_dagster.jobs.workflows import PAGE, start_workflow
+from knockem_dagster.jobs.unblocking import count_and_go_on
+from knockem_dagster.jobs.workflows import PAGE, say_it_runs
 from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.job_graph import id_at
-from knockem_dagster.records.jobs import JobRecord, JobState, ResourcesValue, ResultRecord, WorkflowRecord
+from knockem_dagster.records.jobs import JobRecord, JobState, ResourcesValue, ResultRecord
 from knockem_dagster.records.record import derived_id
 from knockem_dagster.stores.documents import DeleteOne, Operation, Patch, PatchOne, PutNew
+from knockem_dagster.stores.paging import pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,20 +31,33 @@ class Enlargement:
 
 
 async def restart_workflow(
-    records: Records, queue: Queue, workflow: WorkflowRecord, enlargement: Enlargement = Enlargement()
+    records: Records, queue: Queue, workflow: str, enlargement: Enlargement = Enlargement()
 ) -> int:
     """Run again the jobs that did not complete, and those that waited for them; return how many these are.
 
     Results of earlier runs are kept. Raises KnockemError while the workflow is going, or when all its jobs completed.
     """
+    counts = GraphCounts(queue, workflow)
+    if not await counts.keep_others_out():
+        raise KnockemError("Somebody else lets it go on at this moment; try again in two minutes.")
+    try:
+        return await _restart(records, queue, workflow, enlargement)
+    finally:
+        await counts.end()
+
+
+async def _restart(records: Records, queue: Queue, id: str, enlargement: Enlargement) -> int:
+    workflow = await asyncio.to_thread(records.workflows.get, id)
     if workflow.state not in ("completed", "canceled"):
         raise KnockemError("It is still going: `./knockem workflow cancel` ends it.")
-    again = await asyncio.to_thread(_to_run_again, records, workflow.id)
+    again = await asyncio.to_thread(_to_run_again, records, id)
     if not again:
         raise KnockemError("All its jobs completed; there is nothing to run again.")
-    await queue.cancel(workflow.id, forget=True)
+    await queue.cancel(id, forget=True)
     await asyncio.to_thread(_reset, records, again, enlargement)
-    await start_workflow(records, queue, workflow)
+    await say_it_runs(records, workflow)
+    await queue.enqueue(id, settings=settings_of(workflow))
+    await count_and_go_on(records, queue, id)
     return len(again)
 
 
@@ -60,9 +77,7 @@ def _to_run_again(records: Records, workflow: str) -> set[str]:
 
 def _reset(records: Records, jobs: Iterable[str], enlargement: Enlargement) -> None:
     """Let jobs be as if they had never run, but for their earlier results, which get ids of their own."""
-    ids = sorted(jobs)
-    for start in range(0, len(ids), PAGE):
-        page = ids[start : start + PAGE]
+    for page in pages(sorted(jobs), PAGE):
         operations: list[Operation] = []
         results = records.results.get_many(page)
         for job, result in results.items():

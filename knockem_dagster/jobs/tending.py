@@ -14,10 +14,10 @@ from knockem_dagster.jobs.job_records import put_missing, record_unrecorded
 from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.jobs.queue_views import QueueViews
 from knockem_dagster.jobs.reaping import Reaped, reap_lapsed
+from knockem_dagster.jobs.unblocking import complete_if_over
 from knockem_dagster.jobs.workflows import take_back
 from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.jobs import WorkflowRecord
-from knockem_dagster.stores.documents import Patch
 
 HALF_STORED_AFTER = timedelta(hours=1)
 """No submission takes so long to store a workflow."""
@@ -72,14 +72,12 @@ async def restore_workflows(queue: Queue, records: Records, *, all_of_them: bool
     owners = await QueueViews(queue).owners()
     for workflow in await asyncio.to_thread(lambda: list(records.workflows.find({"state": "running"}))):
         view = owners.get(workflow.id)
-        if view is not None and view.unrecorded and not (view.active or sum(view.ready.values())):
+        is_idle = view is None or not (view.active or sum(view.ready.values()))
+        if is_idle and view is not None and view.unrecorded:
             await record_unrecorded(records, queue, workflow.id)
-        elif all_of_them or view is None or not (view.active or sum(view.ready.values())):
-            missing = await put_missing(records, queue, workflow)
-            number += missing
-            if not missing and (view is None or not (view.active or sum(view.ready.values()))):
-                running, completed = {"_id": workflow.id, "state": "running"}, Patch(set={"state": "completed"})
-                await asyncio.to_thread(records.documents.claim, records.workflows.name, running, completed)
+        elif is_idle or all_of_them:
+            number += await put_missing(records, queue, workflow)
+            await complete_if_over(records, workflow.id)
     return number
 
 

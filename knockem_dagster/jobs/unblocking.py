@@ -7,7 +7,7 @@ once; whoever dies in between leaves work that `recount` finds again by the reco
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from knockem_dagster.containers.attempts import Outcome
@@ -17,8 +17,9 @@ from knockem_dagster.jobs.job_enqueueing import enqueue_jobs
 from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.job_graph import id_at, place_of
-from knockem_dagster.records.jobs import JobRecord, JobState, ResultRecord, WorkflowRecord
+from knockem_dagster.records.jobs import JobRecord, JobState, ResultRecord
 from knockem_dagster.stores.documents import Patch, PatchOne
+from knockem_dagster.stores.paging import pages
 
 PAGE = 1000
 
@@ -36,8 +37,7 @@ def state_changes(states: Mapping[str, JobState]) -> list[PatchOne]:
 async def follow_up(records: Records, queue: Queue, workflow: str, over: Mapping[str, JobState]) -> None:
     """Make ready what waited only for these jobs, which are over in the record; cancel what must not run any more.
 
-    Telling the same again changes nothing. A workflow without anything left to do is completed. It has to be a graph:
-    jobs of others have no states by which this could be known.
+    Telling the same again changes nothing. A workflow without anything left to do is completed.
     """
     while over:
         dependents = await asyncio.to_thread(_dependents, records, list(over))
@@ -59,27 +59,33 @@ async def complete_if_over(records: Records, workflow: str) -> None:
         await asyncio.to_thread(records.documents.claim, records.workflows.name, running, completed)
 
 
-async def recount(records: Records, queue: Queue, workflow: WorkflowRecord) -> int:
-    """Note anew, by the record, who waits for how many, and make ready what waits for nothing; return how many.
-
-    Nothing happens while anything of the workflow is ready, in work, or not followed up yet.
-    """
-    counts = GraphCounts(queue, workflow.id)
+async def recount(records: Records, queue: Queue, workflow: str) -> int:
+    """Count anew and go on, unless anything of the workflow is ready, in work, or not followed up yet."""
+    counts = GraphCounts(queue, workflow)
     if not await counts.begin():
         return 0
     try:
-        counted = await asyncio.to_thread(_counted, records, workflow.id)
-        for ids in _pages(counted.waiting):
-            blocked = [Blocked(job_of(id), counted.blockers.get(id, 0), id in counted.spoiled) for id in ids]
-            await counts.expect(blocked)
-        free = [id for id in counted.waiting if not counted.blockers.get(id)]
-        over: dict[str, JobState] = {}
-        for ids in _pages(free):
-            jobs = await asyncio.to_thread(records.jobs.get_many, ids)
-            over |= await _go_on(records, queue, workflow.id, list(jobs.values()), counted.spoiled)
-        await follow_up(records, queue, workflow.id, over)
+        return await count_and_go_on(records, queue, workflow)
     finally:
         await counts.end()
+
+
+async def count_and_go_on(records: Records, queue: Queue, workflow: str) -> int:
+    """Note, by the record, who waits for how many, and make ready what waits for nothing; return how many.
+
+    For who has begun to count (GraphCounts.begin), of a workflow that runs.
+    """
+    counts = GraphCounts(queue, workflow)
+    counted = await asyncio.to_thread(_counted, records, workflow)
+    for ids in pages(counted.waiting, PAGE):
+        blocked = [Blocked(job_of(id), counted.blockers.get(id, 0), id in counted.spoiled) for id in ids]
+        await counts.expect(blocked)
+    free = [id for id in counted.waiting if not counted.blockers.get(id)]
+    over: dict[str, JobState] = {}
+    for ids in pages(free, PAGE):
+        jobs = await asyncio.to_thread(records.jobs.get_many, ids)
+        over |= await _go_on(records, queue, workflow, list(jobs.values()), counted.spoiled)
+    await follow_up(records, queue, workflow, over)
     return len(free) - len(over)
 
 
@@ -93,17 +99,16 @@ async def _go_on(
     if states:
         await asyncio.to_thread(records.documents.bulk, state_changes(states))
     await enqueue_jobs(queue, workflow, [job for job in jobs if job.id not in canceled])
+    # Who cancels tells the record first, and then empties the queue: one of the two sees what the other did.
+    if jobs and (await asyncio.to_thread(records.workflows.get, workflow)).state != "running":
+        await queue.cancel(workflow, forget=True)
     return states
-
-
-def _pages(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (ids[start : start + PAGE] for start in range(0, len(ids), PAGE))
 
 
 def _dependents(records: Records, ids: Sequence[str]) -> dict[str, list[str]]:
     """Return the jobs that wait for each of these."""
     found: dict[str, list[str]] = {}
-    for page in _pages(ids):
+    for page in pages(ids, PAGE):
         places = [place_of(JobRecord, id) for id in page]
         for edge in records.blocks.find({"_from": {"$in": places}}):
             found.setdefault(id_at(edge.origin), []).append(id_at(edge.target))
@@ -117,9 +122,12 @@ def _spoiling(records: Records, over: Mapping[str, JobState]) -> set[str]:
 
 
 def _has_more(records: Records, workflow: str) -> bool:
-    """Tell whether any job of a workflow is not over."""
+    """Tell whether any job of a workflow is not over: by its state, or where it has none by its last result."""
     where = {"workflowId": workflow, "state": JobState.BLOCKED.value}
-    return next(records.jobs.find(where, limit=1), None) is not None
+    if next(records.jobs.find(where, limit=1), None) is not None:
+        return True
+    stateless = records.jobs.find({"workflowId": workflow, "state": None})
+    return any(len(records.results.get_many([job.id for job in page])) < len(page) for page in pages(stateless, PAGE))
 
 
 @dataclass(slots=True)
@@ -134,7 +142,7 @@ class _Counted:
 def _counted(records: Records, workflow: str) -> _Counted:
     """Read the whole graph. A job with a last result is over, whether the record of the job says so already or not."""
     counted, not_completed = _Counted(), set[str]()
-    for page in _pages_of_jobs(records, workflow):
+    for page in pages(records.jobs.find({"workflowId": workflow}), PAGE):
         ended = records.results.get_many([job.id for job in page if job.state is JobState.BLOCKED])
         states = {id: state_after(result) for id, result in ended.items()}
         if states:
@@ -153,14 +161,3 @@ def _counted(records: Records, workflow: str) -> _Counted:
         elif origin in not_completed:
             counted.spoiled.add(target)
     return counted
-
-
-def _pages_of_jobs(records: Records, workflow: str) -> Iterator[list[JobRecord]]:
-    page: list[JobRecord] = []
-    for job in records.jobs.find({"workflowId": workflow}):
-        page.append(job)
-        if len(page) == PAGE:
-            yield page
-            page = []
-    if page:
-        yield page

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
+from knockem_dagster.errors import KnockemError
 from knockem_dagster.jobs.job_records import put_missing
 from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.jobs.recovery import ATTEMPT
 from knockem_dagster.jobs.specs.action_jobs import jobs_with_actions
 from knockem_dagster.jobs.specs.job_graph import GraphJob, JobGraph
-from knockem_dagster.jobs.unblocking import complete_if_over, state_changes
+from knockem_dagster.jobs.unblocking import state_after, state_changes
 from knockem_dagster.records.catalog import OF_A_GRAPH, Records
 from knockem_dagster.records.job_graph import (
     BlocksEdge,
@@ -31,10 +33,12 @@ from knockem_dagster.records.job_graph import (
 )
 from knockem_dagster.records.jobs import FailureRuleValue, JobRecord, JobState, ResourcesValue, WorkflowRecord
 from knockem_dagster.records.record import Record, derived_id, new_id, now, revision
-from knockem_dagster.stores.documents import Operation, Patch, PutNew
+from knockem_dagster.stores.documents import Patch, PutNew
+from knockem_dagster.stores.paging import pages
 
 PAGE = 5000
-MOST_ACTIVE = 1_000_000
+MOST_ACTIVE = 10_000
+"""Jobs of a workflow at a time, unless its submitter says otherwise."""
 DEFAULT_RESOURCES = ResourcesValue(cpus=1.0, memoryMiB=1024)
 """What a job may use that names no resource requirements."""
 
@@ -46,7 +50,6 @@ class Submitter:
     user_email: str
     folder: str
     max_active: int = MOST_ACTIVE
-    environment: dict[str, str] = field(default_factory=dict[str, str])
 
 
 def store_workflow(records: Records, graph: JobGraph, submitter: Submitter) -> WorkflowRecord:
@@ -60,21 +63,22 @@ def store_workflow(records: Records, graph: JobGraph, submitter: Submitter) -> W
         is_graph=True,
     )
     records.workflows.add(workflow)
-    page: list[Operation] = []
-    for operation in _Documents(workflow, graph, submitter).operations():
-        page.append(operation)
-        if len(page) == PAGE:
-            records.documents.bulk(page)
-            page = []
-    records.documents.bulk(page)
+    for page in pages(_Documents(workflow, graph, submitter).operations(), PAGE):
+        records.documents.bulk(page)
     return workflow
 
 
 async def start_workflow(records: Records, queue: Queue, workflow: WorkflowRecord) -> None:
-    """Let a recorded workflow run: what waits for nothing is ready."""
+    """Let a recorded workflow run: what waits for nothing is ready. Raises KnockemError if it is canceled by now."""
+    await say_it_runs(records, workflow)
     await put_missing(records, queue, workflow)
-    await asyncio.to_thread(records.workflows.patch, workflow.id, Patch(set={"state": "running"}))
-    await complete_if_over(records, workflow.id)  # it may have been over before it was said to run
+
+
+async def say_it_runs(records: Records, workflow: WorkflowRecord) -> None:
+    """Tell the record that a workflow runs. Raises KnockemError if its state is not the known one any more."""
+    known, running = {"_id": workflow.id, "state": workflow.state}, Patch(set={"state": "running"})
+    if await asyncio.to_thread(records.documents.claim, records.workflows.name, known, running) is None:
+        raise KnockemError(f"Workflow {workflow.id} is not {workflow.state} any more: somebody else was quicker.")
 
 
 async def cancel_workflow(records: Records, queue: Queue | None, workflow: WorkflowRecord) -> int:
@@ -88,11 +92,14 @@ async def cancel_workflow(records: Records, queue: Queue | None, workflow: Workf
 
 
 def _cancel_jobs(records: Records, workflow: str) -> int:
-    waiting = records.jobs.find({"workflowId": workflow, "state": JobState.BLOCKED.value})
-    ids = [job.id for job in waiting]
-    for start in range(0, len(ids), PAGE):
-        records.documents.bulk(state_changes(dict.fromkeys(ids[start : start + PAGE], JobState.CANCELED)))
-    return len(ids)
+    number = 0
+    waiting = [job.id for job in records.jobs.find({"workflowId": workflow, "state": JobState.BLOCKED.value})]
+    for page in pages(waiting, PAGE):
+        records.documents.bulk(state_changes(dict.fromkeys(page, JobState.CANCELED)))
+        ended = records.results.get_many(page)  # recorded meanwhile
+        records.documents.bulk(state_changes({id: state_after(result) for id, result in ended.items()}))
+        number += len(page) - len(ended)
+    return number
 
 
 def take_back(records: Records, workflow: str) -> None:
@@ -127,36 +134,23 @@ class _Documents:
         return derived_id(self._workflow.id, model.collection.name, name)
 
     def _nodes_beside_jobs(self) -> Iterator[Record]:
-        graph, id = self._graph, self._workflow.id
+        graph = self._graph
         for name, file in graph.files.items():
-            yield FileRecord(id=self._id(FileRecord, name), workflow_id=id, name=name, path=file.path)
+            yield self._node(FileRecord, name, path=file.path)
         for name, data in graph.user_data.items():
-            yield UserDataRecord(
-                id=self._id(UserDataRecord, name),
-                workflow_id=id,
-                name=name,
-                data=data.data,
-                is_ephemeral=data.is_ephemeral,
-            )
+            yield self._node(UserDataRecord, name, data=data.data, is_ephemeral=data.is_ephemeral)
         for name, needs in graph.requirements.items():
-            yield ResourceRequirementsRecord(
-                id=self._id(ResourceRequirementsRecord, name),
-                workflow_id=id,
-                name=name,
-                num_cpus=needs.num_cpus,
-                memoryMiB=needs.memory,
-                num_gpus=needs.num_gpus,
-                num_nodes=needs.num_nodes,
-                seconds=needs.runtime,
+            numbers = {"num_cpus": needs.num_cpus, "num_gpus": needs.num_gpus, "num_nodes": needs.num_nodes}
+            yield self._node(
+                ResourceRequirementsRecord, name, memory_mib=needs.memory, seconds=needs.runtime, **numbers
             )
         for name, scheduler in graph.schedulers.items():
-            yield SchedulerConfigurationRecord(
-                id=self._id(SchedulerConfigurationRecord, name),
-                workflow_id=id,
-                name=name,
-                scheduler="slurm",
-                options=scheduler.model_dump(exclude_none=True, exclude={"name"}),
-            )
+            options = scheduler.model_dump(exclude_none=True, exclude={"name"})
+            yield self._node(SchedulerConfigurationRecord, name, scheduler="slurm", options=options)
+
+    def _node(self, model: type[Record], name: str, **fields: Any) -> Record:
+        id = self._id(model, name)
+        return model.model_validate({"id": id, "workflow_id": self._workflow.id, "name": name, **fields})
 
     def _job(self, name: str, job: GraphJob) -> JobRecord:
         spec, id = job.spec, self._id(JobRecord, name)
@@ -171,7 +165,6 @@ class _Documents:
             name=name,
             command=("bash", "-c", command),
             environment={
-                **self._submitter.environment,
                 **{key: self._graph.with_paths(text) for key, text in shared.items()},
                 "TORC_WORKFLOW_ID": self._workflow.id,
                 "TORC_JOB_ID": id,

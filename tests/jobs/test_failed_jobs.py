@@ -45,8 +45,7 @@ def test_a_restart_runs_what_did_not_complete_and_what_waited_for_it(
     (tmp_path / "mended").touch()
 
     async def again(queue: Queue) -> int:
-        current = platform.records.workflows.get(workflow.id)
-        number = await restart_workflow(platform.records, queue, current)
+        number = await restart_workflow(platform.records, queue, workflow.id)
         async with worker_on(platform, queue):
             await until(completed(platform, workflow))
         return number
@@ -87,8 +86,7 @@ def test_a_restart_enlarges_what_was_too_small(queue_server: QueueServer, platfo
     }
 
     async def again(queue: Queue) -> None:
-        current = platform.records.workflows.get(workflow.id)
-        assert await restart_workflow(platform.records, queue, current, Enlargement(memory=4.0, time=6.0)) == 2
+        assert await restart_workflow(platform.records, queue, workflow.id, Enlargement(memory=4.0, time=6.0)) == 2
         async with worker_on(platform, queue):
             await until(completed(platform, workflow))
 

@@ -22,6 +22,7 @@ from knockem_dagster.jobs.job_records import (
     to_payload,
 )
 from knockem_dagster.jobs.queue import Claim, Entry, Queue, Report, Verdict, Wanted
+from knockem_dagster.jobs.unblocking import complete_if_over
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.jobs import JobRecord, ResourcesValue, WorkflowRecord
 from tests.services.job_play import new_job, new_workflow, record_in, results_of
@@ -222,3 +223,25 @@ def test_queue_is_idle_when_everything_is_recorded(queue_server: QueueServer, pl
     assert play(queue_server, scenario) == []
     counted = tally(queue_server.client(), workflow.id)
     assert (counted.pending, counted.active, counted.completed) == (0, 0, 3)
+
+
+def test_upkeep_completes_what_has_every_last_result_and_nothing_else(
+    queue_server: QueueServer, platform: Platform
+) -> None:
+    workflow = new_workflow()
+    jobs = some_jobs(workflow, 2)
+
+    async def scenario(queue: Queue) -> list[str]:
+        await join(queue, WORKER)
+        await submit_jobs(platform.records, queue, workflow, jobs)
+        found: list[str] = []
+        for _ in jobs:
+            claim = await claimed(queue, jobs, 1)
+            await complete_if_over(platform.records, workflow.id)
+            found.append(platform.records.workflows.get(workflow.id).state)
+            await hand_in(queue, claim, claim.jobs, ENDED)
+            await record_unrecorded(platform.records, queue, workflow.id)
+        await complete_if_over(platform.records, workflow.id)
+        return [*found, platform.records.workflows.get(workflow.id).state]
+
+    assert play(queue_server, scenario) == ["running", "running", "completed"]

@@ -160,7 +160,7 @@ def test_cancel_and_restart_at_any_moment_end_as_if_nothing_had_failed(
         completed = {name for name, state in story.states.items() if state is JobState.COMPLETED}
         if completed == set(story.states):
             return
-        number = await restart_workflow(platform.records, queue, story.record)
+        number = await restart_workflow(platform.records, queue, story.workflow.id)
         ran = len(story.ran)
         await story.run(frozenset())
         assert set(story.states.values()) == {JobState.COMPLETED}

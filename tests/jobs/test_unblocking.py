@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from knockem_dagster.containers.attempts import Outcome
+from knockem_dagster.errors import KnockemError
 from knockem_dagster.jobs.attempt_records import job_of
 from knockem_dagster.jobs.graph_counts import Blocked, Ended, GraphCounts
 from knockem_dagster.jobs.job_records import put_missing
@@ -167,6 +168,7 @@ def test_nothing_is_counted_anew_while_anything_goes_on(
     """A job is ready, in work, or handed in and not followed up: who counted then would begin others twice."""
     workflow = stored(platform, tmp_path, job("a"), job("b", depends_on=["a"]))
     first = jobs_of(platform, workflow)["a"]
+    platform.records.workflows.patch(workflow.id, Patch(set={"state": "running"}))
 
     async def scenario(queue: Queue) -> list[int]:
         async def again() -> int:
@@ -189,6 +191,55 @@ def test_nothing_is_counted_anew_while_anything_goes_on(
         return [*found, await again()]
 
     assert play(queue_server, scenario) == [1, 0, 0, 0, 0, 1]
+
+
+def test_upkeep_completes_nothing_that_it_may_not_count(
+    queue_server: QueueServer, platform: Platform, tmp_path: Path
+) -> None:
+    """Between the end of a job and the start of the next the queue is empty; what was seen of it may be old."""
+    workflow = stored(platform, tmp_path, job("a"), job("b", depends_on=["a"]))
+    platform.records.workflows.patch(workflow.id, Patch(set={"state": "running"}))
+
+    async def scenario(queue: Queue) -> None:
+        counts = GraphCounts(queue, workflow.id)
+        assert await counts.begin()
+        assert await restore_workflows(queue, platform.records) == 0
+        assert platform.records.workflows.get(workflow.id).state == "running"
+        await counts.end()
+        assert await restore_workflows(queue, platform.records) == 1
+
+    play(queue_server, scenario)
+
+
+def test_what_goes_on_for_a_canceled_workflow_is_taken_out_again(
+    queue_server: QueueServer, platform: Platform, tmp_path: Path
+) -> None:
+    """A worker has recorded a job and counted it; the user cancels before it makes the next one ready."""
+    workflow = stored(platform, tmp_path, job("a"), job("b", depends_on=["a"]))
+    first = jobs_of(platform, workflow)["a"]
+
+    async def scenario(queue: Queue) -> None:
+        await start_workflow(platform.records, queue, workflow)
+        platform.records.results.add(result(first))
+        platform.records.jobs.patch(first.id, Patch(set={"state": "completed"}))
+        platform.records.workflows.patch(workflow.id, Patch(set={"state": "canceled"}))
+        await follow_up(platform.records, queue, workflow.id, {first.id: JobState.COMPLETED})
+        assert await queue.jobs_of(workflow.id) == (set(), {})
+
+    play(queue_server, scenario)
+
+
+def test_who_is_too_late_starts_nothing(queue_server: QueueServer, platform: Platform, tmp_path: Path) -> None:
+    workflow = stored(platform, tmp_path, job("a"))
+
+    async def scenario(queue: Queue) -> None:
+        await cancel_workflow(platform.records, queue, workflow)
+        with pytest.raises(KnockemError, match="somebody else was quicker"):
+            await start_workflow(platform.records, queue, workflow)
+        assert await queue.jobs_of(workflow.id) == (set(), {})
+
+    play(queue_server, scenario)
+    assert platform.records.workflows.get(workflow.id).state == "canceled"
 
 
 def test_upkeep_restores_a_graph_that_the_queue_has_lost(

@@ -18,8 +18,7 @@ end
 redis.call('ZREM', P .. ':ready', owner)
 redis.call('SREM', P .. ':activeSubmissions', owner)
 redis.call('DEL', base, active_key(base), base .. ':classes', base .. ':tries',
-    base .. ':pendingAssays', base .. ':activeAssays', base .. ':blockers', base .. ':ended', base .. ':spoiled',
-    base .. ':counting')
+    base .. ':pendingAssays', base .. ':activeAssays', base .. ':blockers', base .. ':ended', base .. ':spoiled')
 if forget then
     redis.call('DEL', base .. ':outcomes')
 end
