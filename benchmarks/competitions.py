@@ -8,19 +8,17 @@ the organism itself computes. The organism is `explicit` in exact mode.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.random import Generator, default_rng
 
-from benchmarks.measurement import Measurement, as_json, print_table
+from benchmarks.measurement import Measurement, command
 from benchmarks.reference_organism import ReferenceGenome
 from knockem_dagster.assay_runs.compete import AssayRun
 from knockem_dagster.assay_runs.intake import examine, store
@@ -163,19 +161,5 @@ class _Study:
         return number / seconds, cpu / number
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", type=float, default=1.0)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--json", action="store_true")
-    chosen = parser.parse_args(arguments)
-    measured = run(chosen.scale, chosen.seed)
-    if chosen.json:
-        print(as_json(measured))
-    else:
-        print_table(measured, title="What a competition costs")
-
-
 if __name__ == "__main__":
-    main()
+    command(run, about=__doc__, title="What a competition costs")

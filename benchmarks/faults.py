@@ -12,7 +12,6 @@ KnockemError tells what does not hold; the measurements tell what it took.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import tempfile
 import threading
@@ -26,7 +25,7 @@ from pathlib import Path
 from numpy.random import Generator, default_rng
 
 from benchmarks.killed_runs import measure_killed_runs
-from benchmarks.measurement import Measurement, as_json, print_table
+from benchmarks.measurement import Measurement, command
 from benchmarks.timed_jobs import JobLog, a_workflow, most_at_once, read_log, timed_job
 from benchmarks.workplace import WorkerCommand, Workplace, until
 from knockem_dagster.containers.attempts import Outcome
@@ -294,19 +293,5 @@ def check(holds: bool, what: str) -> None:
         raise KnockemError(f"bench faults: {what}")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", type=float, default=1.0)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--json", action="store_true")
-    chosen = parser.parse_args(arguments)
-    measured = run(chosen.scale, chosen.seed)
-    if chosen.json:
-        print(as_json(measured))
-    else:
-        print_table(measured, title="What holds while everything is killed")
-
-
 if __name__ == "__main__":
-    main()
+    command(run, about=__doc__, title="What holds while everything is killed")

@@ -8,7 +8,6 @@ record: a job's result, and the event of the next one's start.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import statistics
 import tempfile
@@ -19,7 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measurement import Measurement, as_json, print_table
+from benchmarks.measurement import Measurement, command
 from benchmarks.workplace import Workplace, until
 from knockem_dagster.errors import KnockemError
 from knockem_dagster.jobs.queue import Queue
@@ -158,19 +157,5 @@ def _seconds(moment: str) -> float:
     return datetime.fromisoformat(moment).timestamp()
 
 
-def main() -> None:
-    """Run the benchmark and print its measurements."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", type=float, default=1.0, help="share of the full number of jobs")
-    parser.add_argument("--seed", type=int, default=1, help="without effect")
-    parser.add_argument("--json", action="store_true", help="answer with JSON")
-    chosen = parser.parse_args()
-    measured = run(chosen.scale, chosen.seed)
-    if chosen.json:
-        print(as_json(measured))
-    else:
-        print_table(measured, title="bench graph")
-
-
 if __name__ == "__main__":
-    main()
+    command(run, about=__doc__, title="How soon jobs go on that waited for others")

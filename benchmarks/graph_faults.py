@@ -8,7 +8,6 @@ before all that it waits for were recorded, and the workflow is completed.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from collections import Counter
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from numpy.random import Generator, default_rng
 
-from benchmarks.measurement import Measurement, as_json, print_table
+from benchmarks.measurement import Measurement, command
 from benchmarks.workplace import Workplace
 from knockem_dagster.errors import KnockemError
 from knockem_dagster.jobs.queue import Queue
@@ -132,19 +131,5 @@ class _Campaign:
         return sum(number > 1 for number in begun.values())
 
 
-def main() -> None:
-    """Run the campaign and print what it was."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", type=float, default=1.0, help="share of the full number of jobs")
-    parser.add_argument("--seed", type=int, default=1, help="same seed, same graph and same moments of killing")
-    parser.add_argument("--json", action="store_true", help="answer with JSON")
-    chosen = parser.parse_args()
-    measured = run(chosen.scale, chosen.seed)
-    if chosen.json:
-        print(as_json(measured))
-    else:
-        print_table(measured, title="bench graph_faults")
-
-
 if __name__ == "__main__":
-    main()
+    command(run, about=__doc__, title="What holds while workers of dependent jobs are killed")

@@ -11,7 +11,6 @@ order drawn anew for each, and every ratio is the median of those within a round
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import signal
@@ -31,7 +30,7 @@ import psutil
 from numpy.random import default_rng
 
 from benchmarks.launchers import AT_A_TIME, COMMAND, ROOT, Launched, hyperqueue, spawn_loop, xargs
-from benchmarks.measurement import Measurement, as_json, print_table
+from benchmarks.measurement import Measurement, command
 from knockem_dagster.errors import KnockemError
 from knockem_dagster.jobs.job_records import submit_jobs
 from knockem_dagster.jobs.opening import queue_of
@@ -258,19 +257,5 @@ async def _until(condition: Callable[[], Awaitable[bool]], worker: psutil.Popen)
         await asyncio.sleep(LOOK_SECONDS)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", type=float, default=1.0)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--json", action="store_true")
-    chosen = parser.parse_args(arguments)
-    measured = run(chosen.scale, chosen.seed)
-    if chosen.json:
-        print(as_json(measured))
-    else:
-        print_table(measured, title="What launching a short job costs")
-
-
 if __name__ == "__main__":
-    main()
+    command(run, about=__doc__, title="What launching a short job costs")

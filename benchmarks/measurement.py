@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from rich import box
@@ -53,6 +54,20 @@ def print_table(measurements: Sequence[Measurement], *, title: str, console: Con
             each.reference,
         )
     (console or Console()).print(table)
+
+
+def command(run: Callable[[float, int], Sequence[Measurement]], *, about: str | None, title: str) -> None:
+    """Be a benchmark's command line: run it at the scale and seed that were given, and print what it measured."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the full number of repetitions (default 1)")
+    parser.add_argument("--seed", type=int, default=1, help="same seed, same random numbers (default 1)")
+    parser.add_argument("--json", action="store_true", help="a JSON list instead of a table")
+    chosen = parser.parse_args()
+    measured = run(chosen.scale, chosen.seed)
+    if chosen.json:
+        print(as_json(measured))
+    else:
+        print_table(measured, title=title)
 
 
 def _number(value: float | None) -> str:

@@ -8,7 +8,6 @@ known answers: the Burnham-Overton table, one test a site for a skeleton, and th
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 
-from benchmarks.measurement import Measurement, as_json, print_table
+from benchmarks.measurement import Measurement, command
 from benchmarks.reference_organism import ReferenceGenome, ReferenceOrganism, wright_fisher
 from knockem_dagster.knockout.assays.published.doses import (
     CalibrationSettings,
@@ -258,19 +257,5 @@ def _rms(errors: NDArray[np.float64]) -> float:
     return float(np.sqrt(np.mean(np.square(errors))))
 
 
-def main() -> None:
-    """Run as a command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", type=float, default=1.0, help="share of the full number of genomes (default 1.0)")
-    parser.add_argument("--seed", type=int, default=1, help="seed of genomes and assays (default 1)")
-    parser.add_argument("--json", action="store_true", help="a JSON list instead of a table")
-    arguments = parser.parse_args()
-    measurements = run(arguments.scale, arguments.seed)
-    if arguments.json:
-        print(as_json(measurements))
-    else:
-        print_table(measurements, title="The published procedures, exact mode")
-
-
 if __name__ == "__main__":
-    main()
+    command(run, about=__doc__, title="The published procedures, exact mode")

@@ -8,7 +8,6 @@ clock on the wall: the machine may have other work.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import subprocess
 import tempfile
@@ -22,7 +21,7 @@ from typing import Any
 from numpy.random import Generator as RandomGenerator
 from numpy.random import default_rng
 
-from benchmarks.measurement import Measurement, as_json, print_table
+from benchmarks.measurement import Measurement, command
 from knockem_dagster.errors import KnockemError
 from knockem_dagster.jobs.queue import Claim, OwnerSettings, Queue, Report, Verdict, Wanted
 from knockem_dagster.jobs.requirements import Requirement
@@ -223,19 +222,5 @@ def _server() -> Generator[Settings]:
                 process.kill()
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", type=float, default=1.0)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--json", action="store_true")
-    chosen = parser.parse_args(arguments)
-    measured = run(chosen.scale, chosen.seed)
-    if chosen.json:
-        print(as_json(measured))
-    else:
-        print_table(measured, title="What handing out a job costs")
-
-
 if __name__ == "__main__":
-    main()
+    command(run, about=__doc__, title="What handing out a job costs")

@@ -8,14 +8,19 @@ import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
-from knockem_dagster.cli.terminal import FAILED, AsJson, answer_json, aside, for_people, open_platform, short
-from knockem_dagster.cli.wording import clock, counted, moment
+from knockem_dagster.cli.terminal import FAILED, AsJson, answer_json, for_people, open_platform, short
+from knockem_dagster.cli.wording import clock, counted
+from knockem_dagster.cli.workflow_tables import (
+    in_words,
+    show_workflow,
+    summary_of_job,
+    summary_of_workflow,
+    table_of_workflows,
+)
 from knockem_dagster.cli.working import NO_QUEUE, say
 from knockem_dagster.errors import KnockemError
 from knockem_dagster.jobs.opening import queue_of
@@ -26,7 +31,7 @@ from knockem_dagster.jobs.specs.graph_builder import graph_of
 from knockem_dagster.jobs.specs.job_graph import JobGraph
 from knockem_dagster.jobs.specs.reading import read_workflow_file
 from knockem_dagster.jobs.workflow_views import STATES, JobView, WorkflowView, view_jobs, view_workflow
-from knockem_dagster.jobs.workflows import Submitter, cancel_workflow, start_workflow, store_workflow
+from knockem_dagster.jobs.workflows import MOST_ACTIVE, Submitter, cancel_workflow, start_workflow, store_workflow
 from knockem_dagster.jobs.working import WorkerProcess, capacity_here
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.jobs import WorkflowRecord
@@ -34,17 +39,6 @@ from knockem_dagster.records.jobs import WorkflowRecord
 GOING = 3
 """Exit code of `status` while a workflow is going."""
 LOOK_SECONDS = 1.0
-_COLOURS = {
-    "blocked": "white",
-    "ready": "cyan",
-    "running": "yellow",
-    "completed": "green",
-    "failed": "red",
-    "canceled": "magenta",
-    "terminated": "red",
-    "disabled": "white",
-}
-
 app = typer.Typer(no_args_is_help=True, help="Jobs that wait for one another.")
 
 WorkflowId = Annotated[
@@ -57,7 +51,7 @@ def submit(
     file: Annotated[Path, typer.Argument(help="The workflow: a YAML, JSON or JSON5 file.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the file and say what it stands for.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Stay until it is over, with a worker of its own.")] = False,
-    max_active: Annotated[int, typer.Option(min=1, help="Jobs at a time, on all workers together.")] = 10_000,
+    max_active: Annotated[int, typer.Option(min=1, help="Jobs at a time, on all workers together.")] = MOST_ACTIVE,
     as_json: AsJson = False,
 ) -> None:
     """Submit a workflow: check the whole file, store it, make ready what waits for nothing."""
@@ -77,7 +71,7 @@ def submit(
             raise KnockemError(NO_QUEUE)
         view = asyncio.run(_submit(platform, graph, submitter, wait=wait))
     if as_json:
-        answer_json(_summary(view))
+        answer_json(summary_of_workflow(view))
     else:
         typer.echo(view.workflow.id)
     if wait and view.has_failed:
@@ -92,28 +86,11 @@ def list_workflows(
     with open_platform() as platform:
         views = asyncio.run(_views(platform, limit))
     if as_json:
-        answer_json([_summary(view) for view in views])
+        answer_json([summary_of_workflow(view) for view in views])
     elif not views:
         for_people().print("There is no workflow yet. `./knockem workflow submit FILE` submits one.")
     else:
-        table = Table(box=None, pad_edge=False)
-        for name in ("id", "state", "name"):
-            table.add_column(name, no_wrap=True)
-        for name in ("jobs", "over", "failed"):
-            table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("submitted (UTC)", no_wrap=True)
-        for view in views:
-            workflow = view.workflow
-            table.add_row(
-                short(workflow.id),
-                _state(view),
-                escape(workflow.name),
-                f"{view.number:,}",
-                f"{view.number_over:,}",
-                f"{view.jobs.get('failed', 0):,}",
-                moment(workflow.datetime),
-            )
-        for_people().print(table)
+        for_people().print(table_of_workflows(views))
 
 
 @app.command()
@@ -132,9 +109,9 @@ def status(
         record = _resolve(platform, workflow)
         view, jobs = asyncio.run(_look(platform, record, states, limit))
     if as_json:
-        answer_json({**_summary(view), "jobList": [_job_summary(each) for each in jobs]})
+        answer_json({**summary_of_workflow(view), "jobList": [summary_of_job(each) for each in jobs]})
     else:
-        _show(view, jobs)
+        show_workflow(view, jobs)
     if record.state not in ("completed", "canceled"):
         raise typer.Exit(GOING)
     if view.has_failed:
@@ -245,7 +222,7 @@ async def _carry_through(platform: Platform, queue: Queue, workflow: WorkflowRec
     told = ""
     try:
         while (await _current(platform, workflow)).state == "running":
-            line = _in_words(await view_workflow(platform.records, queue, workflow))
+            line = in_words(await view_workflow(platform.records, queue, workflow))
             if line != told:
                 say(line)
                 told = line
@@ -302,65 +279,3 @@ def _resolve(platform: Platform, prefix: str) -> WorkflowRecord:
     if found:
         raise KnockemError(f"Several workflows begin with {prefix!r}; give more of the id.")
     raise KnockemError(f"There is no workflow {prefix!r}. `./knockem workflow list` shows all workflows.")
-
-
-def _summary(view: WorkflowView) -> dict[str, Any]:
-    workflow = view.workflow
-    return {
-        "id": workflow.id,
-        "name": workflow.name,
-        "state": workflow.state,
-        "datetime": workflow.datetime,
-        "userEmail": workflow.user_email,
-        "jobs": view.jobs,
-    }
-
-
-def _job_summary(view: JobView) -> dict[str, Any]:
-    result = view.result
-    return {
-        "id": view.job.id,
-        "name": view.job.name,
-        "state": view.state,
-        "exitCode": None if result is None else result.exit_code,
-        "wallSeconds": None if result is None else result.wall_seconds,
-        "peakMemory": None if result is None else result.peak_memory,
-    }
-
-
-def _in_words(view: WorkflowView) -> str:
-    told = ", ".join(f"{number:,} {state}" for state, number in view.jobs.items())
-    return f"{view.number_over:,} of {counted(view.number, 'job')} over: {told}"
-
-
-def _state(view: WorkflowView) -> str:
-    state = view.workflow.state
-    if state == "completed" and view.has_failed:
-        return "[red]completed, not all jobs[/]"
-    return {"completed": "[green]completed[/]", "canceled": "[magenta]canceled[/]"}.get(state, f"[yellow]{state}[/]")
-
-
-def _show(view: WorkflowView, jobs: list[JobView]) -> None:
-    console = for_people()
-    workflow = view.workflow
-    console.print(f"{escape(workflow.name)} ({workflow.id}): {_state(view)}")
-    console.print(_in_words(view))
-    if not jobs:
-        return
-    table = Table(box=None, pad_edge=False)
-    table.add_column("job", overflow="fold")
-    table.add_column("state", no_wrap=True)
-    for name in ("exit code", "time", "memory"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for each in jobs:
-        result = each.result
-        table.add_row(
-            escape(each.job.name),
-            f"[{_COLOURS.get(each.state, 'white')}]{each.state}[/]",
-            "" if result is None or result.exit_code is None else str(result.exit_code),
-            "" if result is None or result.wall_seconds is None else clock(result.wall_seconds),
-            "" if result is None or result.peak_memory is None else f"{result.peak_memory >> 20:,} MiB",
-        )
-    console.print(table)
-    if len(jobs) < view.number:
-        aside().print(f"The first {len(jobs)} of {view.number:,}; `--limit` shows more, `--state failed` only those.")

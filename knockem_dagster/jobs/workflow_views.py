@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 from knockem_dagster.jobs.attempt_records import attempt_id_of
 from knockem_dagster.jobs.queue import Queue
@@ -67,12 +68,8 @@ async def view_workflow(records: Records, queue: Queue | None, workflow: Workflo
 async def view_jobs(
     records: Records, queue: Queue | None, workflow: WorkflowRecord, *, states: Sequence[str] = (), most: int = 50
 ) -> list[JobView]:
-    """Return jobs in any of these states (all if none is named), by name; at most so many."""
-    ready: set[str] = set()
-    running: set[str] = set()
-    if queue is not None:
-        waiting, held = await queue.jobs_of(workflow.id)
-        ready, running = {attempt_id_of(job) for job in waiting}, {attempt_id_of(job) for job in held}
+    """Return jobs in any of these states (all if none is named), by name; at most so many, any of them."""
+    ready, running = await _in_queue(queue, workflow.id)
 
     def state_of(job: JobRecord) -> str:
         if job.state is None or job.state.is_over:
@@ -80,13 +77,29 @@ async def view_jobs(
         return RUNNING if job.id in running else READY if job.id in ready else JobState.BLOCKED.value
 
     def look() -> list[JobView]:
-        jobs = records.jobs.find({"workflowId": workflow.id}, sort=[("name", 1)])
+        where: dict[str, Any] = {"workflowId": workflow.id}
+        if states:
+            where["state"] = {"$in": sorted({_recorded_as(state) for state in states})}
+        jobs = records.jobs.find(where, sort=() if states else [("name", 1)])
         views = ((job, state_of(job)) for job in jobs)
         found = list(islice(((job, state) for job, state in views if not states or state in states), most))
         results = records.results.get_many([job.id for job, _ in found])
-        return [JobView(job, state, results.get(job.id)) for job, state in found]
+        return [JobView(job, state, results.get(job.id)) for job, state in sorted(found, key=lambda each: each[0].name)]
 
     return await asyncio.to_thread(look)
+
+
+async def _in_queue(queue: Queue | None, workflow: str) -> tuple[set[str], set[str]]:
+    """Return the jobs that are ready, and those in work."""
+    if queue is None:
+        return set(), set()
+    ready, held = await queue.jobs_of(workflow)
+    return {attempt_id_of(job) for job in ready}, {attempt_id_of(job) for job in held}
+
+
+def _recorded_as(state: str) -> str:
+    """Return what the record says of jobs in a state: which of those not over are in work, the queue knows."""
+    return JobState.BLOCKED.value if state in (READY, RUNNING) else state
 
 
 def _counts(records: Records, workflow: str) -> dict[str, int]:

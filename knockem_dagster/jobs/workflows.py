@@ -119,6 +119,7 @@ class _Documents:
         # Stamped once: there may be hundreds of thousands.
         self._stamps = {"workflowId": workflow.id, "datetime": now(), "revisionKnockem": revision()}
         self._jobs = jobs_with_actions(graph)
+        self._user_data_ids = {name: self._id(UserDataRecord, name) for name in graph.user_data}
         self._dependents = Counter(blocker for job in self._jobs.values() for blocker in job.blockers)
 
     def operations(self) -> Iterator[PutNew]:
@@ -155,7 +156,7 @@ class _Documents:
     def _job(self, name: str, job: GraphJob) -> JobRecord:
         spec, id = job.spec, self._id(JobRecord, name)
         script = "" if spec.invocation_script is None else f"{spec.invocation_script} "
-        command = self._graph.with_paths(f"{script}{spec.command}")
+        command = self._filled(f"{script}{spec.command}")
         shared = {**(self._graph.spec.env or {}), **(spec.env or {})}
         return JobRecord(
             id=id,
@@ -165,7 +166,7 @@ class _Documents:
             name=name,
             command=("bash", "-c", command),
             environment={
-                **{key: self._graph.with_paths(text) for key, text in shared.items()},
+                **{key: self._filled(text) for key, text in shared.items()},
                 "TORC_WORKFLOW_ID": self._workflow.id,
                 "TORC_JOB_ID": id,
                 "TORC_JOB_NAME": name,
@@ -182,6 +183,9 @@ class _Documents:
             is_action=job.is_action,
             failure_rules=self._rules(spec.failure_handler),
         )
+
+    def _filled(self, text: str) -> str:
+        return self._graph.with_references(text, self._user_data_ids)
 
     def _rules(self, name: str | None) -> tuple[FailureRuleValue, ...]:
         rules = () if name is None else self._graph.handlers[name].rules

@@ -18,6 +18,7 @@ from knockem_dagster.records.catalog import COLLECTIONS
 from knockem_dagster.records.submissions import LeaseValue, State
 from knockem_dagster.records.uploads import FaultValue, UploadRecord
 from knockem_dagster.settings import load_settings
+from tests.services.queue_play import until
 from tests.services.submissions import a_submission, store_with_competitions
 
 LIVE = LeaseValue(owner="a run", until=1e12)
@@ -51,8 +52,11 @@ def test_cancel_waits_for_the_run_to_let_go(platform: Platform) -> None:
 
     async def both() -> bool:
         canceling = asyncio.create_task(control.cancel(platform, submission))
-        while platform.records.submissions.get(submission.id).state is not State.CANCELED:
-            await asyncio.sleep(0.01)
+
+        async def is_canceled() -> bool:
+            return platform.records.submissions.get(submission.id).state is State.CANCELED
+
+        await until(is_canceled)
         waited = not canceling.done()
         platform.records.submissions.release_lease(submission.id, LIVE.owner)
         await canceling

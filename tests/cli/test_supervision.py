@@ -152,3 +152,4 @@ def test_services_die_with_a_supervisor_that_is_killed(
     supervisor.wait()
     until(lambda: not any(runs(pid) for pid in pids))
     until(lambda: not any(owner.split("~")[3] == str(supervisor.pid) for _, owner, _ in marked_processes()))
+    assert not any(runs(pid) for pid in pids)

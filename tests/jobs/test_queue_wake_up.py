@@ -42,12 +42,13 @@ def test_a_waiting_worker_is_woken_by_work(queue_server: QueueServer) -> None:
 
 
 def test_waiting_ends_by_itself(queue_server: QueueServer) -> None:
-    async def scenario(queue: Queue) -> None:
+    async def scenario(queue: Queue) -> bool:
         await join(queue, "w")
         await wait_as(queue, "w/1", Wanted([SMALL.name]))
         await queue.wait_for_work("w/1", 0.01)
+        return await take(queue, "w") is None
 
-    play(queue_server, scenario)
+    assert play(queue_server, scenario), "there was nothing to wait for"
 
 
 def test_a_call_that_comes_between_asking_and_waiting_is_not_lost(queue_server: QueueServer) -> None:

@@ -216,7 +216,10 @@ def test_an_address_on_a_unix_socket(opening: Callable[[Settings], None], tmp_pa
     with tempfile.TemporaryDirectory() as short, running_queue(tmp_path) as queue:
         link = Path(short) / "queue"
         link.symlink_to(queue.folder)
+        client = queue.client()
+        before = client.info("stats")["total_connections_received"]
         opening(load_settings(queue_url=f"unix://{link}/queue.sock"))
+        assert client.info("stats")["total_connections_received"] > before
 
 
 def test_a_server_that_is_loading_is_away(opening: Callable[[Settings], None]) -> None:

@@ -114,22 +114,20 @@ class JobGraph:
         """Return the keys of the file that are checked and change nothing yet."""
         given = [key for key in _WITHOUT_EFFECT if key in self.spec.model_fields_set]
         idle = {f"{each.spec.action_type} {each.spec.trigger_type}" for each in self.actions if not each.is_job}
-        return [
-            *given,
-            *sorted(idle),
-            *sorted({key for job in self.jobs.values() for key in _OF_JOBS if getattr(job.spec, key)}),
-        ]
+        of_jobs = {key for job in self.jobs.values() for key in _OF_JOBS if getattr(job.spec, key)}
+        nodes = {"num_nodes" for needs in self.requirements.values() if needs.num_nodes > 1}
+        return [*given, *sorted(idle), *sorted(of_jobs | nodes)]
 
     @property
     def num_dependencies(self) -> int:
         """How many pairs of jobs there are of which one waits for the other."""
         return sum(len(job.blockers) for job in self.jobs.values())
 
-    def with_paths(self, text: str) -> str:
-        """Return a command with the paths of its files in place of references; those to user data stay."""
+    def with_references(self, text: str, user_data: Mapping[str, str]) -> str:
+        """Return a command with the paths of files, and what is given for user data, in place of references."""
 
-        def path_at(found: re.Match[str]) -> str:
+        def filled(found: re.Match[str]) -> str:
             reference = _reference(found)
-            return self.files[reference.name].path if reference.kind == "files" else found[0]
+            return self.files[reference.name].path if reference.kind == "files" else user_data[reference.name]
 
-        return _REFERENCE.sub(path_at, text)
+        return _REFERENCE.sub(filled, text)

@@ -105,6 +105,7 @@ def test_a_daemon_that_hides_is_gone_once_nothing_runs(tmp_path: Path):
         hidden = f"env -i PATH=$PATH {DAEMON.format(file=file)} {appears(file)} exit 0"
         await opened.run(Command(("/bin/sh", "-c", hidden)))
         await until(lambda: is_gone(int(file.read_text())))
+        assert is_gone(int(file.read_text()))
 
     in_a_launcher(story)
 

@@ -54,10 +54,8 @@ def test_jobs_wait_for_those_they_name_and_for_who_makes_what_they_read() -> Non
         "end": {"left", "right"},
         "alone": {"prepare", "left", "right"},
     }
-    assert (
-        found.with_paths("use ${files.input.x} ${user_data.input.u} ${HOME}")
-        == "use /data/x ${user_data.input.u} ${HOME}"
-    )
+    filled = found.with_references("use ${files.input.x} ${user_data.input.u} ${HOME}", {"u": "an id"})
+    assert filled == "use /data/x an id ${HOME}"
     assert found.num_dependencies == 7
 
 
@@ -138,8 +136,11 @@ def test_every_fault_of_the_whole_is_told_at_once() -> None:
 
 def test_what_has_no_effect_yet_is_named() -> None:
     schedulers = [{"name": "s", "account": "a"}]
-    found = graph(job("a", scheduler="s"), job("b"), slurm_schedulers=schedulers, access_groups=["g"])
-    assert found.without_effect == ["access_groups", "scheduler"]
+    needs = [{"name": "r", "num_cpus": 1, "memory": "1g", "num_nodes": 2}]
+    found = graph(
+        job("a", scheduler="s"), job("b"), slurm_schedulers=schedulers, access_groups=["g"], resource_requirements=needs
+    )
+    assert found.without_effect == ["access_groups", "num_nodes", "scheduler"]
     assert graph(job("a")).without_effect == []
 
 
