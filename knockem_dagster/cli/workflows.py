@@ -112,7 +112,7 @@ def status(
         answer_json({**summary_of_workflow(view), "jobList": [summary_of_job(each) for each in jobs]})
     else:
         show_workflow(view, jobs)
-    if record.state not in ("completed", "canceled"):
+    if not view.is_over:
         raise typer.Exit(GOING)
     if view.has_failed:
         raise typer.Exit(FAILED)
@@ -172,8 +172,8 @@ def cancel(workflow: WorkflowId) -> None:
     """Cancel a workflow: what runs is ended, nothing more is begun. What is recorded is kept."""
     with open_platform() as platform:
         record = _resolve(platform, workflow)
-        if record.state in ("completed", "canceled"):
-            raise KnockemError(f"Workflow {short(record.id)} is {record.state} already.")
+        if record.state == "completed":
+            raise KnockemError(f"Workflow {short(record.id)} is completed already.")
         number = asyncio.run(_cancel(platform, record))
     for_people().print(f"Workflow {short(record.id)} is canceled; {counted(number, 'job')} of it were not over.")
 

@@ -220,22 +220,32 @@ class ComputeNode:
             self._room.set()
 
     async def _beat(self) -> None:
-        """Renew the lease for as long as the worker runs, and end jobs that were canceled."""
+        """Renew the lease for as long as the worker runs; end jobs that were canceled, and tell when that is done."""
+        ending: dict[bytes, asyncio.Task[None] | None] = {}
         while True:
-            await asyncio.sleep(self._lease_seconds / 3)
+            tasks = {task for task in ending.values() if task is not None and not task.done()}
+            if tasks:
+                await asyncio.wait(tasks, timeout=self._lease_seconds / 3)
+            elif not ending:
+                await asyncio.sleep(self._lease_seconds / 3)
+            ended = {job for job, task in ending.items() if task is None or task.done()}
             try:
-                canceled = set(await self._connection.beat(self._lease_seconds, held=self._held))
+                canceled = await self._connection.beat(self._lease_seconds, ended=ended, held=self._held)
             except LeaseLapsed:
                 await self._begin_again()
+                ending.clear()
                 continue
             except QueueAway:  # only when it is left
                 return
-            for slot in list(self._slots.values()):
-                gone = canceled & slot.desk.held.keys()
-                if gone and slot.task is not None:
-                    for job in gone:
-                        del slot.desk.held[job]
-                    slot.task.cancel()
+            ending = {job: ending[job] if job in ending else self._end(job) for job in canceled}
+
+    def _end(self, job: bytes) -> asyncio.Task[None] | None:
+        """Begin to end a job; return what is over when it has ended, or None where nothing of it runs."""
+        for slot in self._slots.values():
+            if slot.task is not None and slot.desk.held.pop(job, None) is not None:
+                slot.task.cancel()
+                return slot.task
+        return None
 
     def _held(self) -> set[bytes]:
         """Return all jobs that are known to be held."""

@@ -81,16 +81,26 @@ class Connection:
         return await self._patiently(lambda: self.queue.outcome(owner, id))
 
     async def beat(
-        self, lease_seconds: float, description: bytes = b"", *, held: Callable[[], Collection[bytes]] | None = None
+        self,
+        lease_seconds: float,
+        description: bytes = b"",
+        *,
+        ended: Collection[bytes] = (),
+        held: Callable[[], Collection[bytes]] | None = None,
     ) -> list[bytes]:
-        """Renew the lease, telling what is held; return jobs that must be ended. Raises LeaseLapsed."""
+        """Renew the lease, telling what is held, and what was `ended` as told; return jobs that must be ended.
+
+        Raises LeaseLapsed.
+        """
 
         async def renew() -> list[bytes]:
             asked = time.monotonic()
             known = None if held is None else held()
-            ended = await self.queue.beat(self.worker, lease_seconds=lease_seconds, description=description, held=known)
+            canceled = await self.queue.beat(
+                self.worker, lease_seconds=lease_seconds, description=description, ended=ended, held=known
+            )
             self._leased_until = asked + lease_seconds
-            return ended
+            return canceled
 
         try:
             return await self._patiently(renew)

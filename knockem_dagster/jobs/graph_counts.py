@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from knockem_dagster.errors import KnockemError
 from knockem_dagster.jobs.queue import Queue
 
 COUNTING_SECONDS = 120
-"""After so long, who began to count is taken for dead. A graph of 100,000 jobs takes ten seconds or so."""
+"""A page of jobs takes a fraction of a second to count."""
 MOST_RELEASED = 50_000
 """Jobs told of in one call: a script holds up everybody else."""
 
@@ -40,35 +42,49 @@ class Released:
     spoiled: bool
 
 
+class CountingLost(KnockemError):
+    """Somebody else counts by now: this one took too long."""
+
+    def __init__(self) -> None:
+        super().__init__("Somebody else lets it go on by now.")
+
+
 class GraphCounts:
-    """The counts of one workflow. Methods raise QueueAway while the server does not answer."""
+    """The counts of one workflow. One at a time may set them, and is given up COUNTING_SECONDS after its last step.
+
+    Methods raise QueueAway while the server does not answer.
+    """
 
     def __init__(self, queue: Queue, workflow: str) -> None:
         self._queue = queue
         self._workflow = workflow
+        self._token = secrets.token_hex(8).encode()
 
-    async def begin(self) -> bool:
-        """Forget all counts, to count anew; False, changing nothing, while anything is ready, in work or unrecorded.
+    async def begin(self, *, anew: bool = True) -> bool:
+        """Let nobody else count until `end`; False if somebody does.
 
-        Until `end`, or for COUNTING_SECONDS, nobody else may begin.
+        `anew`: forget all counts, too; False, changing nothing, while anything is ready, in work or unrecorded.
         """
-        return bool(await self._queue.call("expect", self._workflow, COUNTING_SECONDS, 1))
-
-    async def keep_others_out(self) -> bool:
-        """Let nobody else begin, as `begin` does, but forget nothing; False if somebody has begun."""
-        return bool(await self._queue.call("expect", self._workflow, COUNTING_SECONDS, 0))
+        return bool(await self._step("anew" if anew else "begin"))
 
     async def expect(self, blocked: Sequence[Blocked]) -> None:
-        """Note for how many others each of these jobs waits."""
+        """Note for how many others each of these jobs waits. Raises CountingLost."""
         arguments = [part for each in blocked for part in (each.job, each.blockers, int(each.spoiled))]
-        await self._queue.call("expect", self._workflow, 0, 0, *arguments)
+        if not await self._queue.call("expect", self._workflow, self._token, COUNTING_SECONDS, *arguments):
+            raise CountingLost
 
     async def end(self) -> None:
         """Let others begin to count."""
-        await self._queue.guarded(self._queue.server.delete(f"{self._queue.base(self._workflow)}:counting"))
+        await self._step("end")
+
+    async def _step(self, step: str) -> int:
+        return await self._queue.call("count", self._workflow, self._token, step, COUNTING_SECONDS)
 
     async def release(self, ended: Sequence[Ended]) -> list[Released]:
-        """Tell of jobs that are over; return those that wait for nothing any more. Telling it again changes nothing."""
+        """Tell of jobs that are over; return those dependents that wait for nothing any more, and are not ready yet.
+
+        Telling it again changes nothing, and answers the same until they are ready.
+        """
         released: list[Released] = []
         arguments: list[Any] = []
         for number, each in enumerate(ended, start=1):

@@ -26,11 +26,19 @@ def settings_of(workflow: WorkflowRecord) -> OwnerSettings:
 
 
 async def enqueue_jobs(
-    queue: Queue, workflow: str, jobs: Sequence[JobRecord], *, settings: OwnerSettings | None = None
+    queue: Queue,
+    workflow: str,
+    jobs: Sequence[JobRecord],
+    *,
+    settings: OwnerSettings | None = None,
+    counted: bool = False,
 ) -> None:
-    """Make jobs ready, those of higher priority first; `settings` are known to the queue already unless given."""
+    """Make jobs ready, those of higher priority first; `settings` are known to the queue already unless given.
+
+    `counted`: only those that wait for nothing any more, each once (Queue.enqueue).
+    """
     by_requirement: dict[Requirement, list[bytes]] = {}
     for job in sorted(jobs, key=lambda job: -job.priority):
         by_requirement.setdefault(requirement_of_job(job), []).append(job_of(job.id))
     for requirement, ready in by_requirement.items():
-        await queue.enqueue(workflow, ready, requirement=requirement, settings=settings)
+        await queue.enqueue(workflow, ready, requirement=requirement, settings=settings, counted=counted)

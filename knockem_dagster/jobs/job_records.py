@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -127,17 +128,31 @@ def _has_state(job: JobRecord | None) -> bool:
     return job is not None and job.state is not None
 
 
+@dataclass(slots=True)
+class _Batch:
+    """What is to be written, and what of it the queue is to be told, by workflow."""
+
+    operations: list[Operation] = field(default_factory=list[Operation])
+    over: dict[str, dict[str, JobState]] = field(default_factory=dict[str, dict[str, JobState]])
+    entries: dict[str, list[bytes]] = field(default_factory=dict[str, list[bytes]])
+
+    def add(self, later: _Batch) -> None:
+        """Put another batch behind this one."""
+        self.operations += later.operations
+        for workflow, states in later.over.items():
+            self.over.setdefault(workflow, {}).update(states)
+        for workflow, ids in later.entries.items():
+            self.entries.setdefault(workflow, []).extend(ids)
+
+
 class JobJournal:
     """Writes a worker's results and events to the record, several at a time, off the event loop."""
 
     def __init__(self, records: Records, queue: Queue) -> None:
         self._records = records
         self._queue = queue
-        self._operations: list[Operation] = []
-        self._entries: dict[str, list[bytes]] = {}
-        self._written: dict[str, list[bytes]] = {}
-        self._over: dict[str, dict[str, JobState]] = {}
-        self._written_over: dict[str, dict[str, JobState]] = {}
+        self._batch = _Batch()
+        self._written = _Batch()
         self._stirred = asyncio.Event()
         self._urged = asyncio.Event()
         self._writing = asyncio.Lock()
@@ -145,19 +160,19 @@ class JobJournal:
     def note(self, subject: str, *, source: str, kind: str, **data: Any) -> None:
         """Post an event."""
         event = EventRecord(id=new_id(), subject=subject, source=source, kind=kind, data=data)
-        self._operations += self._records.events.additions([event])
+        self._batch.operations += self._records.events.additions([event])
         self._stirred.set()
 
     def record(self, job: JobRecord, entry: Entry) -> None:
         """Record what came of a try at a job; then what waited for it goes on, and the queue may forget the try."""
         result = result_of(job.workflow_id, entry)
-        self._operations += self._records.results.additions([result])
+        self._batch.operations += self._records.results.additions([result])
         if result.final and job.state is not None:
             state = state_after(result)
-            self._operations += state_changes({job.id: state})
-            self._over.setdefault(job.workflow_id, {})[job.id] = state
+            self._batch.operations += state_changes({job.id: state})
+            self._batch.over.setdefault(job.workflow_id, {})[job.id] = state
             self._urged.set()
-        self._entries.setdefault(job.workflow_id, []).append(entry.id)
+        self._batch.entries.setdefault(job.workflow_id, []).append(entry.id)
         self._stirred.set()
 
     async def run(self) -> None:
@@ -175,20 +190,24 @@ class JobJournal:
                 self._stirred.set()
 
     async def flush(self) -> None:
-        """Write what there is. Raises QueueAway when all of it is written, and the queue could not be told."""
+        """Write what there is. Raises QueueAway when all of it is written, and the queue could not be told.
+
+        Whatever it raises, what was not written or told is so next time.
+        """
         async with self._writing:
-            operations, self._operations = self._operations, []
-            entries, self._entries = self._entries, {}
-            over, self._over = self._over, {}
-            if operations:
-                await asyncio.to_thread(self._records.documents.bulk, operations)
-            for workflow, ids in entries.items():
-                self._written.setdefault(workflow, []).extend(ids)
-            for workflow, states in over.items():
-                self._written_over.setdefault(workflow, {}).update(states)
-            for workflow in list(self._written_over):
-                await follow_up(self._records, self._queue, workflow, self._written_over[workflow])
-                del self._written_over[workflow]
-            for workflow in list(self._written):
-                await self._queue.acknowledge(workflow, self._written[workflow])
-                del self._written[workflow]
+            batch, self._batch = self._batch, _Batch()
+            try:
+                if batch.operations:
+                    await asyncio.to_thread(self._records.documents.bulk, batch.operations)
+            except BaseException:
+                batch.add(self._batch)
+                self._batch = batch
+                raise
+            batch.operations = []
+            self._written.add(batch)
+            for workflow, states in list(self._written.over.items()):
+                await follow_up(self._records, self._queue, workflow, states)
+                del self._written.over[workflow]
+            for workflow, ids in list(self._written.entries.items()):
+                await self._queue.acknowledge(workflow, ids)
+                del self._written.entries[workflow]

@@ -153,8 +153,12 @@ class Queue:
         settings: OwnerSettings | None = None,
         assays: AssayCounts | None = None,
         first: bool = False,
+        counted: bool = False,
     ) -> None:
-        """Make jobs ready, in this order; `first`: before those that are ready already."""
+        """Make jobs ready, in this order; `first`: before those that are ready already.
+
+        `counted`: they belong to a graph, and only those are made ready that wait for nothing (GraphCounts), each once.
+        """
         await self.call(
             "enqueue",
             owner,
@@ -163,6 +167,7 @@ class Queue:
             "" if requirement is None else requirement.name,
             b"" if requirement is None else requirement.to_json(),
             int(first),
+            int(counted),
             b"".join(jobs),
         )
 
@@ -196,19 +201,26 @@ class Queue:
         await self.guarded(self.server.blpop([f"{self.prefix}:wake:{waiter}"], timeout=seconds))
 
     async def beat(
-        self, worker: str, *, lease_seconds: float, description: bytes = b"", held: Collection[bytes] | None = None
+        self,
+        worker: str,
+        *,
+        lease_seconds: float,
+        description: bytes = b"",
+        ended: Collection[bytes] = (),
+        held: Collection[bytes] | None = None,
     ) -> list[bytes]:
         """Renew a worker's lease, registering it when `description` is given; return jobs that it must end.
 
-        `held`: all that the worker knows to hold. What it does not know of for longer than a lease is ready again: the
-        answer to its claim was lost. Raises LeaseLapsed when the worker must register again.
+        These are told until it says that it has `ended` them. `held`: all that the worker knows to hold. What it does
+        not know of for longer than a lease is ready again: the answer to its claim was lost. Raises LeaseLapsed when
+        the worker must register again.
         """
         known = () if held is None else (b"".join(held),)
-        return await self.call("beat", worker, int(lease_seconds * 1000), description, *known)
+        return await self.call("beat", worker, int(lease_seconds * 1000), description, b"".join(ended), *known)
 
     async def leave(self, worker: str) -> None:
         """Take a worker off the list; what it still holds is ready again."""
-        await self.call("beat", worker, 0, b"")
+        await self.call("beat", worker, 0, b"", b"")
 
     async def reap(self, workers: Sequence[str], *, patience_seconds: float = 0.0, now: bool = False) -> list[int]:
         """Take away what workers with a lapsed lease hold; return how many jobs of each, -1 for one that lives.

@@ -75,6 +75,15 @@ class QueueViews:
         held = await self._queue.guarded(self._queue.server.hgetall(f"{self._queue.prefix}:held:{worker}"))
         return {job: owner.decode() for job, owner in held.items()}
 
+    async def ending(self, owner: str) -> set[str]:
+        """Return the workers that have still to end jobs of an owner that was canceled."""
+        workers = await self._queue.guarded(self._queue.server.zrange(f"{self._queue.prefix}:leases", 0, -1))
+        pipeline = self._pipeline()
+        for name in workers:
+            pipeline.hvals(f"{self._queue.prefix}:canceled:{name.decode()}")
+        canceled = await self._queue.guarded(pipeline.execute())
+        return {name.decode() for name, owners in zip(workers, canceled, strict=True) if owner.encode() in owners}
+
     async def owners(self) -> dict[str, OwnerView]:
         """Return the owners with anything in the queue, and how far each is. Reads no list of jobs."""
         names = sorted(

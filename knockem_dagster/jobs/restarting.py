@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -11,15 +12,21 @@ from knockem_dagster.containers.attempts import Outcome
 from knockem_dagster.errors import KnockemError
 from knockem_dagster.jobs.graph_counts import GraphCounts
 from knockem_dagster.jobs.job_enqueueing import settings_of
+from knockem_dagster.jobs.job_records import record_unrecorded, result_of
 from knockem_dagster.jobs.queue import Queue
+from knockem_dagster.jobs.queue_views import QueueViews
 from knockem_dagster.jobs.unblocking import count_and_go_on
 from knockem_dagster.jobs.workflows import PAGE, say_it_runs
 from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.job_graph import id_at
-from knockem_dagster.records.jobs import JobRecord, JobState, ResourcesValue, ResultRecord
+from knockem_dagster.records.jobs import JobRecord, JobState, ResourcesValue, ResultRecord, WorkflowRecord
 from knockem_dagster.records.record import derived_id
 from knockem_dagster.stores.documents import DeleteOne, Operation, Patch, PatchOne, PutNew
 from knockem_dagster.stores.paging import pages
+
+PATIENCE_SECONDS = 60.0
+"""A worker hears of a cancellation after a third of its lease at most."""
+LOOK_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,25 +38,59 @@ class Enlargement:
 
 
 async def restart_workflow(
-    records: Records, queue: Queue, workflow: str, enlargement: Enlargement = Enlargement()
+    records: Records,
+    queue: Queue,
+    workflow: str,
+    enlargement: Enlargement = Enlargement(),
+    *,
+    patience: float = PATIENCE_SECONDS,
 ) -> int:
     """Run again the jobs that did not complete, and those that waited for them; return how many these are.
 
-    Results of earlier runs are kept. Raises KnockemError while the workflow is going, or when all its jobs completed.
+    Results of earlier runs are kept. Waits, for so many seconds, until workers have ended what was canceled. Raises
+    KnockemError when they have not by then, while the workflow is going, or when all its jobs completed.
     """
     counts = GraphCounts(queue, workflow)
-    if not await counts.keep_others_out():
+    if not await counts.begin(anew=False):
         raise KnockemError("Somebody else lets it go on at this moment; try again in two minutes.")
     try:
-        return await _restart(records, queue, workflow, enlargement)
+        _check_it_is_over(await asyncio.to_thread(records.workflows.get, workflow))
+        await _wait_for_workers(records, queue, workflow, patience)
+        return await _restart(records, queue, workflow, enlargement, counts)
     finally:
         await counts.end()
 
 
-async def _restart(records: Records, queue: Queue, id: str, enlargement: Enlargement) -> int:
-    workflow = await asyncio.to_thread(records.workflows.get, id)
+def _check_it_is_over(workflow: WorkflowRecord) -> None:
     if workflow.state not in ("completed", "canceled"):
         raise KnockemError("It is still going: `./knockem workflow cancel` ends it.")
+
+
+async def _wait_for_workers(records: Records, queue: Queue, workflow: str, patience: float) -> None:
+    """Wait until no worker runs, or has still to record, anything of a workflow that is over.
+
+    What a worker left unrecorded that was given up is recorded here.
+    """
+    until = time.monotonic() + patience
+    while busy := await _busy_workers(queue, workflow):
+        if time.monotonic() > until:
+            told = ", ".join(sorted(busy))
+            raise KnockemError(f"Jobs of it are still being ended by {told}; try again when that is over.")
+        await asyncio.sleep(LOOK_SECONDS)
+    await record_unrecorded(records, queue, workflow)
+
+
+async def _busy_workers(queue: Queue, workflow: str) -> set[str]:
+    """Return the workers that have still to end jobs of a workflow, or to record what came of others."""
+    views = QueueViews(queue)
+    ending = await views.ending(workflow)
+    recording = {result_of(workflow, entry).compute_node for entry in await queue.outcomes(workflow)}
+    return ending | (recording & (await views.workers()).keys() if recording else set())
+
+
+async def _restart(records: Records, queue: Queue, id: str, enlargement: Enlargement, counts: GraphCounts) -> int:
+    workflow = await asyncio.to_thread(records.workflows.get, id)
+    _check_it_is_over(workflow)
     again = await asyncio.to_thread(_to_run_again, records, id)
     if not again:
         raise KnockemError("All its jobs completed; there is nothing to run again.")
@@ -57,7 +98,7 @@ async def _restart(records: Records, queue: Queue, id: str, enlargement: Enlarge
     await asyncio.to_thread(_reset, records, again, enlargement)
     await say_it_runs(records, workflow)
     await queue.enqueue(id, settings=settings_of(workflow))
-    await count_and_go_on(records, queue, id)
+    await count_and_go_on(records, queue, id, counts)
     return len(again)
 
 

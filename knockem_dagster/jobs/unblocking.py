@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from knockem_dagster.containers.attempts import Outcome
 from knockem_dagster.jobs.attempt_records import attempt_id_of, job_of
-from knockem_dagster.jobs.graph_counts import Blocked, Ended, GraphCounts
+from knockem_dagster.jobs.graph_counts import Blocked, CountingLost, Ended, GraphCounts
 from knockem_dagster.jobs.job_enqueueing import enqueue_jobs
 from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.records.catalog import Records
@@ -65,18 +65,21 @@ async def recount(records: Records, queue: Queue, workflow: str) -> int:
     if not await counts.begin():
         return 0
     try:
-        return await count_and_go_on(records, queue, workflow)
+        return await count_and_go_on(records, queue, workflow, counts)
+    except CountingLost:
+        return 0
     finally:
         await counts.end()
 
 
-async def count_and_go_on(records: Records, queue: Queue, workflow: str) -> int:
+async def count_and_go_on(records: Records, queue: Queue, workflow: str, counts: GraphCounts) -> int:
     """Note, by the record, who waits for how many, and make ready what waits for nothing; return how many.
 
-    For who has begun to count (GraphCounts.begin), of a workflow that runs.
+    For who has begun to count (GraphCounts.begin), of a workflow that runs. Raises CountingLost.
     """
-    counts = GraphCounts(queue, workflow)
     counted = await asyncio.to_thread(_counted, records, workflow)
+    # Whoever tells of these later (a worker that was paused, say) must not have them counted again.
+    await counts.release([Ended(job_of(id), True, ()) for id in counted.over])
     for ids in pages(counted.waiting, PAGE):
         blocked = [Blocked(job_of(id), counted.blockers.get(id, 0), id in counted.spoiled) for id in ids]
         await counts.expect(blocked)
@@ -86,6 +89,9 @@ async def count_and_go_on(records: Records, queue: Queue, workflow: str) -> int:
         jobs = await asyncio.to_thread(records.jobs.get_many, ids)
         over |= await _go_on(records, queue, workflow, list(jobs.values()), counted.spoiled)
     await follow_up(records, queue, workflow, over)
+    # Who cancels tells the record first, and then empties the queue: one of the two sees what the other did.
+    if free and (await asyncio.to_thread(records.workflows.get, workflow)).state != "running":
+        await queue.cancel(workflow)
     return len(free) - len(over)
 
 
@@ -93,16 +99,14 @@ async def _go_on(
     records: Records, queue: Queue, workflow: str, jobs: Sequence[JobRecord], spoiled: set[str]
 ) -> dict[str, JobState]:
     """Make jobs ready that wait for nothing, but for those that are canceled by what was before; return these."""
-    jobs = [job for job in jobs if job.state is JobState.BLOCKED]
-    canceled = {job.id for job in jobs if job.id in spoiled and job.cancel_on_blocking_job_failure}
-    states = dict.fromkeys(canceled, JobState.CANCELED)
-    if states:
-        await asyncio.to_thread(records.documents.bulk, state_changes(states))
-    await enqueue_jobs(queue, workflow, [job for job in jobs if job.id not in canceled])
-    # Who cancels tells the record first, and then empties the queue: one of the two sees what the other did.
-    if jobs and (await asyncio.to_thread(records.workflows.get, workflow)).state != "running":
-        await queue.cancel(workflow, forget=True)
-    return states
+    canceled = {job.id: job.state for job in jobs if job.id in spoiled and job.cancel_on_blocking_job_failure}
+    blocked = [job for job in jobs if job.state is JobState.BLOCKED]
+    changes = {job.id: JobState.CANCELED for job in blocked if job.id in canceled}
+    if changes:
+        await asyncio.to_thread(records.documents.bulk, state_changes(changes))
+    await enqueue_jobs(queue, workflow, [job for job in blocked if job.id not in canceled], counted=True)
+    # One that is canceled already may be so by somebody who died before telling what follows.
+    return {id: JobState.CANCELED for id, state in canceled.items() if state in (JobState.BLOCKED, JobState.CANCELED)}
 
 
 def _dependents(records: Records, ids: Sequence[str]) -> dict[str, list[str]]:
@@ -132,9 +136,10 @@ def _has_more(records: Records, workflow: str) -> bool:
 
 @dataclass(slots=True)
 class _Counted:
-    """The jobs that are not over; for how many each waits; those of which a blocker did not complete."""
+    """The jobs that are not over, and those that are; for how many each waits; of which a blocker did not complete."""
 
     waiting: list[str] = field(default_factory=list[str])
+    over: list[str] = field(default_factory=list[str])
     blockers: dict[str, int] = field(default_factory=dict[str, int])
     spoiled: set[str] = field(default_factory=set[str])
 
@@ -151,7 +156,9 @@ def _counted(records: Records, workflow: str) -> _Counted:
             state = states.get(job.id, job.state)
             if state is JobState.BLOCKED:
                 counted.waiting.append(job.id)
-            elif state is not JobState.COMPLETED and not job.is_action:
+                continue
+            counted.over.append(job.id)
+            if state is not JobState.COMPLETED and not job.is_action:
                 not_completed.add(job.id)
     open_jobs = set(counted.waiting)
     for edge in records.blocks.find({"workflowId": workflow}):

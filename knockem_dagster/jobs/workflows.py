@@ -82,12 +82,15 @@ async def say_it_runs(records: Records, workflow: WorkflowRecord) -> None:
 
 
 async def cancel_workflow(records: Records, queue: Queue | None, workflow: WorkflowRecord) -> int:
-    """End a workflow: what is in work is ended, what waits is not begun. Return how many jobs were not over."""
+    """End a workflow: what is in work is ended, what waits is not begun. Return how many jobs were not over.
+
+    Whoever died while canceling it is made up for by who does it again.
+    """
     going = {"_id": workflow.id, "state": {"$in": ["uninitialized", "running"]}}
     canceled = Patch(set={"state": "canceled"})
     await asyncio.to_thread(records.documents.claim, records.workflows.name, going, canceled)
     if queue is not None:
-        await queue.cancel(workflow.id, forget=True)
+        await queue.cancel(workflow.id)  # what has ended, and is not recorded yet, will be
     return await asyncio.to_thread(_cancel_jobs, records, workflow.id)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from knockem_dagster.errors import LeaseLapsed
 from knockem_dagster.jobs.queue import OwnerSettings, Queue, Verdict, lost_with
+from knockem_dagster.jobs.queue_views import QueueViews
 from tests.services.queue_play import (
     LONG_SECONDS,
     MANY,
@@ -192,7 +193,10 @@ def test_canceling_removes_all_of_an_owner_and_tells_who_works_for_it(queue_serv
         assert await queue.cancel("o") == 0
         assert await queue.finish("w", mine[1:]) == [None] * len(held)
         assert set(await queue.beat("w", lease_seconds=LONG_SECONDS)) == held
-        assert await queue.beat("w", lease_seconds=LONG_SECONDS) == [], "it is told once"
+        first, *rest = held
+        assert await queue.beat("w", lease_seconds=LONG_SECONDS, ended=rest) == [first], "it is told until it is done"
+        assert await QueueViews(queue).ending("o") == {"w"}
+        assert await queue.beat("w", lease_seconds=LONG_SECONDS, ended=[first]) == []
         assert await queue.beat("idle", lease_seconds=LONG_SECONDS) == []
         assert len(await queue.outcomes("o")) == 1, "what was not recorded yet is still to be"
         await queue.cancel("o", forget=True)

@@ -102,10 +102,13 @@ class QueueBesideModel(RuleBasedStateMachine):
         owner.enqueued += number
         owner.ready[class_name] = new + owner.ready[class_name] if first else owner.ready[class_name] + new
 
-    @rule(worker=workers)
-    def beat(self, worker: str) -> None:
-        told = self.do(self.queue.beat(worker, lease_seconds=LONG_SECONDS, description=b"{}"))
-        assert set(told) == self.canceled.pop(worker, set())
+    @rule(worker=workers, data=st.data())
+    def beat(self, worker: str, data: st.DataObject) -> None:
+        canceled = self.canceled.setdefault(worker, set())
+        ended = data.draw(st.sets(st.sampled_from(sorted(canceled)))) if canceled else set[bytes]()
+        told = self.do(self.queue.beat(worker, lease_seconds=LONG_SECONDS, description=b"{}", ended=ended))
+        canceled -= ended
+        assert set(told) == canceled
         self.living.add(worker)
 
     @rule(

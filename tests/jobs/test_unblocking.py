@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 
 from knockem_dagster.containers.attempts import Outcome
-from knockem_dagster.errors import KnockemError
+from knockem_dagster.errors import KnockemError, StoreError
 from knockem_dagster.jobs.attempt_records import job_of
-from knockem_dagster.jobs.graph_counts import Blocked, Ended, GraphCounts
-from knockem_dagster.jobs.job_records import put_missing
-from knockem_dagster.jobs.queue import Queue, Report, Verdict, Wanted
+from knockem_dagster.jobs.commands.command import CommandEnded
+from knockem_dagster.jobs.graph_counts import Blocked, CountingLost, Ended, GraphCounts
+from knockem_dagster.jobs.job_records import JobJournal, put_missing, to_payload
+from knockem_dagster.jobs.queue import Entry, Queue, Report, Verdict, Wanted, ready_key
+from knockem_dagster.jobs.restarting import restart_workflow
 from knockem_dagster.jobs.tending import restore_workflows, tend
 from knockem_dagster.jobs.unblocking import follow_up
+from knockem_dagster.jobs.workflow_views import view_workflow
 from knockem_dagster.jobs.workflows import cancel_workflow, start_workflow, take_back
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.catalog import OF_A_GRAPH
@@ -23,7 +26,7 @@ from knockem_dagster.records.jobs import JobRecord, JobState, ResultRecord
 from knockem_dagster.stores.documents import Patch
 from tests.services.graph_play import completed, job, jobs_of, lines, run, states, stored
 from tests.services.job_play import events_of, record_in, results_of, worker_on
-from tests.services.queue_play import play, until
+from tests.services.queue_play import SMALL, play, until
 from tests.services.queues import QueueServer
 
 
@@ -124,11 +127,106 @@ def test_telling_twice_that_a_job_is_over_counts_once(queue_server: QueueServer)
 
     async def scenario(queue: Queue) -> list[list[bytes]]:
         counts = GraphCounts(queue, "o")
+        assert await counts.begin()
         await counts.expect([Blocked(end, 2)])
         told = [[Ended(a, True, [end])], [Ended(a, True, [end])], [Ended(b, False, [end])], [Ended(b, False, [end])]]
         return [[each.job for each in await counts.release(each) if each.spoiled] for each in told]
 
-    assert play(queue_server, scenario) == [[], [], [end], []]
+    assert play(queue_server, scenario) == [[], [], [end], [end]], "whoever died before making it ready is made up for"
+
+
+def test_a_job_that_waits_for_nothing_is_made_ready_once(queue_server: QueueServer) -> None:
+    free, waiting = (bytes([number]) * 16 for number in range(2))
+
+    async def scenario(queue: Queue) -> None:
+        async def go_on() -> set[bytes]:
+            await queue.enqueue("o", [free, waiting], requirement=SMALL, counted=True)
+            ready, _ = await queue.jobs_of("o")
+            await queue.server.delete(ready_key(queue.base("o"), SMALL.name))
+            return ready
+
+        counts = GraphCounts(queue, "o")
+        assert await counts.begin()
+        await counts.expect([Blocked(free, 0), Blocked(waiting, 1)])
+        assert [await go_on(), await go_on()] == [{free}, set()]
+        await counts.expect([Blocked(free, 0)])
+        await queue.cancel("o")
+        assert await go_on() == set()
+        assert not await queue.server.exists("knockem:{o}"), "who goes on too late leaves nothing"
+
+    play(queue_server, scenario)
+
+
+def test_one_at_a_time_counts(queue_server: QueueServer) -> None:
+    async def scenario(queue: Queue) -> None:
+        slow, other = GraphCounts(queue, "o"), GraphCounts(queue, "o")
+        assert await slow.begin()
+        assert not await other.begin()
+        await queue.server.delete("knockem:{o}:counting")  # its time is over
+        assert await other.begin()
+        with pytest.raises(CountingLost):
+            await slow.expect([Blocked(b"j" * 16, 0)])
+        await slow.end()
+        assert not await slow.begin(anew=False), "only who counts may let others count"
+        await other.expect([Blocked(b"j" * 16, 0)])
+        await other.end()
+        assert await slow.begin(anew=False)
+
+    play(queue_server, scenario)
+
+
+def test_who_tells_late_of_what_was_counted_already_releases_nothing(
+    queue_server: QueueServer, platform: Platform, tmp_path: Path
+) -> None:
+    """A worker was paused after recording a job; meanwhile the queue was lost, and all was counted anew."""
+    workflow = stored(platform, tmp_path, job("a"), job("b"), job("c", depends_on=["a", "b"]))
+    jobs = jobs_of(platform, workflow)
+
+    async def scenario(queue: Queue) -> None:
+        await start_workflow(platform.records, queue, workflow)
+        platform.records.results.add(result(jobs["a"]))
+        await queue.server.flushall()
+        assert await put_missing(platform.records, queue, workflow) == 1
+        await follow_up(platform.records, queue, workflow.id, {jobs["a"].id: JobState.COMPLETED})
+        ready, _ = await queue.jobs_of(workflow.id)
+        assert ready == {job_of(jobs["b"].id)}
+
+    play(queue_server, scenario)
+
+
+def test_what_a_batch_could_not_write_it_writes_next_time(
+    queue_server: QueueServer, platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workflow = stored(platform, tmp_path, job("a"), job("b", depends_on=["a"]))
+    first = jobs_of(platform, workflow)["a"]
+
+    async def scenario(queue: Queue) -> None:
+        await start_workflow(platform.records, queue, workflow)
+        await queue.beat("w", lease_seconds=60, description=b"{}")
+        claim = await queue.claim("w", "w", Wanted(list(await queue.classes())))
+        assert claim is not None
+        payload = to_payload(CommandEnded(Outcome.SUCCEEDED, 0, "", 0, 0.0, 0.0), worker="w")
+        report = Report(workflow.id, job_of(first.id), claim.token, Verdict.SUCCEEDED, 0.0, payload)
+        [id] = await queue.finish("w", [report])
+        assert id is not None
+        journal = JobJournal(platform.records, queue)
+        journal.record(first, Entry(id, job_of(first.id), True, payload))
+        with monkeypatch.context() as broken:
+            broken.setattr(platform.records.documents, "bulk", _refuse)
+            with pytest.raises(StoreError):
+                await journal.flush()
+        journal.note(workflow.id, source="w", kind="jobEnded")
+        await journal.flush()
+        assert states(platform, workflow)["a"] is JobState.COMPLETED
+        assert (await queue.jobs_of(workflow.id))[0] == {job_of(jobs_of(platform, workflow)["b"].id)}
+        assert [each.job_id for each in results_of(platform, workflow)] == [first.id]
+        assert not await queue.outcomes(workflow.id)
+
+    play(queue_server, scenario)
+
+
+def _refuse(operations: object) -> None:
+    raise StoreError("The disk is full.")
 
 
 def result(job: JobRecord) -> ResultRecord:
@@ -211,9 +309,7 @@ def test_upkeep_completes_nothing_that_it_may_not_count(
     play(queue_server, scenario)
 
 
-def test_what_goes_on_for_a_canceled_workflow_is_taken_out_again(
-    queue_server: QueueServer, platform: Platform, tmp_path: Path
-) -> None:
+def test_nothing_goes_on_for_a_canceled_workflow(queue_server: QueueServer, platform: Platform, tmp_path: Path) -> None:
     """A worker has recorded a job and counted it; the user cancels before it makes the next one ready."""
     workflow = stored(platform, tmp_path, job("a"), job("b", depends_on=["a"]))
     first = jobs_of(platform, workflow)["a"]
@@ -222,11 +318,64 @@ def test_what_goes_on_for_a_canceled_workflow_is_taken_out_again(
         await start_workflow(platform.records, queue, workflow)
         platform.records.results.add(result(first))
         platform.records.jobs.patch(first.id, Patch(set={"state": "completed"}))
-        platform.records.workflows.patch(workflow.id, Patch(set={"state": "canceled"}))
+        await cancel_workflow(platform.records, queue, workflow)
         await follow_up(platform.records, queue, workflow.id, {first.id: JobState.COMPLETED})
         assert await queue.jobs_of(workflow.id) == (set(), {})
 
     play(queue_server, scenario)
+
+
+def test_who_counts_for_a_workflow_that_is_canceled_meanwhile_takes_it_out_again(
+    queue_server: QueueServer, platform: Platform, tmp_path: Path
+) -> None:
+    workflow = stored(platform, tmp_path, job("a"), job("b", depends_on=["a"]))
+
+    async def scenario(queue: Queue) -> None:
+        platform.records.workflows.patch(workflow.id, Patch(set={"state": "canceled"}))
+        await put_missing(platform.records, queue, workflow)
+        assert await queue.jobs_of(workflow.id) == (set(), {})
+
+    play(queue_server, scenario)
+
+
+def test_a_job_that_is_run_again_waits_until_its_canceled_run_has_ended(
+    queue_server: QueueServer, platform: Platform, tmp_path: Path
+) -> None:
+    alone = "flock -n lock sh -c 'echo begun >> done.txt; sleep 2' || echo twice >> done.txt"
+    workflow = stored(platform, tmp_path, {"name": "long", "command": alone})
+
+    async def scenario(queue: Queue) -> None:
+        async def begun() -> bool:
+            return (tmp_path / "done.txt").exists()
+
+        await start_workflow(platform.records, queue, workflow)
+        async with worker_on(platform, queue):
+            await until(begun)
+            await cancel_workflow(platform.records, queue, workflow)
+            with pytest.raises(KnockemError, match="still being ended by"):
+                await restart_workflow(platform.records, queue, workflow.id, patience=0.0)
+            assert await restart_workflow(platform.records, queue, workflow.id) == 1
+            await until(completed(platform, workflow))
+
+    play(queue_server, scenario)
+    assert lines(tmp_path) == ["begun", "begun"]
+
+
+def test_who_cancels_again_makes_up_for_who_died_canceling(
+    queue_server: QueueServer, platform: Platform, tmp_path: Path
+) -> None:
+    workflow = stored(platform, tmp_path, job("a"), job("b", depends_on=["a"]))
+
+    async def scenario(queue: Queue) -> None:
+        await start_workflow(platform.records, queue, workflow)
+        platform.records.workflows.patch(workflow.id, Patch(set={"state": "canceled"}))
+        canceled = platform.records.workflows.get(workflow.id)
+        assert (await view_workflow(platform.records, queue, canceled)).has_failed
+        assert await cancel_workflow(platform.records, queue, canceled) == 2
+        assert await queue.jobs_of(workflow.id) == (set(), {})
+
+    play(queue_server, scenario)
+    assert set(states(platform, workflow).values()) == {JobState.CANCELED}
 
 
 def test_who_is_too_late_starts_nothing(queue_server: QueueServer, platform: Platform, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from importlib.resources import files
 
-NAMES = ("enqueue", "claim", "finish", "beat", "reap", "cancel", "expect", "release")
+NAMES = ("enqueue", "claim", "finish", "beat", "reap", "cancel", "count", "expect", "release")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 -- ARGV: prefix, worker, lease in ms (0: leave), what the worker says of itself (JSON; '' when unchanged),
---       the jobs that it knows to hold (16 bytes each, one after the other; left out when it does not say)
--- Renews a worker's lease, by the server's clock; one that leaves gives back what it holds. Returns the jobs that the
--- worker works on and must end.
-local worker, lease, said, known = ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
+--       canceled jobs that it has ended (16 bytes each, one after the other),
+--       the jobs that it knows to hold (likewise; left out when it does not say)
+-- Renews a worker's lease, by the server's clock; one that leaves gives back what it holds. Returns the jobs that were
+-- canceled and that it has not ended yet.
+local worker, lease, said, over, known = ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6]
 
 -- Give back what the worker holds, as if it had never been claimed, except those that `keeps` names.
 local function give_back(keeps)
@@ -31,6 +32,7 @@ if not has_lease(worker) then
         return redis.error_reply('LAPSED this worker has no lease')
     end
     give_back(function() return false end) -- who registers has ended all work
+    redis.call('DEL', P .. ':canceled:' .. worker)
 end
 redis.call('ZADD', P .. ':leases', milliseconds() + lease, worker)
 if said ~= '' then
@@ -47,6 +49,7 @@ if known then
         return knows[job] or tonumber(string.match(redis.call('HGET', active_key(base), job), '[^\t]*$')) > recent
     end)
 end
-local canceled = redis.call('SMEMBERS', P .. ':canceled:' .. worker)
-redis.call('DEL', P .. ':canceled:' .. worker)
-return canceled
+for index = 1, #over, 16 do
+    redis.call('HDEL', P .. ':canceled:' .. worker, string.sub(over, index, index + 15))
+end
+return redis.call('HKEYS', P .. ':canceled:' .. worker)

@@ -1,5 +1,6 @@
 -- ARGV: prefix, owner, forget (1: outcomes not yet recorded too)
--- Takes an owner's jobs out of the queue. Those in work are taken from their workers, which hear of it at their next beat.
+-- Takes an owner's jobs out of the queue. Those in work are taken from their workers, which hear of it at their next
+-- beat, and tell when they have ended them.
 -- Returns the number of jobs.
 local owner, forget = ARGV[2], ARGV[3] == '1'
 local base = base_of(owner)
@@ -12,7 +13,7 @@ local held = redis.call('HGETALL', active_key(base))
 for index = 1, #held, 2 do
     local job, worker = held[index], string.match(held[index + 1], '^([^\t]*)')
     redis.call('HDEL', P .. ':held:' .. worker, job)
-    redis.call('SADD', P .. ':canceled:' .. worker, job)
+    redis.call('HSET', P .. ':canceled:' .. worker, job, owner)
     number = number + 1
 end
 redis.call('ZREM', P .. ':ready', owner)

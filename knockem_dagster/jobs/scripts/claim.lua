@@ -94,7 +94,7 @@ local function take(owner, class)
         -- One may be twice in the list: asked again when the server was away.
         if redis.call('HSETNX', active, job, lease) == 1 then
             redis.call('HSET', P .. ':held:' .. worker, job, owner)
-            redis.call('SREM', P .. ':canceled:' .. worker, job)
+            redis.call('HDEL', P .. ':canceled:' .. worker, job)
             jobs[#jobs + 1] = job
         end
     end

@@ -8,7 +8,7 @@
 --                                              negative: it was ended, and its jobs wait until nothing of them runs
 --   P:workers, P:tally                         hashes: worker -> what it says of itself; worker and outcome -> number of jobs
 --   P:held:W                                   hash: what worker W holds, job -> owner
---   P:canceled:W                               set: jobs that W holds and must end
+--   P:canceled:W                               hash: jobs that W must end, or ends -> owner
 --   P:waiting, P:wake:X                        hash: waiter -> worker, owner, classes; list: its wake-up call
 --   P:{owner}                                  hash: maxActive, maxFail, maxLost, weight, served, mean:CLASS, the six counters
 --   P:{owner}:pendingCompetitionAttempts:CLASS list: ready jobs, 16 bytes each
@@ -17,8 +17,8 @@
 --   P:{owner}:pendingAssays, ...:activeAssays  sets
 --   P:{owner}:tries                            hash: failures, losses and retries of jobs that had any
 --   P:{owner}:outcomes                         stream: what has ended and is not in the record yet
---   P:{owner}:blockers                         hash: job of a graph -> how many others it waits for
---   P:{owner}:counting                         while somebody counts them anew
+--   P:{owner}:blockers                         hash: job of a graph that is not ready yet -> how many others it waits for
+--   P:{owner}:counting                         the token of who counts them
 --   P:{owner}:ended, ...:spoiled               sets: jobs that were counted as over; those of which one blocker did not
 --                                              complete
 local P = ARGV[1]

@@ -1,10 +1,25 @@
 -- ARGV: prefix, owner, settings (JSON object or ''), assays (JSON object or ''), class, requirement (JSON), first (1 or 0),
---       jobs (16 bytes each, one after the other)
--- Makes jobs ready. Settings are fields of the owner; assays says which are pending and active, how many are completed and
+--       counted (1 or 0), jobs (16 bytes each, one after the other)
+-- Makes jobs ready; where they are counted (jobs of a graph), only those that wait for nothing any more, each once, and not
+-- after the owner was canceled. Settings are fields of the owner; assays says which are pending and active, how many are completed and
 -- how many competitions were answered without a job. Returns the number of jobs.
-local owner, settings, assays, class, requirement, first, jobs =
-    ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7] == '1', ARGV[8]
+local owner, settings, assays, class, requirement, first, counted, jobs =
+    ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7] == '1', ARGV[8] == '1', ARGV[9]
 local base = base_of(owner)
+if counted then
+    local startable = {}
+    for index = 1, #jobs, 16 do
+        local job = string.sub(jobs, index, index + 15)
+        if redis.call('HGET', base .. ':blockers', job) == '0' then
+            redis.call('HDEL', base .. ':blockers', job)
+            startable[#startable + 1] = job
+        end
+    end
+    if #startable == 0 then
+        return 0
+    end
+    jobs = table.concat(startable)
+end
 redis.call('SADD', P .. ':activeSubmissions', owner)
 if settings ~= '' then
     for name, value in pairs(cjson.decode(settings)) do
