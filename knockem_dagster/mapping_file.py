@@ -21,7 +21,8 @@ MOST_BYTES = 16 << 20
 """Largest submission file and file of a genome, bytes. A genome must fit in a document besides: intake.py."""
 MOST_VALUES = 10_000
 """Keys and values of a submission in YAML. The reader takes 15 microseconds a value, and a genome is one."""
-_MOST_LEVELS = 100
+MOST_LEVELS = 64
+"""Lists and mappings within one another. A document store allows 100, and puts some around them."""
 _BYTES = re.compile("b'([^']*)'")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -100,7 +101,7 @@ def read_mapping(data: bytes, kind: FileKind = SUBMISSION, *, json5: bool = Fals
         raise InvalidInput(what, [Fault("(file)", f"more than {kind.most_bytes} bytes", "a smaller file is")])
     try:
         text = data.decode("utf-8")
-        content = pyjson5.decode(text, maxdepth=_MOST_LEVELS) if json5 else _read_json_or_yaml(text, kind.most_values)
+        content = pyjson5.decode(text, maxdepth=MOST_LEVELS) if json5 else _read_json_or_yaml(text, kind.most_values)
     except UnicodeDecodeError as error:
         raise InvalidInput(what, [Fault("(file)", f"byte {error.start} is not UTF-8", "UTF-8 text is")]) from error
     except pyjson5.Json5DecoderException as error:
@@ -112,7 +113,10 @@ def read_mapping(data: bytes, kind: FileKind = SUBMISSION, *, json5: bool = Fals
         problem = getattr(error, "problem", None) or str(error) or type(error).__name__
         fault = Fault("(file)", one_line(f"{line}{problem}"), "a whole YAML or JSON mapping without aliases is")
         raise InvalidInput(what, [fault]) from error
-    half = next((text for text in _texts(content) if _SURROGATE.search(text)), None)
+    if _levels_of(content) > MOST_LEVELS:
+        allowed = f"at most {MOST_LEVELS} are"
+        raise InvalidInput(what, [Fault("(file)", "too many lists and mappings within one another", allowed)])
+    half = next((text for text in texts_in(content, keys=True) if _SURROGATE.search(text)), None)
     if half is not None:
         allowed = "text of whole characters (no lone \\ud800 to \\udfff) is"
         raise InvalidInput(what, [Fault("(file)", shown(half), allowed)])
@@ -143,17 +147,29 @@ def _mapping_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return mapping
 
 
-def _texts(content: Any) -> Iterator[str]:
-    """Yield every text in what was read, keys included."""
+def texts_in(content: Any, *, keys: bool = False) -> Iterator[str]:
+    """Yield every text in what was read; the keys of mappings, too, if so told."""
     pending = [content]
     while pending:
         value = pending.pop()
         if isinstance(value, str):
             yield value
         elif isinstance(value, Mapping):
-            pending.extend([*value.keys(), *value.values()])
+            pending.extend(value.values())
+            if keys:
+                pending.extend(value.keys())
         elif isinstance(value, list | tuple | set):
             pending.extend(value)
+
+
+def _levels_of(content: Any) -> int:
+    """Return how many lists and mappings stand within one another, without recursion."""
+    levels, here = 0, [content]
+    while here:
+        within = [value for value in here if isinstance(value, Mapping | list)]
+        here = [each for value in within for each in (value.values() if isinstance(value, Mapping) else value)]
+        levels += bool(within)
+    return levels
 
 
 def shown(value: object) -> str:

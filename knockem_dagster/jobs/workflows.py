@@ -63,8 +63,12 @@ def store_workflow(records: Records, graph: JobGraph, submitter: Submitter) -> W
         is_graph=True,
     )
     records.workflows.add(workflow)
-    for page in pages(_Documents(workflow, graph, submitter).operations(), PAGE):
-        records.documents.bulk(page)
+    try:
+        for page in pages(_Documents(workflow, graph, submitter).operations(), PAGE):
+            records.documents.bulk(page)
+    except BaseException:
+        take_back(records, workflow.id)
+        raise
     return workflow
 
 

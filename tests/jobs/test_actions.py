@@ -57,7 +57,7 @@ def test_actions_stand_where_their_triggers_say() -> None:
         start: set(),
         "action 1: on_jobs_ready": {"a", "b"},
         "action 2: on_jobs_complete": {"a", "b"},
-        "action 3: on_workflow_complete": {"c"},
+        "action 3: on_workflow_complete": {"c", start, "action 1: on_jobs_ready", "action 2: on_jobs_complete"},
     }
 
 

@@ -25,7 +25,9 @@ def jobs_with_actions(graph: JobGraph) -> Mapping[str, GraphJob]:
     }
     found = dict(jobs)
     for name, action in actions.items():
-        blockers = _blockers(action, jobs)
+        blockers = [*action.made_by, *_blockers(action, jobs)]
+        if action.spec.trigger_type == "on_workflow_complete":
+            blockers += [each for each in actions if actions[each].spec.trigger_type != "on_workflow_complete"]
         spec = JobSpec(name=name, command="\n".join(["set -e", *(action.spec.commands or ())]))
         found[name] = GraphJob(spec, Links(), Links(), tuple(dict.fromkeys(blockers)), is_action=True)
     return found

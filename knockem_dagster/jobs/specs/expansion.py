@@ -11,13 +11,25 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TypeVar
 
+from pydantic import ValidationError
+
 from knockem_dagster.errors import Fault
-from knockem_dagster.jobs.specs.parameters import MOST_VALUES, Combination, NotAParameter, combinations_of, values_of
-from knockem_dagster.jobs.specs.reading import refused
+from knockem_dagster.jobs.specs.parameters import (
+    MOST_VALUES,
+    Combination,
+    NotAParameter,
+    Parameter,
+    ParameterValue,
+    combinations_of,
+    values_of,
+)
+from knockem_dagster.jobs.specs.reading import faults_of, refused
 from knockem_dagster.jobs.specs.templates import UnknownFormat, filled, filled_throughout
 from knockem_dagster.jobs.specs.workflow_spec import Expandable, FileSpec, JobSpec, UserDataSpec, WorkflowSpec
-from knockem_dagster.mapping_file import one_line, shown
+from knockem_dagster.mapping_file import one_line, shown, texts_in
 
+MOST_CHARACTERS = 200_000_000
+"""Of all jobs, files or user data of a workflow together."""
 Part = TypeVar("Part", JobSpec, FileSpec, UserDataSpec)
 _PATTERNS = frozenset(name for name in JobSpec.LISTS if name.endswith("_regexes"))
 _PLAIN = {"parameters": None, "parameter_mode": "product", "use_parameters": None}
@@ -39,19 +51,31 @@ def expand(spec: WorkflowSpec) -> Expanded:
 
     def expand_all(kind: str, parts: Sequence[Part] | None, fill: Callable[[Part, Combination], Part]) -> list[Part]:
         found: list[Part] = []
+        characters = 0
+
+        def counted(singles: Iterable[Part]) -> Iterator[Part]:
+            nonlocal characters
+            for single in singles:
+                characters += sum(map(len, texts_in(dict(single))))
+                if characters > MOST_CHARACTERS:
+                    raise _TooMany
+                yield single
+
         for number, part in enumerate(parts or ()):
             where = f"{kind}[{number}]"
             try:
-                single = list(_merged(where, _single_parts(part, shared, fill)))
+                found += _merged(counted(_single_parts(part, shared, fill)))
+                if len(found) > MOST_VALUES:
+                    raise _TooMany
             except _Refused as error:
                 faults.append(error.fault_at(where))
-                continue
             except UnknownFormat as error:
                 faults.append(Fault(f"{where}.name", shown(part.name), str(error)))
-                continue
-            found += single
-            if len(found) > MOST_VALUES:
-                faults.append(Fault(kind, f"more than {MOST_VALUES:,}", "a smaller workflow is: divide it"))
+            except ValidationError as error:
+                faults.extend(faults_of(error, at=where))
+            except _TooMany:
+                told = f"more than {MOST_VALUES:,}, or {MOST_CHARACTERS:,} characters"
+                faults.append(Fault(kind, told, "a smaller workflow is: divide it"))
                 break
         return found
 
@@ -61,6 +85,10 @@ def expand(spec: WorkflowSpec) -> Expanded:
     if faults:
         raise refused(faults)
     return Expanded(tuple(jobs), tuple(files), tuple(user_data))
+
+
+class _TooMany(Exception):
+    """The parts are too many, or too large, to be stored."""
 
 
 class _Refused(Exception):
@@ -75,27 +103,29 @@ class _Refused(Exception):
         return Fault(f"{where}.{one_line(self._field)}", shown(self._value), self._allowed)
 
 
-def _single_parts(part: Part, shared: Mapping[str, str], fill: Callable[[Part, Combination], Part]) -> Iterator[Part]:
+def _single_parts(
+    part: Part, shared: Mapping[str, Parameter], fill: Callable[[Part, Combination], Part]
+) -> Iterator[Part]:
     parameters = _parameters_of(part, shared)
     if not parameters:
         yield part
         return
-    values = {}
-    for name, text in parameters.items():
+    values: dict[str, Sequence[ParameterValue]] = {}
+    for name, parameter in parameters.items():
         try:
-            values[name] = values_of(text)
+            values[name] = values_of(parameter)
         except NotAParameter as error:
-            raise _Refused(f"parameters.{name}", text, str(error)) from error
+            raise _Refused(f"parameters.{name}", parameter, str(error)) from error
     try:
         combinations = combinations_of(values, part.parameter_mode)
     except NotAParameter as error:
         raise _Refused("parameters", dict(parameters), str(error)) from error
     plain = part.model_copy(update=_PLAIN)
     for combination in combinations:
-        yield fill(plain, combination)
+        yield type(part).model_validate(dict(fill(plain, combination)))  # a name may become too long, say
 
 
-def _parameters_of(part: Expandable, shared: Mapping[str, str]) -> dict[str, str]:
+def _parameters_of(part: Expandable, shared: Mapping[str, Parameter]) -> dict[str, Parameter]:
     """Return the parameters of a part: those of the workflow that it uses, and its own, which come first."""
     unknown = [name for name in part.use_parameters or () if name not in shared]
     if unknown:
@@ -103,7 +133,7 @@ def _parameters_of(part: Expandable, shared: Mapping[str, str]) -> dict[str, str
     return {name: shared[name] for name in part.use_parameters or ()} | (part.parameters or {})
 
 
-def _merged(where: str, parts: Iterable[Part]) -> Iterator[Part]:
+def _merged(parts: Iterable[Part]) -> Iterator[Part]:
     """Put those of one name together. Raises _Refused when more than their lists differ."""
     by_name: dict[str, list[Part]] = {}
     for part in parts:

@@ -18,6 +18,7 @@ from knockem_dagster.jobs.specs.job_graph import (
     JobGraph,
     Kind,
     Links,
+    Reference,
     TriggeredAction,
     references_in,
 )
@@ -28,6 +29,9 @@ from knockem_dagster.mapping_file import one_line, shown
 
 MOST_DEPENDENCIES = 2_000_000
 """Pairs of jobs of which one waits for the other. A job between two large stages makes far fewer."""
+MOST_BYTES_OF_A_COMMAND = 100_000
+MOST_BYTES_OF_AN_ENVIRONMENT = 1_000_000
+"""Linux takes 131,071 of one argument or one variable with its name, and two million of all together (execve(2))."""
 _SHOWN_OF_A_CIRCLE = 10
 _JOB_TRIGGERS = ("on_jobs_ready", "on_jobs_complete")
 _OPTIONS_OF_THEIR_OWN = frozenset({"partition", "nodes", "walltime", "time", "mem", "gres", "name", "job-name"})
@@ -47,6 +51,7 @@ class _Named(Protocol):
 
 Part = TypeVar("Part", bound=_Named)
 Linked = dict[Kind, Links]
+Makers = Mapping[Kind, Mapping[str, str]]
 
 
 def graph_of(spec: WorkflowSpec) -> JobGraph:
@@ -80,13 +85,15 @@ class _Builder:
     def build(self) -> JobGraph:
         """Return the graph; it is whole when there are no faults."""
         linked = {name: self._links_of(job) for name, job in self._jobs.items()}
-        makers: dict[Kind, dict[str, str]] = {kind: self._makers(kind, linked) for kind in self._linkable}
-        blockers = {name: self._blockers_of(job, linked[name], makers) for name, job in self._jobs.items()}
+        makers: Makers = {kind: self._makers(kind, linked) for kind in self._linkable}
+        blockers = self._all_blockers(linked, makers)
         for job in self._jobs.values():
             self._check_choices(job)
         self._check_order(blockers)
         self._check_slurm_defaults()
-        return JobGraph(
+        for name, text in (self._spec.env or {}).items():
+            self._check_references(f"env.{name}", [text])
+        graph = JobGraph(
             spec=self._spec,
             jobs={
                 name: GraphJob(job, linked[name]["files"], linked[name]["user_data"], blockers[name])
@@ -97,8 +104,11 @@ class _Builder:
             requirements=self._requirements,
             handlers=self._handlers,
             schedulers=self._schedulers,
-            actions=[self._action(f"actions[{n}]", each) for n, each in enumerate(self._spec.actions or ())],
+            actions=[self._action(f"actions[{n}]", each, makers) for n, each in enumerate(self._spec.actions or ())],
         )
+        if not self.faults:
+            self._check_sizes(graph)
+        return graph
 
     def _fault(self, place: str, value: object, allowed: str) -> None:
         self.faults.append(Fault(one_line(place), shown(value), allowed))
@@ -158,7 +168,20 @@ class _Builder:
                 makers[name] = job
         return makers
 
-    def _blockers_of(self, job: JobSpec, links: Linked, makers: Mapping[Kind, Mapping[str, str]]) -> tuple[str, ...]:
+    def _all_blockers(self, linked: Mapping[str, Linked], makers: Makers) -> dict[str, tuple[str, ...]]:
+        """Return for which others each job waits; of none, once they are too many."""
+        blockers: dict[str, tuple[str, ...]] = {}
+        left = MOST_DEPENDENCIES
+        for name, job in self._jobs.items():
+            blockers[name] = self._blockers_of(job, linked[name], makers)
+            left -= len(blockers[name])
+            if left < 0:
+                allowed = f"at most {MOST_DEPENDENCIES:,} are: put a job between stages that all of one wait for"
+                self._fault("depends_on", "too many dependencies", allowed)
+                return dict.fromkeys(self._jobs, ())
+        return blockers
+
+    def _blockers_of(self, job: JobSpec, links: Linked, makers: Makers) -> tuple[str, ...]:
         named = self._known(f"{job.name}.depends_on", job.depends_on or (), self._jobs)
         matched = self._matched(f"{job.name}.depends_on_regexes", job.depends_on_regexes, self._job_names)
         blockers = dict.fromkeys([*named, *(name for name in matched if name != job.name)])
@@ -178,11 +201,6 @@ class _Builder:
 
     def _check_order(self, blockers: Mapping[str, Sequence[str]]) -> None:
         """Make sure that an order of jobs exists."""
-        number = sum(map(len, blockers.values()))
-        if number > MOST_DEPENDENCIES:
-            allowed = f"at most {MOST_DEPENDENCIES:,} are: put a job between stages that all of one wait for"
-            self._fault("depends_on", f"{number:,} dependencies", allowed)
-            return
         try:
             TopologicalSorter(blockers).prepare()
         except CycleError as error:
@@ -195,7 +213,34 @@ class _Builder:
             if name in _OPTIONS_OF_THEIR_OWN:
                 self._fault(f"slurm_defaults.{name}", name, "it is an option of a scheduler, under slurm_schedulers")
 
-    def _action(self, place: str, action: ActionSpec) -> TriggeredAction:
+    def _check_references(self, place: str, texts: Iterable[str]) -> list[Reference]:
+        """Make sure that what these texts name is there; return it."""
+        references = [reference for text in texts for reference in references_in(text)]
+        for kind, there in (("files", self._files), ("user_data", self._user_data)):
+            self._known(place, [each.name for each in references if each.kind == kind], there)
+        return references
+
+    def _check_sizes(self, graph: JobGraph) -> None:
+        """Make sure that every command can be run: what it is given is bounded on Linux."""
+        ids = dict.fromkeys(self._user_data, "0" * 36)
+        shared = self._spec.env or {}
+        for name, job in graph.jobs.items():
+            command = graph.with_references(f"{job.spec.invocation_script or ''} {job.spec.command}", ids)
+            self._check_size(f"{name}.command", command)
+            environment = {
+                key: graph.with_references(text, ids) for key, text in (shared | (job.spec.env or {})).items()
+            }
+            for key, text in environment.items():
+                self._check_size(f"{name}.env.{key}", text)
+            self._check_size(f"{name}.env", "".join(environment.values()), MOST_BYTES_OF_AN_ENVIRONMENT)
+        for number, action in enumerate(graph.actions):
+            self._check_size(f"actions[{number}].commands", "\n".join(action.spec.commands or ()))
+
+    def _check_size(self, place: str, text: str, most: int = MOST_BYTES_OF_A_COMMAND) -> None:
+        if len(text.encode()) > most:
+            self._fault(place, text, f"at most {most:,} bytes are: put it in a file")
+
+    def _action(self, place: str, action: ActionSpec, makers: Makers) -> TriggeredAction:
         jobs = self._known(f"{place}.jobs", action.jobs or (), self._jobs)
         jobs += self._matched(f"{place}.job_name_regexes", action.job_name_regexes, self._job_names)
         waits = action.trigger_type in _JOB_TRIGGERS
@@ -210,4 +255,8 @@ class _Builder:
                 self._fault(f"{place}.scheduler", None, "schedule_nodes needs a scheduler")
             elif action.scheduler_type != "local":
                 self._known(f"{place}.scheduler", [action.scheduler], self._schedulers)
-        return TriggeredAction(action, tuple(dict.fromkeys(jobs)))
+        read = self._check_references(f"{place}.commands", action.commands or ())
+        made_by = [makers[each.kind][each.name] for each in read if each.name in makers[each.kind]]
+        if made_by and action.trigger_type == "on_workflow_start":
+            self._fault(f"{place}.commands", made_by[0], "what no job makes is: all jobs wait for this action")
+        return TriggeredAction(action, tuple(dict.fromkeys(jobs)), tuple(dict.fromkeys(made_by)))

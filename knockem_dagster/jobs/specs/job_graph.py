@@ -85,10 +85,14 @@ class GraphJob:
 
 @dataclass(frozen=True, slots=True)
 class TriggeredAction:
-    """An action with the jobs that its trigger waits for; none for triggers of the workflow or a worker."""
+    """An action with the jobs that its trigger waits for; none for triggers of the workflow or a worker.
+
+    `made_by` are the jobs that make what its commands read.
+    """
 
     spec: ActionSpec
     jobs: tuple[str, ...]
+    made_by: tuple[str, ...]
 
     @property
     def is_job(self) -> bool:

@@ -16,13 +16,18 @@ from typing import Literal, TypeAlias
 
 ParameterValue: TypeAlias = int | Decimal | str
 """A decimal has the digits it was written with, so that a range of steps of 0.1 holds 0.3."""
+Parameter: TypeAlias = str | tuple[ParameterValue, ...]
+"""A text that stands for values, or the values themselves."""
 Combination: TypeAlias = Mapping[str, ParameterValue]
 Mode: TypeAlias = Literal["product", "zip"]
 
 MOST_VALUES = 200_000
 """Values of one parameter, and combinations of several."""
 _MOST_DIGITS = 18
-_INTEGER = re.compile(r"[-+]?\d+")
+_MOST_CHARACTERS = 100
+"""Of a number; what has more is text."""
+_INTEGER = re.compile(r"[-+]?[0-9]+")
+_NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 
 
 class NotAParameter(ValueError):
@@ -49,19 +54,26 @@ class _Range:
         return [int(number) for number in numbers] if self.is_integer else list(numbers)
 
 
-def values_of(text: str) -> list[ParameterValue]:
-    """Return the values that a text stands for: "1:10", "0:100:10", "0.0:1.0:0.1", "[a,b]", "['a','b']", or one value.
+def values_of(parameter: Parameter) -> Sequence[ParameterValue]:
+    """Return what a text stands for: "1:10", "0:100:10", "0.0:1.0:0.1", "[a,b]", "['a','b']", or one value.
 
-    Braces around a range are ignored. Raises NotAParameter for a range that is none, or more than MOST_VALUES values.
+    Braces around a range are ignored; a list is its values. Raises NotAParameter for a range that is none, no values or
+    more than MOST_VALUES.
     """
+    values = _notated(parameter) if isinstance(parameter, str) else parameter
+    if not values:
+        raise NotAParameter("at least one value is")
+    _check_size(len(values))
+    return values
+
+
+def _notated(text: str) -> list[ParameterValue]:
     text = text.strip()
     if text.startswith("{") and text.endswith("}") and "," not in text:
         text = text[1:-1].strip()
     if text.startswith("[") and text.endswith("]"):
         inner = text[1:-1].strip()
-        values = [_single(item.strip()) for item in inner.split(",")] if inner else []
-        _check_size(len(values))
-        return values
+        return [_single(item.strip()) for item in inner.split(",")] if inner else []
     if ":" in text:
         found = _range_of(text)
         _check_size(found.size)
@@ -90,13 +102,12 @@ def _check_size(size: int) -> None:
 
 
 def _single(text: str) -> ParameterValue:
-    if _INTEGER.fullmatch(text) and len(text) < 100:
-        return int(text)
-    try:
-        number = Decimal(text)
-    except InvalidOperation:
+    if not _NUMBER.fullmatch(text) or len(text) > _MOST_CHARACTERS:
         return text.strip("'\"")
-    return number if number.is_finite() else text
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    number = Decimal(text)
+    return number if abs(number.adjusted()) <= _MOST_DIGITS else text
 
 
 def _range_of(text: str) -> _Range:

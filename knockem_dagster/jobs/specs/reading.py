@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from knockem_dagster.errors import Fault, InvalidInput
 from knockem_dagster.jobs.specs.templates import IDENTIFIER, filled_throughout, names_in
 from knockem_dagster.jobs.specs.workflow_spec import WorkflowSpec
-from knockem_dagster.mapping_file import FileKind, one_line, read_mapping, shown
+from knockem_dagster.mapping_file import FileKind, one_line, read_mapping, shown, texts_in
 
 WORKFLOW = FileKind(name="workflow file", keys="name and jobs", most_bytes=32 << 20, most_values=1_000_000)
 MOST_FAULTS = 100
@@ -39,7 +39,7 @@ def spec_of(content: Mapping[str, Any]) -> WorkflowSpec:
     try:
         return WorkflowSpec.model_validate(content)
     except ValidationError as error:
-        raise refused([_fault(each) for each in error.errors(include_url=False, include_context=True)]) from error
+        raise refused(faults_of(error)) from error
 
 
 def refused(faults: list[Fault]) -> InvalidInput:
@@ -50,9 +50,15 @@ def refused(faults: list[Fault]) -> InvalidInput:
     return InvalidInput(f"The workflow has {number:,} fault{plural}{first}", faults[:MOST_FAULTS])
 
 
-def _fault(error: ErrorDetails) -> Fault:
+def faults_of(error: ValidationError, *, at: str = "") -> list[Fault]:
+    """Return the faults of a part of a workflow file that stands there."""
+    return [_fault(each, at) for each in error.errors(include_url=False, include_context=True)]
+
+
+def _fault(error: ErrorDetails, at: str) -> Fault:
     place = error["loc"]
-    field = "".join(f"[{each}]" if isinstance(each, int) else f".{each}" for each in place).lstrip(".")
+    field = at + "".join(f"[{each}]" if isinstance(each, int) else f".{each}" for each in place)
+    field = field.lstrip(".")
     value = shown(error["input"])
     match error["type"]:
         case "extra_forbidden":
@@ -103,14 +109,12 @@ def _with_variables(content: Mapping[str, Any], variables: Mapping[Any, Any]) ->
             values[name] = str(value)
     rest = {key: value for key, value in content.items() if key != "variables"}
     known = {*values, *map(str, variables), *parameters}
-    unknown = dict.fromkeys(name for text in _texts(rest) for name in names_in(text) if name not in known)
+    unknown = dict.fromkeys(name for text in texts_in(rest) for name in names_in(text) if name not in known)
     allowed = "a variable or a parameter of that name is needed"
     faults += [Fault(f"{{{name}}}", shown(name), allowed) for name in unknown]
     if faults:
         raise refused(faults)
-    filled = filled_throughout(rest, values)
-    assert isinstance(filled, Mapping)
-    return filled
+    return {key: filled_throughout(value, values) for key, value in rest.items()}
 
 
 def _parameter_names(content: object) -> Iterator[str]:
@@ -124,15 +128,3 @@ def _parameter_names(content: object) -> Iterator[str]:
     elif isinstance(content, list):
         for value in content:
             yield from _parameter_names(value)
-
-
-def _texts(content: object) -> Iterator[str]:
-    """Yield every text but the keys of mappings."""
-    if isinstance(content, str):
-        yield content
-    elif isinstance(content, Mapping):
-        for value in content.values():
-            yield from _texts(value)
-    elif isinstance(content, list):
-        for value in content:
-            yield from _texts(value)

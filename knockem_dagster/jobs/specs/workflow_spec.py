@@ -5,9 +5,11 @@ What belongs here: the keys and the types of their values. What they stand for i
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -16,12 +18,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     TypeAdapter,
     ValidationError,
     model_validator,
 )
 
-from knockem_dagster.jobs.specs.parameters import Mode
+from knockem_dagster.jobs.specs.parameters import Mode, Parameter, ParameterValue
 
 _MEMORY = re.compile(r"(\d+)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -30,12 +33,42 @@ _DURATION = TypeAdapter(timedelta)
 _MOST_SECONDS = 366 * 86400.0
 
 
-def _text_of_parameter(value: object) -> object:
-    """Accept numbers and lists where a text stands for them."""
-    if isinstance(value, list):
-        items: list[object] = value
-        return f"[{','.join(str(item) for item in items)}]"
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+def _parameter(value: object) -> Parameter:
+    """Accept a text or number, or a list of such, the items of which are what they are: "007" stays a text."""
+    if isinstance(value, list | tuple):
+        items: Sequence[object] = value
+        return tuple(_item(item) for item in items)
+    if isinstance(value, str):
+        return value
+    return str(_item(value))
+
+
+def _item(value: object) -> ParameterValue:
+    if isinstance(value, float) and math.isfinite(value):
+        return Decimal(str(value))
+    if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
+        raise ValueError("texts and numbers are")
+    return value
+
+
+def _json(value: object) -> object:
+    """Accept what is JSON, and what every store can hold of it."""
+    pending = [value]
+    while pending:
+        match pending.pop():
+            case None | bool() | str():
+                pass
+            case int(number) if number.bit_length() < 64:
+                pass
+            case float(number) if math.isfinite(number):
+                pass
+            case list(items):
+                pending.extend(items)
+            case dict(items) if all(isinstance(key, str) and "\0" not in key for key in items):
+                pending.extend(items.values())
+            case _:
+                raise ValueError("JSON with texts as keys, and whole numbers of 64 bits, is")
+    return value
 
 
 def _memory_mib(value: object) -> int:
@@ -76,7 +109,10 @@ def _path(value: str) -> str:
 
 Name = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Text = Annotated[str, AfterValidator(_path)]
-Parameters = dict[str, Annotated[str, BeforeValidator(_text_of_parameter)]]
+Parameters = dict[str, Annotated[Parameter, PlainValidator(_parameter)]]
+Count = Annotated[int, Field(ge=1, lt=1 << 31)]
+Seconds = Annotated[int, Field(ge=0, lt=1 << 31)]
+ExitCode = Annotated[int, Field(ge=0, le=255)]
 Environment = dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], Text]
 
 
@@ -183,7 +219,7 @@ class UserDataSpec(Expandable):
     """JSON that jobs read or write."""
 
     name: Name
-    data: Any = None
+    data: Annotated[Any, AfterValidator(_json)] = None
     is_ephemeral: bool = False
 
 
@@ -201,7 +237,7 @@ class ResourceRequirementsSpec(SpecPart):
 class FailureRuleSpec(SpecPart):
     """What is done when a job ends with one of these exit codes."""
 
-    exit_codes: tuple[int, ...] = ()
+    exit_codes: tuple[ExitCode, ...] = ()
     match_all_exit_codes: bool = False
     recovery_script: Text | None = None
     max_retries: int = Field(default=3, ge=0, le=1000)
@@ -220,12 +256,12 @@ class SlurmSchedulerSpec(SpecPart):
     name: Name
     account: str | None = None
     partition: str | None = None
-    nodes: int = Field(default=1, ge=1)
+    nodes: Count = 1
     walltime: str = "01:00:00"
     mem: str | None = None
     gres: str | None = None
     qos: str | None = None
-    ntasks_per_node: int | None = Field(default=None, ge=1)
+    ntasks_per_node: Count | None = None
     tmp: str | None = None
     extra: str | None = None
     serialize_allocations: bool = False
@@ -248,9 +284,9 @@ class ActionSpec(SpecPart):
     commands: tuple[Text, ...] | None = None
     scheduler: str | None = None
     scheduler_type: Literal["slurm", "local"] | None = None
-    num_allocations: int | None = Field(default=None, ge=1)
+    num_allocations: Count | None = None
     start_one_worker_per_node: bool | None = None
-    max_parallel_jobs: int | None = Field(default=None, ge=1)
+    max_parallel_jobs: Count | None = None
     persistent: bool = False
 
 
@@ -259,7 +295,7 @@ class ResourceMonitorSpec(SpecPart):
 
     enabled: bool = False
     granularity: Literal["Summary", "TimeSeries", "summary", "time_series"] = "Summary"
-    sample_interval_seconds: int = Field(default=5, ge=1)
+    sample_interval_seconds: Count = 5
     generate_plots: bool = False
 
 
@@ -267,14 +303,14 @@ class ExecutionSpec(SpecPart):
     """How jobs are run and ended."""
 
     mode: Literal["direct", "slurm", "auto"] = "direct"
-    sigkill_headroom_seconds: int = Field(default=60, ge=0)
-    timeout_exit_code: int = 152
+    sigkill_headroom_seconds: Seconds = 60
+    timeout_exit_code: ExitCode = 152
     staggered_start: bool = True
     stdio: StdioSpec | None = None
     limit_resources: bool = True
     termination_signal: str = "SIGTERM"
-    sigterm_lead_seconds: int = Field(default=30, ge=0)
-    oom_exit_code: int = 137
+    sigterm_lead_seconds: Seconds = 30
+    oom_exit_code: ExitCode = 137
     srun_termination_signal: str | None = None
     enable_cpu_bind: bool = False
     srun_mpi: str | None = None
@@ -305,7 +341,7 @@ class WorkflowSpec(SpecPart):
     jobs_sort_method: Literal["none", "gpus_runtime_memory", "gpus_memory_runtime"] | None = None
     enable_ro_crate: bool = False
     access_groups: tuple[str, ...] | None = None
-    compute_node_expiration_buffer_seconds: int | None = None
-    compute_node_wait_for_new_jobs_seconds: int | None = None
+    compute_node_expiration_buffer_seconds: Seconds | None = None
+    compute_node_wait_for_new_jobs_seconds: Seconds | None = None
     compute_node_ignore_workflow_completion: bool = False
-    compute_node_wait_for_healthy_database_minutes: int | None = None
+    compute_node_wait_for_healthy_database_minutes: Seconds | None = None

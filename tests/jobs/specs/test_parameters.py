@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knockem_dagster.jobs.specs.parameters import MOST_VALUES, NotAParameter, combinations_of, values_of
+from knockem_dagster.jobs.specs.parameters import MOST_VALUES, NotAParameter, Parameter, combinations_of, values_of
 from knockem_dagster.jobs.specs.templates import UnknownFormat, filled, filled_throughout, names_in, text_of
 
 
@@ -20,17 +20,16 @@ from knockem_dagster.jobs.specs.templates import UnknownFormat, filled, filled_t
         ("{1:3}", ["1", "2", "3"]),
         ("0:100:25", ["0", "25", "50", "75", "100"]),
         ("5:1:-2", ["5", "3", "1"]),
-        ("3:1", []),
         ("0.0:1.0:0.25", ["0", "0.25", "0.5", "0.75", "1"]),
         ("0:0.3:0.1", ["0", "0.1", "0.2", "0.3"]),
         ("[1,5, 10]", ["1", "5", "10"]),
         ("[0.1,0.50,1e-3]", ["0.1", "0.5", "0.001"]),
         ("['adam','sgd']", ["adam", "sgd"]),
         ('["a b",c]', ["a b", "c"]),
-        ("[]", []),
         ("7", ["7"]),
         ("train", ["train"]),
         ("nan", ["nan"]),
+        ("[1_0,007,1e99999999]", ["1_0", "7", "1e99999999"]),
     ],
 )
 def test_notations_stand_for_values(text: str, values: list[str]) -> None:
@@ -41,6 +40,17 @@ def test_notations_stand_for_values(text: str, values: list[str]) -> None:
 def test_what_is_no_range_is_refused(text: str) -> None:
     with pytest.raises(NotAParameter, match="start:end"):
         values_of(text)
+
+
+def test_a_list_is_its_items() -> None:
+    items = ("a,b", "007", 7, Decimal("0.5"))
+    assert values_of(items) == items
+
+
+@pytest.mark.parametrize("parameter", ["3:1", "[]", ()])
+def test_no_values_are_refused(parameter: Parameter) -> None:
+    with pytest.raises(NotAParameter, match="at least one"):
+        values_of(parameter)
 
 
 @pytest.mark.parametrize("text", [f"1:{MOST_VALUES + 1}", "0:1:1e-9", "1:1000000000000"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -67,8 +68,21 @@ def test_yaml_values_that_older_yaml_takes_for_numbers_of_base_60_are_text() -> 
 
 
 def test_parameters_may_be_lists_and_numbers() -> None:
-    spec = spec_of({"name": "w", "jobs": [{**JOB, "parameters": {"a": [1, 2.5, "x"], "b": 3}}]})
-    assert spec.jobs[0].parameters == {"a": "[1,2.5,x]", "b": "3"}
+    spec = spec_of({"name": "w", "jobs": [{**JOB, "parameters": {"a": [1, 2.5, "x,y", "007"], "b": 3}}]})
+    assert spec.jobs[0].parameters == {"a": (1, Decimal("2.5"), "x,y", "007"), "b": "3"}
+    for wrong in (None, True, [None], [["a"]], [float("nan")], {}):
+        content = {"name": "w", "jobs": [{**JOB, "parameters": {"a": wrong}}]}
+        assert any("texts and numbers are" in fault for fault in faults_of(content)), wrong
+
+
+@pytest.mark.parametrize("data", [10**30, float("nan"), {"a": [{"b": -(1 << 64)}]}, {1: 2}, {"a": {1, 2}}])
+def test_user_data_is_json_that_every_store_holds(data: Any) -> None:
+    assert faults_of({"name": "w", "jobs": [JOB], "user_data": [{"name": "u", "data": data}]})
+
+
+def test_exit_codes_are_those_of_processes() -> None:
+    handlers = [{"name": "h", "rules": [{"exit_codes": [256, -1, 10**30]}]}]
+    assert len(faults_of({"name": "w", "jobs": [JOB], "failure_handlers": handlers})) == 3
 
 
 @pytest.mark.parametrize(
@@ -151,6 +165,9 @@ def test_of_many_faults_the_first_are_told() -> None:
         (b"[" * 10_000 + b"]" * 10_000, "w.json", "recursion"),
         (b'{"a":' * 10_000 + b"1" + b"}" * 10_000, "w.json", "recursion"),
         (b"a: " + b"[" * 10_000, "w.yaml", "recursion"),
+        (b'{"a": ' + b"[" * 100 + b"]" * 100 + b"}", "w.json", "within one another"),
+        (b"a: " + b"[" * 100 + b"]" * 100, "w.yaml", "within one another"),
+        (b"{a: " + b"[" * 64 + b"]" * 64 + b"}", "w.json5", "nesting level"),
         (b"x" * (WORKFLOW.most_bytes + 1), "w.yaml", "a smaller file"),
         (b"\xff", "w.json", "UTF-8"),
         (b"- 1", "w.yaml", "such as name and jobs"),
