@@ -39,6 +39,14 @@ class StoreError(KnockemError):
     """A store cannot be reached or refused to write; what was being written is not half there."""
 
 
+class Conflict(KnockemError):
+    """What is asked for does not fit how things are: it is there already, over, or somebody else's turn."""
+
+
+class NotPermitted(KnockemError):
+    """Whoever asks may not have what they ask for, or not so much of it."""
+
+
 class NotFound(KnockemError):
     """No document, object or submission has this name."""
 
@@ -67,7 +75,7 @@ class AssayError(KnockemError):
     """An assay cannot answer, for instance because too many of its competitions were untestable."""
 
 
-class SubmissionBusy(KnockemError):
+class SubmissionBusy(Conflict):
     """Another run holds the lease on this submission."""
 
 

@@ -6,6 +6,7 @@ What does not belong here: what the keys mean. YAML is read by the core schema o
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -170,6 +171,26 @@ def _levels_of(content: Any) -> int:
         here = [each for value in within for each in (value.values() if isinstance(value, Mapping) else value)]
         levels += bool(within)
     return levels
+
+
+def storable_json(value: object) -> object:
+    """Return a value that is JSON, and that every store can hold. Raises ValueError for any other."""
+    pending = [value]
+    while pending:
+        match pending.pop():
+            case None | bool() | str():
+                pass
+            case int(number) if number.bit_length() < 64:
+                pass
+            case float(number) if math.isfinite(number):
+                pass
+            case list(items):
+                pending.extend(items)
+            case dict(items) if all(isinstance(key, str) and "\0" not in key for key in items):
+                pending.extend(items.values())
+            case _:
+                raise ValueError("JSON with texts as keys, and whole numbers of 64 bits, is")
+    return value
 
 
 def shown(value: object) -> str:

@@ -89,6 +89,7 @@ class Settings(BaseSettings):
         description="seconds after which a process that stopped renewing its lease counts as dead: above 0",
     )
     port: int = Field(default=3000, ge=1, le=65535, description="the port of the Dagster UI: 1 to 65535")
+    api_port: int = Field(default=3001, ge=1, le=65535, description="the port of the HTTP API: 1 to 65535")
     keep_runs_days: int = Field(
         default=30, ge=1, description="days after which finished runs are deleted: a whole number from 1"
     )

@@ -47,6 +47,7 @@ MAY_IMPORT = {
     "joblogs": ("errors", "settings", "stores", "records", "jobs", "reports"),
     "twins": ("errors", "settings", "stores", "records", "jobs", "reports"),
     "experiments": ("errors", "settings", "stores", "records", "jobs", "reports"),
+    "accounts": ("errors", "settings", "mapping_file", "stores", "records"),
     "api": EVERYTHING,
     "cli": EVERYTHING,
     "__main__": ("cli",),

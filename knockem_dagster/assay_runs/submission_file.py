@@ -68,20 +68,25 @@ class SubmissionFile(Value):
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def read_submission_file(data: bytes, *, folder: Path | None) -> SubmissionFile:
+def read_submission_file(data: bytes, *, folder: Path | None, sender: str | None = None) -> SubmissionFile:
     """Read and validate a submission file, YAML or JSON.
 
     `folder` is where a genome's path is looked up; None (an upload) means that the genome must be
-    the content itself. Raises InvalidInput with every fault: field, value, and what is allowed.
+    the content itself. `sender` is a known user, whose address may be left out. Raises InvalidInput with every fault:
+    field, value, and what is allowed.
     """
-    return _Checker(read_mapping(data), folder).checked()
+    content = read_mapping(data)
+    if sender is not None:
+        content = {"userEmail": sender, **content}
+    return _Checker(content, folder, sender).checked()
 
 
 class _Checker:
     """Collects the faults of one file, field by field."""
 
-    def __init__(self, content: Mapping[str, Any], folder: Path | None) -> None:
+    def __init__(self, content: Mapping[str, Any], folder: Path | None, sender: str | None) -> None:
         self._content = content
+        self._sender = sender
         self._folder = folder
         self._faults: list[Fault] = []
         self._known = {field.alias or name: name for name, field in SubmissionFile.model_fields.items()}
@@ -214,6 +219,8 @@ class _Checker:
         return tuple(chosen)
 
     def _email(self, value: Any) -> str:
+        if self._sender is not None and value == self._sender:
+            return self._sender
         try:
             return validate_email(value if isinstance(value, str) else "", check_deliverability=False).normalized
         except EmailNotValidError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from knockem_dagster.cli import (
+    accounts,
     checking,
     comparing,
     controlling,
@@ -45,10 +46,13 @@ app.command("export")(results.export)
 app.command("compare")(comparing.compare)
 app.command("purge")(controlling.purge)
 app.command("up")(serving.up)
+app.command("api")(serving.api)
 app.command("worker")(working.worker)
 app.command("workers")(working.workers)
 app.add_typer(queueing.app, name="queue")
 app.add_typer(workflows.app, name="workflow")
+app.add_typer(accounts.users, name="user")
+app.add_typer(accounts.tokens, name="token")
 app.command("test", context_settings=developing.PASS_ON)(developing.test)
 app.command("bench")(developing.bench)
 

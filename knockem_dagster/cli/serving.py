@@ -1,13 +1,10 @@
-"""`up`: the queue server, the Dagster UI and its daemon, sensors on, until the user ends them."""
+"""`up`: queue server, HTTP API, Dagster UI and its daemon, until the user ends them; `api`: the API alone."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,27 +12,28 @@ from typing import IO, Annotated
 
 import typer
 
+from knockem_dagster.cli.accounts import first_administrator
+from knockem_dagster.cli.addresses import HOST, Address
 from knockem_dagster.cli.queue_service import queue_services
 from knockem_dagster.cli.service_logs import log_folder
 from knockem_dagster.cli.supervision import Service, Supervisor, ended_by_signals
-from knockem_dagster.cli.terminal import aside
+from knockem_dagster.cli.terminal import answer_json, aside
 from knockem_dagster.cli.up_lock import only_one
 from knockem_dagster.cli.wording import counted
 from knockem_dagster.containers.processes import ProcessRuntime
-from knockem_dagster.errors import KnockemError
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.submissions import State
 from knockem_dagster.settings import Settings, load_settings
 
-ADDRESS = "127.0.0.1"
-"""Whoever reaches the UI can start runs: it is for this machine only."""
-PORTS_TRIED = 100
 ROOT = Path(__file__).parents[2]
 
 
 def up(
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Port of the UI.  [default: KNOCKEM_PORT, 3000]")
+    ] = None,
+    api_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port of the HTTP API.  [default: KNOCKEM_API_PORT, 3001]")
     ] = None,
 ) -> None:
     """Show everything in the Dagster UI and work on submissions, until Ctrl-C."""
@@ -45,22 +43,48 @@ def up(
     home = definitions.prepare_dagster_home(settings)
     with only_one(settings) as note:
         asyncio.run(ProcessRuntime(()).remove_leftovers())
-        page = _Page(port or settings.port)
-        page.find_port()
+        addresses = _Addresses(
+            Address("the Dagster UI", port or settings.port, "/server_info"),
+            Address("the HTTP API", api_port or settings.api_port, "/openapi.json"),
+        )
+        addresses.find_ports()
         logs = log_folder(settings)
         services = [
             *queue_services(settings, logs / "queue.log"),
-            Service("webserver", page.command, logs / "webserver.log"),
+            Service("webserver", addresses.webserver, logs / "webserver.log"),
+            Service("api", addresses.http_api, logs / "api.log"),
             Service("daemon", lambda: _dagster("dagster._daemon", "run"), logs / "daemon.log"),
         ]
         _say(_unfinished(settings))
+        _tell_first_token(settings)
         with definitions.dagster_instance(settings):
             pass  # its files are made here, once: daemon and webserver would both try
         _say("Starting the Dagster UI and its daemon; this takes a quarter of a minute or more. Ctrl-C ends them.")
         with ended_by_signals() as over:
             supervisor = Supervisor(services, _environment(settings, home), ROOT, _say)
-            supervisor.run(over, lambda: page.tell_when_it_answers(note))
+            supervisor.run(over, lambda: addresses.tell_what_answers(note))
         _say("Everything has ended. Unfinished submissions go on with the next `./knockem up`.")
+
+
+def api(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = HOST,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="The port; 0: any.  [default: KNOCKEM_API_PORT, 3001]")
+    ] = None,
+    specification: Annotated[
+        bool, typer.Option("--specification", help="Print the OpenAPI document, and answer nothing.")
+    ] = False,
+) -> None:
+    """Answer the HTTP API alone, until Ctrl-C; `up` does so beside the Dagster UI."""
+    from knockem_dagster.api.http.app import build_app  # here, because importing it takes seconds
+    from knockem_dagster.api.http.serving import serve
+
+    settings = load_settings()
+    platform = Platform(settings)
+    if specification:
+        answer_json(build_app(platform).openapi())
+    else:
+        serve(platform, host=host, port=settings.api_port if port is None else port)
 
 
 def _unfinished(settings: Settings) -> str:
@@ -76,48 +100,52 @@ def _unfinished(settings: Settings) -> str:
     return f"{counted(number, 'unfinished submission')}: taken up as soon as the daemon runs, within about a minute."
 
 
+def _tell_first_token(settings: Settings) -> None:
+    """Make and print a token for an administrator if nobody has one."""
+    platform = Platform(settings)
+    try:
+        token = first_administrator(platform)
+    finally:
+        platform.close()
+    if token is not None:
+        typer.echo(f"The first administrator's token for the HTTP API, told only now: {token}")
+
+
 @dataclass(slots=True)
-class _Page:
-    """The UI's address: the wanted port, or the next that is free."""
+class _Addresses:
+    """Where the UI and the API are."""
 
-    port: int
-    told: bool = False
+    ui: Address
+    api: Address
 
-    @property
-    def url(self) -> str:
-        return f"http://{ADDRESS}:{self.port}"
+    def find_ports(self) -> None:
+        """Go to free ports."""
+        self.ui.find_port(_say)
+        self.api.find_port(_say, but=[self.ui.port])
 
-    def find_port(self) -> None:
-        """Go to the next free port. Raises KnockemError when there is none nearby."""
-        wanted = self.port
-        for port in range(wanted, min(wanted + PORTS_TRIED, 65536)):
-            if _is_free(port):
-                self.port = port
-                if port != wanted:
-                    _say(f"Port {wanted} is taken; the UI is on port {port}.")
-                return
-        raise KnockemError(f"No port from {wanted} on is free; name another with --port.")
-
-    def command(self) -> Sequence[str]:
+    def webserver(self) -> Sequence[str]:
         """Return the command of the webserver, on a port that is free now."""
-        self.find_port()
-        self.told = False
-        return _dagster("dagster_webserver", "--host", ADDRESS, "--port", str(self.port))
+        self.ui.find_port(_say)
+        self.ui.told = False
+        return _dagster("dagster_webserver", "--host", HOST, "--port", str(self.ui.port))
 
-    def tell_when_it_answers(self, note: IO[str]) -> None:
-        """Print the address once the UI answers there, and note it for a second `up`."""
-        if self.told:
-            return
-        try:
-            with urllib.request.urlopen(f"{self.url}/server_info", timeout=1):
-                self.told = True
-        except (urllib.error.URLError, OSError):
-            return
-        typer.echo(f"The Dagster UI is at {self.url}")
-        note.seek(0)
-        note.truncate()
-        note.write(self.url)
-        note.flush()
+    def http_api(self) -> Sequence[str]:
+        """Return the command of the API, on a port that is free now."""
+        self.api.find_port(_say, but=[self.ui.port])
+        self.api.told = False
+        return [sys.executable, "-P", "-m", "knockem_dagster", "api", "--port", str(self.api.port)]
+
+    def tell_what_answers(self, note: IO[str]) -> None:
+        """Print each address once it answers there, and note the UI's for a second `up`."""
+        for address in (self.api, self.ui):
+            if not address.told and address.answers():
+                address.told = True
+                typer.echo(f"{address.name[:1].upper()}{address.name[1:]} is at {address.url}")
+                if address is self.ui:
+                    note.seek(0)
+                    note.truncate()
+                    note.write(address.url)
+                    note.flush()
 
 
 def _dagster(module: str, *arguments: str) -> Sequence[str]:
@@ -132,16 +160,6 @@ def _environment(settings: Settings, dagster_home: Path) -> dict[str, str]:
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
     }
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((ADDRESS, port))
-        except OSError:
-            return False
-    return True
 
 
 def _say(line: str) -> None:

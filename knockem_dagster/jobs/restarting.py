@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from knockem_dagster.containers.attempts import Outcome
-from knockem_dagster.errors import KnockemError
+from knockem_dagster.errors import Conflict
 from knockem_dagster.jobs.graph_counts import GraphCounts
 from knockem_dagster.jobs.job_enqueueing import settings_of
 from knockem_dagster.jobs.job_records import record_unrecorded, result_of
@@ -48,11 +48,11 @@ async def restart_workflow(
     """Run again the jobs that did not complete, and those that waited for them; return how many these are.
 
     Results of earlier runs are kept. Waits, for so many seconds, until workers have ended what was canceled. Raises
-    KnockemError when they have not by then, while the workflow is going, or when all its jobs completed.
+    Conflict when they have not by then, while the workflow is going, or when all its jobs completed.
     """
     counts = GraphCounts(queue, workflow)
     if not await counts.begin(anew=False):
-        raise KnockemError("Somebody else lets it go on at this moment; try again in two minutes.")
+        raise Conflict("Somebody else lets it go on at this moment; try again in two minutes.")
     try:
         _check_it_is_over(await asyncio.to_thread(records.workflows.get, workflow))
         await _wait_for_workers(records, queue, workflow, patience)
@@ -63,7 +63,7 @@ async def restart_workflow(
 
 def _check_it_is_over(workflow: WorkflowRecord) -> None:
     if workflow.state not in ("completed", "canceled"):
-        raise KnockemError("It is still going: `./knockem workflow cancel` ends it.")
+        raise Conflict("It is still going: `./knockem workflow cancel` ends it.")
 
 
 async def _wait_for_workers(records: Records, queue: Queue, workflow: str, patience: float) -> None:
@@ -75,7 +75,7 @@ async def _wait_for_workers(records: Records, queue: Queue, workflow: str, patie
     while busy := await _busy_workers(queue, workflow):
         if time.monotonic() > until:
             told = ", ".join(sorted(busy))
-            raise KnockemError(f"Jobs of it are still being ended by {told}; try again when that is over.")
+            raise Conflict(f"Jobs of it are still being ended by {told}; try again when that is over.")
         await asyncio.sleep(LOOK_SECONDS)
     await record_unrecorded(records, queue, workflow)
 
@@ -93,7 +93,7 @@ async def _restart(records: Records, queue: Queue, id: str, enlargement: Enlarge
     _check_it_is_over(workflow)
     again = await asyncio.to_thread(_to_run_again, records, id)
     if not again:
-        raise KnockemError("All its jobs completed; there is nothing to run again.")
+        raise Conflict("All its jobs completed; there is nothing to run again.")
     await queue.cancel(id, forget=True)
     await asyncio.to_thread(_reset, records, again, enlargement)
     await say_it_runs(records, workflow)

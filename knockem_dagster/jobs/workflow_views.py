@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import heapq
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -72,9 +73,19 @@ async def view_workflow(records: Records, queue: Queue | None, workflow: Workflo
 
 
 async def view_jobs(
-    records: Records, queue: Queue | None, workflow: WorkflowRecord, *, states: Sequence[str] = (), most: int = 50
+    records: Records,
+    queue: Queue | None,
+    workflow: WorkflowRecord,
+    *,
+    states: Sequence[str] = (),
+    begins: str = "",
+    after: str = "",
+    most: int = 50,
 ) -> list[JobView]:
-    """Return jobs in any of these states (all if none is named), by name; at most so many, any of them."""
+    """Return jobs by name, at most so many: those in any of these states (all if none is named).
+
+    `begins`: what their names begin with; `after`: the name after which to begin.
+    """
     ready, running = await _in_queue(queue, workflow.id)
 
     def state_of(job: JobRecord) -> str:
@@ -82,17 +93,35 @@ async def view_jobs(
             return "" if job.state is None else job.state.value
         return RUNNING if job.id in running else READY if job.id in ready else JobState.BLOCKED.value
 
+    def recorded(where: dict[str, Any]) -> Iterator[JobRecord]:
+        names = ({"$gte": begins, "$lt": f"{begins}\uffff"} if begins else {}) | ({"$gt": after} if after else {})
+        return records.jobs.find(where | ({"name": names} if names else {}), sort=[("name", 1)])
+
+    def queued(ids: Collection[str]) -> list[JobRecord]:
+        jobs = records.jobs.get_many(list(ids)).values()
+        return sorted((job for job in jobs if job.name.startswith(begins) and job.name > after), key=_name)
+
     def look() -> list[JobView]:
-        where: dict[str, Any] = {"workflowId": workflow.id}
         if states:
-            where["state"] = {"$in": sorted({_recorded_as(state) for state in states})}
-        jobs = records.jobs.find(where, sort=() if states else [("name", 1)])
-        views = ((job, state_of(job)) for job in jobs)
-        found = list(islice(((job, state) for job, state in views if not states or state in states), most))
+            streams: list[Iterable[JobRecord]] = [
+                recorded({"workflowId": workflow.id, "state": state})
+                for state in states
+                if state not in (READY, RUNNING)
+            ]
+            if JobState.BLOCKED.value not in states:  # as which the record has those in the queue, too
+                streams += [queued(ids) for state, ids in ((READY, ready), (RUNNING, running)) if state in states]
+        else:
+            streams = [recorded({"workflowId": workflow.id})]
+        merged = ((job, state_of(job)) for job in heapq.merge(*streams, key=_name))
+        found = list(islice(((job, state) for job, state in merged if not states or state in states), most))
         results = records.results.get_many([job.id for job, _ in found])
-        return [JobView(job, state, results.get(job.id)) for job, state in sorted(found, key=lambda each: each[0].name)]
+        return [JobView(job, state, results.get(job.id)) for job, state in found]
 
     return await asyncio.to_thread(look)
+
+
+def _name(job: JobRecord) -> str:
+    return job.name
 
 
 async def _in_queue(queue: Queue | None, workflow: str) -> tuple[set[str], set[str]]:
@@ -101,11 +130,6 @@ async def _in_queue(queue: Queue | None, workflow: str) -> tuple[set[str], set[s
         return set(), set()
     ready, held = await queue.jobs_of(workflow)
     return {attempt_id_of(job) for job in ready}, {attempt_id_of(job) for job in held}
-
-
-def _recorded_as(state: str) -> str:
-    """Return what the record says of jobs in a state: which of those not over are in work, the queue knows."""
-    return JobState.BLOCKED.value if state in (READY, RUNNING) else state
 
 
 def _counts(records: Records, workflow: str) -> dict[str, int]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from knockem_dagster.errors import KnockemError
+from knockem_dagster.errors import Conflict
 from knockem_dagster.jobs.job_records import put_missing
 from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.jobs.recovery import ATTEMPT
@@ -45,10 +45,10 @@ DEFAULT_RESOURCES = ResourcesValue(cpus=1.0, memoryMiB=1024)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submitter:
-    """Who submits a workflow, and the folder in which its commands run."""
+    """Who submits a workflow, and the folder in which its commands run: where the worker was started, if None."""
 
     user_email: str
-    folder: str
+    folder: str | None
     max_active: int = MOST_ACTIVE
 
 
@@ -73,16 +73,17 @@ def store_workflow(records: Records, graph: JobGraph, submitter: Submitter) -> W
 
 
 async def start_workflow(records: Records, queue: Queue, workflow: WorkflowRecord) -> None:
-    """Let a recorded workflow run: what waits for nothing is ready. Raises KnockemError if it is canceled by now."""
+    """Let a recorded workflow run: what waits for nothing is ready. Raises Conflict if it is canceled by now."""
     await say_it_runs(records, workflow)
     await put_missing(records, queue, workflow)
 
 
 async def say_it_runs(records: Records, workflow: WorkflowRecord) -> None:
-    """Tell the record that a workflow runs. Raises KnockemError if its state is not the known one any more."""
-    known, running = {"_id": workflow.id, "state": workflow.state}, Patch(set={"state": "running"})
+    """Tell the record that a workflow runs. Raises Conflict if its state is not the known one any more."""
+    known = {"_id": workflow.id, "state": workflow.state}
+    running = Patch(set={"state": "running"}, unset=("cpuSeconds",))
     if await asyncio.to_thread(records.documents.claim, records.workflows.name, known, running) is None:
-        raise KnockemError(f"Workflow {workflow.id} is not {workflow.state} any more: somebody else was quicker.")
+        raise Conflict(f"Workflow {workflow.id} is not {workflow.state} any more: somebody else was quicker.")
 
 
 async def cancel_workflow(records: Records, queue: Queue | None, workflow: WorkflowRecord) -> int:
@@ -177,7 +178,7 @@ class _Documents:
                 "TORC_WORKFLOW_ID": self._workflow.id,
                 "TORC_JOB_ID": id,
                 "TORC_JOB_NAME": name,
-                "TORC_OUTPUT_DIR": self._submitter.folder,
+                "TORC_OUTPUT_DIR": self._submitter.folder or ".",
                 ATTEMPT: "1",
             },
             folder=self._submitter.folder,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from knockem_dagster.records.accounts import TokenRecord, UserRecord
 from knockem_dagster.records.assays import AssayRecord, AssayResultRecord
 from knockem_dagster.records.competitions import (
     CompetitionAttemptRecord,
@@ -56,8 +57,10 @@ OF_A_GRAPH: tuple[type[Record], ...] = (
 )
 """The nodes and edges of a workflow beside its jobs; each names it in `workflowId`."""
 
+OF_ACCOUNTS: tuple[type[Record], ...] = (UserRecord, TokenRecord)
+
 COLLECTIONS: tuple[Collection, ...] = tuple(
-    model.collection for model in (*OF_A_SUBMISSION, SubmissionRecord, *OF_JOBS, *OF_A_GRAPH)
+    model.collection for model in (*OF_A_SUBMISSION, SubmissionRecord, *OF_JOBS, *OF_A_GRAPH, *OF_ACCOUNTS)
 )
 
 
@@ -90,6 +93,8 @@ class Records:
         self.requires = Repository(documents, RequiresEdge)
         self.scheduled_by = Repository(documents, ScheduledByEdge)
         self.stores = Repository(documents, StoresEdge)
+        self.users = Repository(documents, UserRecord)
+        self.tokens = Repository(documents, TokenRecord)
 
     def close(self) -> None:
         """Release the documents store."""

@@ -12,7 +12,7 @@ from pydantic import Field
 from knockem_dagster.records.record import Record, derived_id
 from knockem_dagster.stores.documents import Collection, Index
 
-_OF_WORKFLOW = Index(("workflowId",))
+_OF_WORKFLOW = Index(("workflowId", "_id"))
 _WALKED = (_OF_WORKFLOW, Index(("_from",)), Index(("_to",)))
 
 

@@ -53,7 +53,10 @@ class JobState(StrEnum):
 class WorkflowRecord(Record):
     """Jobs that were submitted together, and how they are handed out."""
 
-    collection: ClassVar[Collection] = Collection("workflows", (Index(("state",)), Index(("isGraph", "datetime"))))
+    collection: ClassVar[Collection] = Collection(
+        "workflows",
+        (Index(("state",)), Index(("isGraph", "datetime")), Index(("userEmail", "isGraph", "datetime"))),
+    )
 
     name: str
     max_active: int = Field(description="jobs that may run at a time")
@@ -63,6 +66,7 @@ class WorkflowRecord(Record):
         default="uninitialized", description="running once all its jobs are in the record, completed when all are over"
     )
     user_email: str
+    cpu_seconds: float | None = Field(default=None, description="used by all tries, once it is over and was asked")
     description: str = ""
     is_graph: bool = Field(default=False, description="its jobs have states, and may wait for one another")
 
@@ -71,7 +75,7 @@ class JobRecord(Record):
     """A command to run. Its id is also its 16 bytes in the queue."""
 
     collection: ClassVar[Collection] = Collection(
-        "jobs", (Index(("workflowId", "state")), Index(("workflowId", "name")))
+        "jobs", (Index(("workflowId", "state", "name")), Index(("workflowId", "name")))
     )
 
     workflow_id: str

@@ -70,7 +70,9 @@ class CountersValue(Value):
 class SubmissionRecord(Record):
     """A submission. Fields beyond the seed's tell what was resolved, and how far it is."""
 
-    collection: ClassVar[Collection] = Collection("submissions", (Index(("state",)), Index(("datetime",))))
+    collection: ClassVar[Collection] = Collection(
+        "submissions", (Index(("state",)), Index(("datetime",)), Index(("userEmail", "datetime")))
+    )
 
     assay_types: tuple[AssayType, ...]
     assay_ids: tuple[str, ...]
@@ -115,6 +117,7 @@ class SubmissionRecord(Record):
     expected_competitions: int | None = None
     counters: CountersValue = CountersValue()
     untestable_competitions: int = 0
+    cpu_seconds: float | None = Field(default=None, description="used by all attempts, once it is over and was asked")
 
     @property
     def stage(self) -> int:
@@ -175,7 +178,7 @@ class SubmissionRepository(Repository[SubmissionRecord]):
         # Dagster runs a request only once for the same key, and the key of a submission's run counts interruptions.
         patch = Patch(
             set={**_REOPENED, "resumed": now()},
-            unset=("reason", "finished"),
+            unset=("reason", "finished", "cpuSeconds"),
             increment={"interruptions": 1},
         )
         closed = {"$in": [State.FAILED.value, State.CANCELED.value]}
@@ -189,7 +192,7 @@ class SubmissionRepository(Repository[SubmissionRecord]):
         stages = [each.model_dump(by_alias=True, exclude_none=True, mode="json") for each in (*seen.stages, stage)]
         patch = Patch(
             set={**_REOPENED, **changes, "stages": stages, "resumed": now()},
-            unset=("reason", "finished", "weighing"),
+            unset=("reason", "finished", "weighing", "cpuSeconds"),
             increment={"interruptions": 1},
         )
         over = {"$in": [state.value for state in State if state.is_final]}

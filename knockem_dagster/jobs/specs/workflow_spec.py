@@ -21,10 +21,12 @@ from pydantic import (
     PlainValidator,
     TypeAdapter,
     ValidationError,
+    WithJsonSchema,
     model_validator,
 )
 
 from knockem_dagster.jobs.specs.parameters import Mode, Parameter, ParameterValue
+from knockem_dagster.mapping_file import storable_json
 
 _MEMORY = re.compile(r"(\d+)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -48,26 +50,6 @@ def _item(value: object) -> ParameterValue:
         return Decimal(str(value))
     if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
         raise ValueError("texts and numbers are")
-    return value
-
-
-def _json(value: object) -> object:
-    """Accept what is JSON, and what every store can hold of it."""
-    pending = [value]
-    while pending:
-        match pending.pop():
-            case None | bool() | str():
-                pass
-            case int(number) if number.bit_length() < 64:
-                pass
-            case float(number) if math.isfinite(number):
-                pass
-            case list(items):
-                pending.extend(items)
-            case dict(items) if all(isinstance(key, str) and "\0" not in key for key in items):
-                pending.extend(items.values())
-            case _:
-                raise ValueError("JSON with texts as keys, and whole numbers of 64 bits, is")
     return value
 
 
@@ -109,7 +91,13 @@ def _path(value: str) -> str:
 
 Name = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Text = Annotated[str, AfterValidator(_path)]
-Parameters = dict[str, Annotated[Parameter, PlainValidator(_parameter)]]
+_PLAIN_VALUE = {"anyOf": [{"type": "string"}, {"type": "number"}]}
+_VALUES = {"anyOf": [*_PLAIN_VALUE["anyOf"], {"type": "array", "minItems": 1, "items": _PLAIN_VALUE}]}
+Parameters = dict[str, Annotated[Parameter, PlainValidator(_parameter), WithJsonSchema(_VALUES)]]
+Memory = Annotated[
+    int, BeforeValidator(_memory_mib), WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "integer"}]})
+]
+Duration = Annotated[float, BeforeValidator(_seconds), WithJsonSchema({"type": "string", "format": "duration"})]
 Count = Annotated[int, Field(ge=1, lt=1 << 31)]
 Seconds = Annotated[int, Field(ge=0, lt=1 << 31)]
 ExitCode = Annotated[int, Field(ge=0, le=255)]
@@ -219,7 +207,7 @@ class UserDataSpec(Expandable):
     """JSON that jobs read or write."""
 
     name: Name
-    data: Annotated[Any, AfterValidator(_json)] = None
+    data: Annotated[Any, AfterValidator(storable_json)] = None
     is_ephemeral: bool = False
 
 
@@ -228,10 +216,10 @@ class ResourceRequirementsSpec(SpecPart):
 
     name: Name
     num_cpus: int = Field(gt=0, le=1 << 16)
-    memory: Annotated[int, BeforeValidator(_memory_mib)]
+    memory: Memory
     num_gpus: int = Field(default=0, ge=0, le=1 << 10)
     num_nodes: int = Field(default=1, ge=1, le=1 << 16)
-    runtime: Annotated[float, BeforeValidator(_seconds)] = 3600.0
+    runtime: Duration = 3600.0
 
 
 class FailureRuleSpec(SpecPart):

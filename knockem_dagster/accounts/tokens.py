@@ -1,0 +1,71 @@
+"""Tokens: made once, told once, kept as a digest; each with a scope and an end.
+
+A token is 256 random bits, so that a plain digest of it tells nothing: nobody can try them all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from datetime import UTC, datetime, timedelta
+
+from knockem_dagster.accounts.users import user_of
+from knockem_dagster.errors import Fault, InvalidInput, NotFound
+from knockem_dagster.records.accounts import Scope, TokenRecord
+from knockem_dagster.records.catalog import Records
+from knockem_dagster.records.record import new_id, now
+from knockem_dagster.stores.documents import Patch
+
+PREFIX = "knockem_"
+DEFAULT_DAYS = 90
+MOST_DAYS = 3650
+
+
+def issue_token(
+    records: Records, address: str, scope: Scope, *, days: int = DEFAULT_DAYS, label: str = ""
+) -> tuple[TokenRecord, str]:
+    """Record a new token of a user; return its record and the token itself, which is told nowhere else.
+
+    Raises NotFound for an unknown user, InvalidInput for a length of life beyond MOST_DAYS.
+    """
+    if not 1 <= days <= MOST_DAYS:
+        raise InvalidInput("No token was made.", [Fault("days", str(days), f"1 to {MOST_DAYS} are")])
+    user = user_of(records, address)
+    token = PREFIX + secrets.token_urlsafe(32)
+    expires = (datetime.now(UTC) + timedelta(days=days)).isoformat()
+    record = TokenRecord(
+        id=new_id(), user_email=user.user_email, scope=scope, digest=_digest(token), label=label, expires=expires
+    )
+    records.tokens.add(record)
+    return record, token
+
+
+def token_record(records: Records, token: str) -> TokenRecord | None:
+    """Return the record of a token that is in force; None for one that is unknown, revoked or expired."""
+    found = next(records.tokens.find({"digest": _digest(token)}, limit=1), None)
+    return found if found is not None and is_in_force(found) else None
+
+
+def is_in_force(record: TokenRecord) -> bool:
+    """Tell whether a token still permits anything."""
+    return record.revoked is None and record.expires > now()
+
+
+def tokens_of(records: Records, address: str | None = None) -> list[TokenRecord]:
+    """Return the tokens of a user, or all, the newest first."""
+    where = {} if address is None else {"userEmail": user_of(records, address).user_email}
+    return sorted(records.tokens.find(where), key=lambda token: token.datetime, reverse=True)
+
+
+def revoke_token(records: Records, id: str) -> TokenRecord:
+    """Let a token permit nothing any more; one that was revoked stays so. Raises NotFound."""
+    found = records.tokens.beginning_with(id, most=2)
+    if len(found) != 1:
+        raise NotFound(f"{'No' if not found else 'More than one'} token begins with {id!r}.")
+    if found[0].revoked is not None:
+        return found[0]
+    return records.tokens.patch(found[0].id, Patch(set={"revoked": now()})) or found[0]
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()

@@ -1,0 +1,74 @@
+"""The HTTP API as one application: its parts, its specification, its errors."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from knockem_dagster.api.http import accounts, graphs, service, submissions, workflows
+from knockem_dagster.api.http.access_log import AccessLog
+from knockem_dagster.api.http.bodies import BoundedBodies
+from knockem_dagster.api.http.problems import MEDIA_TYPE, Problem, explain_errors
+from knockem_dagster.api.http.site import Site
+from knockem_dagster.platform import Platform
+
+VERSION = "1"
+_REFERENCE = "#/components/schemas/{model}"
+_ABOUT = (
+    "Knockout studies, workflows and the work they bring, over HTTP. "
+    "Every request but /healthz carries a token: `Authorization: Bearer knockem_...`. "
+    "Errors are problem details (RFC 9457). Lists come in pages: `next` of one is the `cursor` of the next."
+)
+_PARTS = (submissions, workflows, graphs, accounts)
+_MODELS: tuple[type[BaseModel], ...] = (*(model for part in _PARTS for model in part.MODELS), Problem)
+
+
+def build_app(platform: Platform) -> FastAPI:
+    """Return the API over these stores; it closes them when it ends."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        site = Site(platform)
+        app.state.site = site
+        try:
+            yield
+        finally:
+            await site.close()
+
+    app = FastAPI(title="knockem_dagster", version=VERSION, description=_ABOUT, lifespan=lifespan, redoc_url=None)
+    explain_errors(app)
+    app.add_middleware(BoundedBodies)
+    app.add_middleware(AccessLog)
+    for part in (*_PARTS, service):
+        app.include_router(part.router)
+    app.openapi = _specification(app)  # pyright: ignore[reportAttributeAccessIssue]
+    return app
+
+
+def _specification(app: FastAPI) -> Callable[[], dict[str, Any]]:
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            schemas = made["components"]["schemas"]
+            _, bodies = models_json_schema([(model, "validation") for model in _MODELS], ref_template=_REFERENCE)
+            schemas |= bodies["$defs"]
+            for name in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(name, None)
+            answer = {
+                "description": "A problem",
+                "content": {MEDIA_TYPE: {"schema": {"$ref": _REFERENCE.format(model="Problem")}}},
+            }
+            for path in made["paths"].values():
+                for operation in path.values():
+                    operation["responses"].pop("422", None)
+                    operation["responses"]["default"] = answer
+            app.openapi_schema = made
+        return app.openapi_schema
+
+    return openapi

@@ -1,0 +1,237 @@
+"""Submissions over HTTP: asking for a study, seeing how far it is, and reading what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import asdict
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Request, Response
+from fastapi.responses import HTMLResponse
+from pydantic import Field
+
+from knockem_dagster.accounts.quotas import check_quotas, note_stored
+from knockem_dagster.api.http.bodies import described_body
+from knockem_dagster.api.http.callers import Caller, User
+from knockem_dagster.api.http.paging import At, Page, PlaceInList, cursor_of, page_of, place_at
+from knockem_dagster.assay_runs import control
+from knockem_dagster.assay_runs.intake import examine, store, time_competitions
+from knockem_dagster.assay_runs.status import submission_status
+from knockem_dagster.assay_runs.submission_file import SubmissionFile, read_submission_file
+from knockem_dagster.assay_runs.tables import read_table, report_key
+from knockem_dagster.errors import Fault, InvalidInput, NotFound
+from knockem_dagster.mapping_file import shown
+from knockem_dagster.records.record import Value
+from knockem_dagster.records.submissions import State, SubmissionRecord
+from knockem_dagster.records.tables import TABLES
+
+router = APIRouter(prefix="/v1/submissions", tags=["submissions"])
+SubmissionId = Annotated[str, Path(alias="submission", max_length=100)]
+_NO_ORIGIN = {"Content-Security-Policy": "sandbox allow-scripts allow-popups", "X-Content-Type-Options": "nosniff"}
+"""A report's scripts must not act in the name of whoever reads it."""
+
+
+class SubmissionLine(Value):
+    """A submission in a list."""
+
+    id: str
+    state: State
+    submitted: str
+    container_image: str
+    num_sites: int
+    assay_types: tuple[str, ...]
+    user_email: str
+
+
+class GivenUpModel(Value):
+    """A competition that could not be tested."""
+
+    assay_type: str
+    purpose: str
+    replicate: int
+    reason: str
+
+
+class SubmissionView(Value):
+    """A submission at one moment. Competitions are counted; `rate` is per second, times are seconds."""
+
+    id: str
+    state: State
+    reason: str | None
+    organism: str
+    runtime: str
+    sites: int
+    assay_types: tuple[str, ...]
+    assays_done: int
+    assays_total: int
+    done: int = Field(description="competitions completed")
+    active: int
+    total: int = Field(description="competitions expected in all")
+    untestable: int
+    given_up: tuple[GivenUpModel, ...] = Field(description="some of the untestable competitions")
+    rate: float | None
+    seconds_left: float | None
+    attempts: dict[str, int] = Field(description="ended attempts by outcome")
+    interruptions: int
+    is_worked_on: bool
+    submitted: str
+    started: str | None
+    finished: str | None
+    user_email: str
+
+
+class ColumnModel(Value):
+    """A column of a table."""
+
+    name: str
+    unit: str = Field(description="empty where there is none")
+    meaning: str
+
+
+class TableModel(Value):
+    """A page of the rows of a table."""
+
+    name: str
+    columns: tuple[ColumnModel, ...]
+    rows: tuple[tuple[str | bool | int | float | None, ...], ...] = Field(description="in the order of the columns")
+    number: int = Field(description="rows in all")
+    next: str | None = Field(default=None, description="`cursor` of the next page; null when this is the last")
+
+
+class TableNames(Value):
+    """Which tables of a submission there are."""
+
+    tables: tuple[str, ...]
+
+
+@router.post(
+    "",
+    status_code=HTTPStatus.CREATED,
+    openapi_extra=described_body("SubmissionFile", "application/yaml"),
+    operation_id="create_submission",
+)
+async def create(request: Request, response: Response, caller: User) -> SubmissionView:
+    """Ask for a study. The body is a submission file, JSON or YAML, with the genome's content in it.
+
+    It is checked, and three competitions are tried, before it is stored. `userEmail` is the caller's where left out.
+    """
+    body = await request.body()
+    platform = caller.site.platform
+    file = read_submission_file(body, folder=None, sender=caller.email)
+    if not caller.owns(file.user_email):
+        allowed = f"{caller.email}, to whom the token belongs, is"
+        raise InvalidInput("The submission has faults.", [Fault("userEmail", file.user_email, allowed)])
+    await asyncio.to_thread(check_quotas, platform.records, file.user_email, jobs=file.max_active, size=len(body))
+    accepted = await examine(platform, file)
+    await time_competitions(platform, accepted)
+    submission = await asyncio.to_thread(store, platform, accepted)
+    await asyncio.to_thread(note_stored, platform.records, file.user_email, len(body))
+    response.headers["Location"] = f"/v1/submissions/{submission.id}"
+    return await _view(caller, submission)
+
+
+@router.get("", operation_id="list_submissions")
+async def list_them(caller: User, at: At) -> Page[SubmissionLine]:
+    """Return the caller's submissions, the newest first; an administrator's are everybody's."""
+    where = {} if caller.sees_all else {"userEmail": caller.email}
+    found = await asyncio.to_thread(
+        page_of,
+        caller.site.records.submissions,
+        where,
+        at,
+        field="datetime",
+        newest_first=True,
+    )
+    lines = (SubmissionLine.model_validate({**each.model_dump(), "submitted": each.datetime}) for each in found.items)
+    return Page(items=tuple(lines), next=found.next)
+
+
+@router.get("/{submission}", operation_id="get_submission")
+async def get(submission: SubmissionId, caller: User) -> SubmissionView:
+    """Tell how far a submission is."""
+    return await _view(caller, await caller.submission(submission))
+
+
+@router.post("/{submission}/cancel", operation_id="cancel_submission")
+async def cancel(submission: SubmissionId, caller: User) -> SubmissionView:
+    """End a submission and its containers; what is recorded is kept."""
+    await control.cancel(caller.site.platform, await caller.submission(submission))
+    return await _view(caller, await caller.submission(submission))
+
+
+@router.post("/{submission}/resume", operation_id="resume_submission")
+async def resume(submission: SubmissionId, caller: User) -> SubmissionView:
+    """Go on with a failed, canceled or interrupted submission: recorded answers are kept."""
+    found = await caller.submission(submission)
+    return await _view(caller, await asyncio.to_thread(control.resume, caller.site.platform, found))
+
+
+@router.get("/{submission}/report", response_class=HTMLResponse, operation_id="get_report")
+async def report(submission: SubmissionId, caller: User) -> HTMLResponse:
+    """Return the report's page."""
+    found = await caller.submission(submission)
+    objects, key = caller.site.platform.objects, report_key(found.id)
+    if not await asyncio.to_thread(objects.exists, key):
+        raise NotFound(f"Submission {found.id} ({found.state.value}) has no report yet.")
+    return HTMLResponse(await asyncio.to_thread(objects.get, key), headers=_NO_ORIGIN)
+
+
+@router.get("/{submission}/results", operation_id="list_results")
+async def results(submission: SubmissionId, caller: User) -> TableNames:
+    """Return the names of the tables there are."""
+    found = await caller.submission(submission)
+    return TableNames(tables=await asyncio.to_thread(_tables_of, caller, found))
+
+
+@router.get("/{submission}/results/{table}", operation_id="get_result")
+async def result(
+    submission: SubmissionId,
+    table: Annotated[str, Path(max_length=100)],
+    caller: User,
+    at: At,
+) -> TableModel:
+    """Return rows of a table, in its order."""
+    found = await caller.submission(submission)
+    return await asyncio.to_thread(_table, caller, found, table, at)
+
+
+async def _view(caller: Caller, submission: SubmissionRecord) -> SubmissionView:
+    status = await asyncio.to_thread(submission_status, caller.site.records, submission)
+    return SubmissionView.model_validate(asdict(status))
+
+
+def _tables_of(caller: Caller, submission: SubmissionRecord) -> tuple[str, ...]:
+    objects = caller.site.platform.objects
+    return tuple(name for name in TABLES if read_table(objects, submission.id, name) is not None)
+
+
+def _table(caller: Caller, submission: SubmissionRecord, name: str, at: PlaceInList) -> TableModel:
+    place = place_at(at.cursor, 1)
+    if place is not None and not place[0].isdecimal():
+        raise InvalidInput("There is no such page.", [Fault("cursor", shown(at.cursor), "what `next` said is")])
+    begin = 0 if place is None else int(place[0])
+    frame = read_table(caller.site.platform.objects, submission.id, name) if name in TABLES else None
+    if frame is None:
+        raise NotFound(f"Submission {submission.id} ({submission.state.value}) has no table {name!r}.")
+    end = begin + at.limit
+    columns = TABLES[name].columns
+    rows = frame.iloc[begin:end].itertuples(index=False, name=None)
+    return TableModel(
+        name=name,
+        columns=tuple(ColumnModel(name=each.name, unit=each.unit, meaning=each.meaning) for each in columns),
+        rows=tuple(tuple(map(_cell, row)) for row in rows),
+        number=len(frame),
+        next=cursor_of(str(end)) if end < len(frame) else None,
+    )
+
+
+def _cell(value: Any) -> str | bool | int | float | None:
+    """Return a value of a frame as JSON has it."""
+    plain = value.item() if hasattr(value, "item") else value
+    return None if plain is None or (isinstance(plain, float) and not math.isfinite(plain)) else plain
+
+
+MODELS = (SubmissionFile,)
+"""What bodies that are read as they are hold."""

@@ -1,0 +1,258 @@
+"""Workflows over HTTP: submitting one, seeing its jobs, canceling it and running again what failed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import Field
+
+from knockem_dagster.accounts.quotas import check_quotas, note_stored
+from knockem_dagster.api.http.bodies import described_body
+from knockem_dagster.api.http.callers import Caller, User
+from knockem_dagster.api.http.paging import At, Page, cursor_of, page_of, place_at
+from knockem_dagster.errors import Fault, InvalidInput, NotFound
+from knockem_dagster.jobs.restarting import Enlargement, restart_workflow
+from knockem_dagster.jobs.specs.graph_builder import graph_of
+from knockem_dagster.jobs.specs.job_graph import JobGraph
+from knockem_dagster.jobs.specs.reading import read_workflow_file
+from knockem_dagster.jobs.specs.workflow_spec import WorkflowSpec
+from knockem_dagster.jobs.workflow_views import JobView, view_jobs, view_workflow
+from knockem_dagster.jobs.workflows import MOST_ACTIVE, Submitter, cancel_workflow, start_workflow, store_workflow
+from knockem_dagster.records.jobs import JobRecord, ResultRecord, WorkflowRecord
+from knockem_dagster.records.record import Value
+
+router = APIRouter(prefix="/v1/workflows", tags=["workflows"])
+WorkflowId = Annotated[str, Path(alias="workflow", max_length=100)]
+JobState = Literal["blocked", "ready", "running", "completed", "failed", "canceled", "terminated", "disabled"]
+_JSON5 = "application/json5"
+
+
+class WorkflowLine(Value):
+    """A workflow in a list."""
+
+    id: str
+    name: str
+    state: str = Field(description="uninitialized, running, completed or canceled")
+    submitted: str
+    user_email: str
+
+
+class WorkflowModel(WorkflowLine):
+    """A workflow at one moment."""
+
+    description: str
+    max_active: int = Field(description="jobs that may run at a time")
+    number: int = Field(description="jobs in all")
+    jobs: dict[str, int] = Field(description="jobs by state; states without jobs are left out")
+    has_failed: bool = Field(description="a job did not complete, and will not by itself")
+    without_effect: tuple[str, ...] = Field(default=(), description="keys of the file that change nothing so far")
+
+
+class CheckedModel(Value):
+    """What a workflow file stands for."""
+
+    name: str
+    jobs: int
+    dependencies: int
+    ready_at_once: int
+    files: int
+    user_data: int
+    without_effect: tuple[str, ...]
+
+
+class JobModel(Value):
+    """A job, how far it is, and its last try if it has ended."""
+
+    job: JobRecord
+    state: str
+    result: ResultRecord | None
+
+
+@router.post(
+    "",
+    status_code=HTTPStatus.CREATED,
+    openapi_extra=described_body("WorkflowSpec", "application/yaml", _JSON5),
+    operation_id="create_workflow",
+)
+async def create(
+    request: Request,
+    response: Response,
+    caller: User,
+    folder: Annotated[
+        str | None,
+        Query(pattern=r"^/[^\x00]*$", max_length=4096, description="where commands run; default: the worker's folder"),
+    ] = None,
+    max_active: Annotated[
+        int, Query(alias="maxActive", ge=1, le=1_000_000, description="jobs at a time")
+    ] = MOST_ACTIVE,
+) -> WorkflowModel:
+    """Submit a workflow. The body is a workflow file: JSON, YAML or JSON5.
+
+    All of it is checked before anything is stored.
+    """
+    body = await request.body()
+    graph = await _graph_in(request)
+    queue = await caller.site.queue()
+    records = caller.site.records
+    await asyncio.to_thread(check_quotas, records, caller.email, jobs=len(graph.jobs), size=len(body))
+    submitter = Submitter(user_email=caller.email, folder=folder, max_active=max_active)
+    workflow = await asyncio.to_thread(store_workflow, records, graph, submitter)
+    await asyncio.to_thread(note_stored, records, caller.email, len(body))
+    await start_workflow(records, queue, workflow)
+    response.headers["Location"] = f"/v1/workflows/{workflow.id}"
+    return await _model(caller, workflow.id, without_effect=graph.without_effect)
+
+
+@router.post(
+    "/check", openapi_extra=described_body("WorkflowSpec", "application/yaml", _JSON5), operation_id="check_workflow"
+)
+async def check(request: Request, caller: User) -> CheckedModel:
+    """Check a workflow file and tell what it stands for; store nothing."""
+    graph = await _graph_in(request)
+    return CheckedModel(
+        name=graph.spec.name,
+        jobs=len(graph.jobs),
+        dependencies=graph.num_dependencies,
+        ready_at_once=sum(not job.blockers for job in graph.jobs.values()),
+        files=len(graph.files),
+        user_data=len(graph.user_data),
+        without_effect=tuple(graph.without_effect),
+    )
+
+
+@router.get("", operation_id="list_workflows")
+async def list_them(caller: User, at: At) -> Page[WorkflowLine]:
+    """Return the caller's workflows, the newest first; an administrator's are everybody's."""
+    where = {"isGraph": True} if caller.sees_all else {"userEmail": caller.email, "isGraph": True}
+    found = await asyncio.to_thread(
+        page_of, caller.site.records.workflows, where, at, field="datetime", newest_first=True
+    )
+    return Page(items=tuple(_line(each) for each in found.items), next=found.next)
+
+
+@router.get("/{workflow}", operation_id="get_workflow")
+async def get(workflow: WorkflowId, caller: User) -> WorkflowModel:
+    """Tell how far a workflow is."""
+    return await _model(caller, workflow)
+
+
+@router.post("/{workflow}/cancel", operation_id="cancel_workflow")
+async def cancel(workflow: WorkflowId, caller: User) -> WorkflowModel:
+    """End a workflow: what runs is ended, nothing more is begun. What is recorded is kept."""
+    found = await caller.workflow(workflow)
+    if found.state != "completed":
+        await cancel_workflow(caller.site.records, await caller.site.queue(), found)
+    return await _model(caller, workflow)
+
+
+@router.post("/{workflow}/restart", operation_id="restart_workflow")
+async def restart(
+    workflow: WorkflowId,
+    caller: User,
+    memory_factor: Annotated[float, Query(alias="memoryFactor", ge=1, le=100)] = 1.5,
+    time_factor: Annotated[float, Query(alias="timeFactor", ge=1, le=100)] = 1.5,
+) -> WorkflowModel:
+    """Run again what did not complete, and what waited for it; with more memory or time where these ran out."""
+    found = await caller.workflow(workflow)
+    enlargement = Enlargement(memory=memory_factor, time=time_factor)
+    await restart_workflow(caller.site.records, await caller.site.queue(), found.id, enlargement)
+    return await _model(caller, workflow)
+
+
+@router.get("/{workflow}/jobs", operation_id="list_jobs")
+async def jobs(
+    workflow: WorkflowId,
+    caller: User,
+    at: At,
+    state: Annotated[tuple[JobState, ...], Query(description="only jobs in these states")] = (),
+    name: Annotated[str, Query(max_length=500, description="what names begin with")] = "",
+) -> Page[JobModel]:
+    """Return jobs, by name."""
+    found = await caller.workflow(workflow)
+    place = place_at(at.cursor, 1)
+    views = await view_jobs(
+        caller.site.records,
+        await caller.site.queue_if_any(),
+        found,
+        states=state,
+        begins=name,
+        after="" if place is None else place[0],
+        most=at.limit + 1,
+    )
+    there = views[: at.limit]
+    return Page(
+        items=tuple(_job(each) for each in there),
+        next=cursor_of(there[-1].job.name) if len(views) > at.limit else None,
+    )
+
+
+@router.get("/{workflow}/jobs/{job}", operation_id="get_job")
+async def job(workflow: WorkflowId, job: Annotated[str, Path(max_length=100)], caller: User) -> JobModel:
+    """Return a job by its id."""
+    found = await caller.workflow(workflow)
+    record = await asyncio.to_thread(caller.site.records.jobs.find_one, job)
+    if record is None or record.workflow_id != found.id:
+        raise NotFound(f"Workflow {found.id} has no job {job!r}.")
+    queue = await caller.site.queue_if_any()
+    views = await view_jobs(caller.site.records, queue, found, begins=record.name, most=1)
+    return _job(views[0])
+
+
+@router.get("/{workflow}/jobs/{job}/tries", operation_id="list_tries")
+async def tries(
+    workflow: WorkflowId,
+    job: Annotated[str, Path(max_length=100)],
+    caller: User,
+    at: At,
+) -> Page[ResultRecord]:
+    """Return what came of each try at a job."""
+    found = await caller.workflow(workflow)
+    where = {"workflowId": found.id, "jobId": job}
+    results = caller.site.records.results
+    return await asyncio.to_thread(page_of, results, where, at, field="jobId")
+
+
+async def _graph_in(request: Request) -> JobGraph:
+    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    names = {"application/json": "w.json", "application/yaml": "w.yaml", "text/yaml": "w.yaml", _JSON5: "w.json5"}
+    if kind not in names:
+        fault = Fault("Content-Type", kind, f"{', '.join(names)} are")
+        raise InvalidInput("The workflow cannot be read.", [fault])
+    body = await request.body()
+    return await asyncio.to_thread(lambda: graph_of(read_workflow_file(body, name=names[kind])))
+
+
+async def _model(caller: Caller, id: str, *, without_effect: Sequence[str] = ()) -> WorkflowModel:
+    workflow = await caller.workflow(id)
+    view = await view_workflow(caller.site.records, await caller.site.queue_if_any(), workflow)
+    return WorkflowModel(
+        **_line(workflow).model_dump(),
+        description=workflow.description,
+        max_active=workflow.max_active,
+        number=view.number,
+        jobs=view.jobs,
+        has_failed=view.has_failed,
+        without_effect=tuple(without_effect),
+    )
+
+
+def _line(workflow: WorkflowRecord) -> WorkflowLine:
+    return WorkflowLine(
+        id=workflow.id,
+        name=workflow.name,
+        state=workflow.state,
+        submitted=workflow.datetime,
+        user_email=workflow.user_email,
+    )
+
+
+def _job(view: JobView) -> JobModel:
+    return JobModel(job=view.job, state=view.state, result=view.result)
+
+
+MODELS = (WorkflowSpec,)
+"""What bodies that are read as they are hold."""

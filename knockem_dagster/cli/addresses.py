@@ -1,0 +1,60 @@
+"""Where the services of `up` are reached: the wanted port, or the next that is free, told once they answer there."""
+
+from __future__ import annotations
+
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from knockem_dagster.errors import KnockemError
+
+HOST = "127.0.0.1"
+"""Whoever reaches the UI can start runs: it is for this machine only."""
+PORTS_TRIED = 100
+
+
+@dataclass(slots=True)
+class Address:
+    """The address of a service: `path` is answered as soon as it is up; `told` once people know."""
+
+    name: str
+    port: int
+    path: str
+    told: bool = False
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"http://{HOST}:{self.port}"
+
+    def find_port(self, say: Callable[[str], None], *, but: Sequence[int] = ()) -> None:
+        """Go to the next free port, `but` none of these. Raises KnockemError when there is none nearby."""
+        wanted = self.port
+        for port in range(wanted, min(wanted + PORTS_TRIED, 65536)):
+            if port not in but and is_free(port):
+                self.port = port
+                if port != wanted:
+                    say(f"Port {wanted} is taken; {self.name} is on port {port}.")
+                return
+        raise KnockemError(f"No port from {wanted} on is free; name another with --port.")
+
+    def answers(self) -> bool:
+        """Tell whether the service is up."""
+        try:
+            with urllib.request.urlopen(f"{self.url}{self.path}", timeout=1):
+                return True
+        except (urllib.error.URLError, OSError):
+            return False
+
+
+def is_free(port: int) -> bool:
+    """Tell whether a port can be listened on."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True

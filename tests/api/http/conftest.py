@@ -1,0 +1,27 @@
+"""A real server over a real queue, shared by the tests of this folder: each has workflows of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.services.api_server import ApiServer, running_api
+from tests.services.queues import running_queue
+
+PATIENCE_SECONDS = 60.0
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    with running_queue(tmp_path_factory.mktemp("home"), lease_seconds=3.0) as queue, running_api(queue.settings) as api:
+        yield api
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait until something holds."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it does not come to hold"
+        time.sleep(0.05)
