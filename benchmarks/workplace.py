@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -87,6 +88,19 @@ class WorkerCommand:
         return self.process.wait(PATIENCE_SECONDS)
 
 
+@dataclass
+class ApiCommand:
+    """A `knockem api` as a process of its own, which answers at `url`."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+
+    def kill(self) -> None:
+        """End it with SIGKILL."""
+        self.process.kill()
+        self.process.wait()
+
+
 class Workplace:
     """A home below `folder`, which is made. Leave nothing running: `close` it, or use it as a context manager."""
 
@@ -156,6 +170,14 @@ class Workplace:
         worker = WorkerCommand(process, log, process.pid)
         self.workers.append(worker)
         return worker
+
+    def start_api(self, port: int = 0) -> ApiCommand:
+        """Start the HTTP API, on any port unless one is named, and wait until it answers."""
+        log = self.folder / f"api-{len(self._others)}.log"
+        process = self._start(_command_line("api", "--port", str(port)), log)
+        self._others.append(process)
+        said = until(lambda: re.search(r"running on (http://[0-9.:]+)", log.read_text()), "the HTTP API")
+        return ApiCommand(process, said[1])
 
     def start(self, *arguments: str | Path) -> subprocess.Popen[bytes]:
         """Start a command in the background; its output goes to `commands.log`."""

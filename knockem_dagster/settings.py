@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from knockem_dagster.errors import Fault, SettingsError
 
 _PREFIX = "KNOCKEM_"
-_SECRET = {"documents_url", "queue_url"}
+_SECRET = {"documents_url", "queue_url", "token"}
 """Settings whose value may hold a password: no message quotes them."""
 _BUNDLED_ORGANISMS = Path(__file__).parents[1] / "deploy" / "organisms"
 _SANDBOX = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
@@ -90,6 +90,14 @@ class Settings(BaseSettings):
     )
     port: int = Field(default=3000, ge=1, le=65535, description="the port of the Dagster UI: 1 to 65535")
     api_port: int = Field(default=3001, ge=1, le=65535, description="the port of the HTTP API: 1 to 65535")
+    url: str | None = Field(
+        default=None, description="the http:// or https:// address of a platform, for a worker that reaches it only so"
+    )
+    token: str | None = Field(
+        default=None,
+        repr=False,
+        description="the token by which a worker is known there, as `./knockem token add` prints it",
+    )
     keep_runs_days: int = Field(
         default=30, ge=1, description="days after which finished runs are deleted: a whole number from 1"
     )
@@ -145,7 +153,7 @@ class Settings(BaseSettings):
     def _check_objects_url(cls, url: str | None) -> str | None:
         return _check_url(url, schemes={"s3"})
 
-    @field_validator("s3_endpoint", mode="after")
+    @field_validator("s3_endpoint", "url", mode="after")
     @classmethod
     def _check_endpoint(cls, url: str | None) -> str | None:
         return _check_url(url, schemes={"http", "https"})

@@ -47,6 +47,9 @@ def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "cpus": "3",
         "lease_seconds": "2.5",
         "port": "8080",
+        "api_port": "8081",
+        "url": "https://knockem.example.org",
+        "token": "knockem_secret",
         "keep_runs_days": "7",
     }
     assert values.keys() == Settings.model_fields.keys()
@@ -56,7 +59,9 @@ def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert settings.home == Path("~/somewhere").expanduser()
     assert settings.organisms == (tmp_path / "one", tmp_path / "two")
     assert (settings.cpus, settings.lease_seconds, settings.port, settings.keep_runs_days) == (3, 2.5, 8080, 7)
-    unchanged = ("environment", "sandbox", "documents_url", "queue_url", "objects_url", "s3_endpoint", "runtime")
+    assert settings.api_port == 8081
+    stores = ("documents_url", "queue_url", "objects_url", "s3_endpoint", "url", "token")
+    unchanged = ("environment", "sandbox", *stores, "runtime")
     assert {name: getattr(settings, name) for name in unchanged} == {name: values[name] for name in unchanged}
     assert "secret" not in repr(settings)
 

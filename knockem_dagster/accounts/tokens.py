@@ -22,11 +22,18 @@ MOST_DAYS = 3650
 
 
 def issue_token(
-    records: Records, address: str, scope: Scope, *, days: int = DEFAULT_DAYS, label: str = ""
+    records: Records,
+    address: str,
+    scope: Scope,
+    *,
+    days: int = DEFAULT_DAYS,
+    label: str = "",
+    for_all: bool = False,
 ) -> tuple[TokenRecord, str]:
     """Record a new token of a user; return its record and the token itself, which is told nowhere else.
 
-    Raises NotFound for an unknown user, InvalidInput for a length of life beyond MOST_DAYS.
+    `for_all`: workers with it work for everybody, not only for the user. Raises NotFound for an unknown user,
+    InvalidInput for a length of life beyond MOST_DAYS.
     """
     if not 1 <= days <= MOST_DAYS:
         raise InvalidInput("No token was made.", [Fault("days", str(days), f"1 to {MOST_DAYS} are")])
@@ -34,7 +41,13 @@ def issue_token(
     token = PREFIX + secrets.token_urlsafe(32)
     expires = (datetime.now(UTC) + timedelta(days=days)).isoformat()
     record = TokenRecord(
-        id=new_id(), user_email=user.user_email, scope=scope, digest=_digest(token), label=label, expires=expires
+        id=new_id(),
+        user_email=user.user_email,
+        scope=scope,
+        digest=_digest(token),
+        label=label,
+        expires=expires,
+        for_all=for_all,
     )
     records.tokens.add(record)
     return record, token

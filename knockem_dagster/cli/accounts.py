@@ -68,10 +68,13 @@ def add_token(
     scope: Annotated[Scope, typer.Option(help="What it permits.")] = Scope.USER,
     days: Annotated[int, typer.Option(min=1, max=MOST_DAYS, help="How long it is in force.")] = DEFAULT_DAYS,
     label: Annotated[str, typer.Option(help="What it is for.")] = "",
+    for_all: Annotated[
+        bool, typer.Option("--for-all", help="Workers with it work for everybody, not only for this user.")
+    ] = False,
 ) -> None:
     """Make a token and print it; it is told nowhere else."""
     with open_platform() as platform:
-        record, token = issue_token(platform.records, address, scope, days=days, label=label)
+        record, token = issue_token(platform.records, address, scope, days=days, label=label, for_all=for_all)
     aside().print(f"Token {short(record.id)} of scope {scope} is in force until {record.expires[:10]}.", markup=False)
     typer.echo(token)
 

@@ -23,6 +23,7 @@ from knockem_dagster.cli.workflow_tables import (
 )
 from knockem_dagster.cli.working import NO_QUEUE, say
 from knockem_dagster.errors import KnockemError
+from knockem_dagster.jobs.near_source import NearSource
 from knockem_dagster.jobs.opening import queue_of
 from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.jobs.queue_views import QueueViews
@@ -217,7 +218,7 @@ async def _submit(platform: Platform, graph: JobGraph, submitter: Submitter, *, 
 
 async def _carry_through(platform: Platform, queue: Queue, workflow: WorkflowRecord) -> None:
     """Work on a workflow until it is over, saying how far it is."""
-    worker = WorkerProcess(platform, queue, capacity_here(platform), say=say)
+    worker = WorkerProcess(platform, NearSource(platform.records, queue), capacity_here(platform), say=say)
     working = asyncio.create_task(worker.run())
     told = ""
     try:

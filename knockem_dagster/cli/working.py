@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Annotated
 
@@ -15,9 +17,12 @@ from rich.table import Table
 from knockem_dagster.cli.terminal import AsJson, answer_json, aside, for_people, open_platform
 from knockem_dagster.cli.wording import clock, counted
 from knockem_dagster.errors import KnockemError
+from knockem_dagster.jobs.http_source import source_at
 from knockem_dagster.jobs.inspection import WorkerState, worker_states
+from knockem_dagster.jobs.near_source import NearSource
 from knockem_dagster.jobs.opening import queue_of
 from knockem_dagster.jobs.requirements import Capacity
+from knockem_dagster.jobs.worker_sources import WorkSource
 from knockem_dagster.jobs.working import WorkerProcess, capacity_here
 from knockem_dagster.platform import Platform
 
@@ -37,6 +42,12 @@ def worker(
         str | None,
         typer.Option(metavar="TIME", help="End after it: seconds, MM:SS, HH:MM:SS or D-HH:MM:SS.  [default: never]"),
     ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help="Work for the platform at this address, with the token in KNOCKEM_TOKEN.  [default: KNOCKEM_URL]"
+        ),
+    ] = None,
 ) -> None:
     """Work on whatever is in the queue, until Ctrl-C or SIGTERM: what is in work is finished or handed back."""
     if cpus is not None and cpus <= 0:
@@ -47,10 +58,11 @@ def worker(
         raise KnockemError(f"{gpus} GPUs cannot be offered: --gpus is 0 or more.")
     seconds = None if time_left is None else _seconds(time_left)
     with open_platform() as platform:
-        if not platform.has_queue:
+        url = url or platform.settings.url
+        if url is None and not platform.has_queue:
             raise KnockemError(NO_QUEUE)
         capacity = capacity_here(platform, cpus=cpus, memory_mib=memory, gpus=gpus, seconds_left=seconds)
-        asyncio.run(_work(platform, capacity))
+        asyncio.run(_work(platform, capacity, url))
 
 
 def workers(as_json: AsJson = False) -> None:
@@ -67,9 +79,23 @@ def workers(as_json: AsJson = False) -> None:
         for_people().print(_table(found))
 
 
-async def _work(platform: Platform, capacity: Capacity) -> None:
-    async with queue_of(platform) as queue:
-        process = WorkerProcess(platform, queue, capacity, say=say)
+@asynccontextmanager
+async def _source(platform: Platform, url: str | None) -> AsyncGenerator[WorkSource]:
+    """Give the stores by the settings, or the platform at a URL."""
+    if url is None:
+        async with queue_of(platform) as queue:
+            yield NearSource(platform.records, queue)
+        return
+    token = platform.settings.token
+    if token is None:
+        raise KnockemError("A worker over HTTP needs a token in KNOCKEM_TOKEN; `./knockem token add` makes one.")
+    async with source_at(url, token) as source:
+        yield source
+
+
+async def _work(platform: Platform, capacity: Capacity, url: str | None) -> None:
+    async with _source(platform, url) as source:
+        process = WorkerProcess(platform, source, capacity, say=say)
         working = asyncio.current_task()
         assert working is not None
         loop = asyncio.get_running_loop()

@@ -23,10 +23,11 @@ import orjson
 
 from knockem_dagster.containers.owners import current_owner
 from knockem_dagster.errors import ContainerError, LeaseLapsed, QueueAway
-from knockem_dagster.jobs.connection import Connection, Say
+from knockem_dagster.jobs.connection import Connection
 from knockem_dagster.jobs.desk import WAIT_SECONDS, Desk
-from knockem_dagster.jobs.queue import Claim, Queue, Verdict, Wanted
+from knockem_dagster.jobs.queue import Claim, Verdict, Wanted
 from knockem_dagster.jobs.requirements import Capacity, Requirement
+from knockem_dagster.jobs.worker_sources import Say, WorkerQueue
 from knockem_dagster.records.record import now
 
 KEPT_WARM_SECONDS = 5.0
@@ -66,7 +67,7 @@ class ComputeNode:
 
     def __init__(
         self,
-        queue: Queue,
+        queue: WorkerQueue,
         lanes: Mapping[str, Lane],
         capacity: Capacity,
         *,

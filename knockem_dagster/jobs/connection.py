@@ -11,14 +11,14 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TypeVar
 
 from knockem_dagster.errors import LeaseLapsed, QueueAway
-from knockem_dagster.jobs.queue import Claim, Entry, Queue, Report, Verdict, Wanted
+from knockem_dagster.jobs.queue import Claim, Entry, Report, Verdict, Wanted
 from knockem_dagster.jobs.requirements import Requirement
+from knockem_dagster.jobs.worker_sources import Say, WorkerQueue
 
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 2.0
 
 T = TypeVar("T")
-Say = Callable[[str], object]
 
 
 class Connection:
@@ -27,7 +27,7 @@ class Connection:
     Once `is_patient` is False they raise QueueAway instead.
     """
 
-    def __init__(self, queue: Queue, worker: str, *, say: Say) -> None:
+    def __init__(self, queue: WorkerQueue, worker: str, *, say: Say) -> None:
         self.queue = queue
         self.worker = worker
         self.is_patient = True

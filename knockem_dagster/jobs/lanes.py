@@ -15,11 +15,11 @@ from knockem_dagster.jobs.attempt_records import attempt_id_of, job_of
 from knockem_dagster.jobs.commands.command import CommandEnded
 from knockem_dagster.jobs.commands.launcher import CommandLauncher
 from knockem_dagster.jobs.desk import GONE, Desk, JobReport, QueueDesk, ReadAttempts
-from knockem_dagster.jobs.job_records import JobJournal, command_of, to_payload
+from knockem_dagster.jobs.job_records import command_of, to_payload
 from knockem_dagster.jobs.queue import Entry, Verdict
 from knockem_dagster.jobs.recovery import ATTEMPT, Recovery
 from knockem_dagster.jobs.slots import Pace, Slot
-from knockem_dagster.records.catalog import Records
+from knockem_dagster.jobs.worker_sources import Journal, WorkerRecord
 from knockem_dagster.records.jobs import JobRecord
 
 HANDED_IN_SECONDS = 0.1
@@ -69,9 +69,9 @@ class CommandLane:
     keeps_warm = False
 
     def __init__(
-        self, records: Records, launcher: CommandLauncher, journal: JobJournal, recovery: Recovery, *, worker: str
+        self, record: WorkerRecord, launcher: CommandLauncher, journal: Journal, recovery: Recovery, *, worker: str
     ) -> None:
-        self._records = records
+        self._record = record
         self._launcher = launcher
         self._journal = journal
         self._worker = worker
@@ -84,7 +84,7 @@ class CommandLane:
             await self._run_all(desk, await self._read(desk, claimed), pace)
 
     async def _read(self, desk: Desk, claimed: Sequence[bytes]) -> list[JobRecord]:
-        found = await asyncio.to_thread(self._records.jobs.get_many, [attempt_id_of(job) for job in claimed])
+        found = await self._record.jobs([attempt_id_of(job) for job in claimed])
         # What is not in the record was removed meanwhile: nobody waits for it.
         gone = [job for job in claimed if attempt_id_of(job) not in found]
         await desk.finish([JobReport(job, Verdict.FAILED, payload=GONE) for job in gone])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 
 from knockem_dagster.containers.contract import Organism
 from knockem_dagster.containers.runtime import ContainerSpec, Image, Limits
 from knockem_dagster.errors import ContainerError
 from knockem_dagster.jobs.requirements import Requirement
+from knockem_dagster.jobs.worker_sources import WorkerRecord
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.genomes import GenomeRecord
 from knockem_dagster.records.submissions import SubmissionRecord
@@ -65,16 +65,15 @@ async def check_organism(platform: Platform, submission: SubmissionRecord) -> No
 class Organisms:
     """The organisms of the submissions that a worker works for; those used last are kept."""
 
-    def __init__(self, platform: Platform) -> None:
+    def __init__(self, platform: Platform, record: WorkerRecord) -> None:
         self._platform = platform
+        self._record = record
         self._kept: OrderedDict[str, Organism] = OrderedDict()
 
     async def of(self, submission_id: str) -> Organism:
         """Return a submission's organism. Raises ContainerError when this machine does not have it."""
         if submission_id not in self._kept:
-            records = self._platform.records
-            submission = await asyncio.to_thread(records.submissions.get, submission_id)
-            genome = await asyncio.to_thread(records.genomes.get, submission.genome_id)
+            submission, genome = await self._record.study(submission_id)
             await check_organism(self._platform, submission)
             if submission.container_runtime == "docker":
                 await self._platform.runtime("docker").resolve(submission.image_digest)

@@ -272,6 +272,10 @@ class Queue:
         held = await self.guarded(self.server.hgetall(f"{base}:activeCompetitionAttempts"))
         return ready, {job: value.partition(b"\t")[0].decode() for job, value in held.items()}
 
+    async def owner_names(self) -> set[str]:
+        """Return the owners with anything in the queue."""
+        return {name.decode() for name in await self.guarded(self.server.smembers(f"{self.prefix}:activeSubmissions"))}
+
     async def retries(self, owner: str, job: bytes) -> int:
         """Return how often a job was tried again because its worker said so."""
         return int(await self.guarded(self.server.hget(f"{self.base(owner)}:tries", b"r" + job)) or 0)

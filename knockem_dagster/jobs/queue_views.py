@@ -86,12 +86,7 @@ class QueueViews:
 
     async def owners(self) -> dict[str, OwnerView]:
         """Return the owners with anything in the queue, and how far each is. Reads no list of jobs."""
-        names = sorted(
-            name.decode()
-            for name in await self._queue.guarded(
-                self._queue.server.smembers(f"{self._queue.prefix}:activeSubmissions")
-            )
-        )
+        names = sorted(await self._queue.owner_names())
         return {name: await self._owner(name) for name in names}
 
     async def one_owner(self, owner: str) -> dict[str, OwnerView]:

@@ -8,7 +8,7 @@ from knockem_dagster.containers.attempts import Outcome
 from knockem_dagster.jobs.attempt_records import job_of
 from knockem_dagster.jobs.commands.command import Command, CommandEnded
 from knockem_dagster.jobs.commands.launcher import CommandLauncher
-from knockem_dagster.jobs.queue import Queue
+from knockem_dagster.jobs.worker_sources import WorkerQueue
 from knockem_dagster.records.jobs import FailureRuleValue, JobRecord
 
 TIMED_OUT_CODE, OUT_OF_MEMORY_CODE = 152, 137
@@ -38,7 +38,7 @@ def rule_for(job: JobRecord, exit_code: int) -> FailureRuleValue | None:
 class Recovery:
     """Decides on another try at jobs that have a failure handler."""
 
-    def __init__(self, queue: Queue, launcher: CommandLauncher) -> None:
+    def __init__(self, queue: WorkerQueue, launcher: CommandLauncher) -> None:
         self._queue = queue
         self._launcher = launcher
 

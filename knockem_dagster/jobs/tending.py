@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from knockem_dagster.containers.runtime import Runtime
-from knockem_dagster.jobs.connection import Say
 from knockem_dagster.jobs.inspection import owner_states
 from knockem_dagster.jobs.job_records import put_missing, record_unrecorded
 from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.jobs.queue_views import QueueViews
 from knockem_dagster.jobs.reaping import Reaped, reap_lapsed
 from knockem_dagster.jobs.unblocking import complete_if_over
+from knockem_dagster.jobs.worker_sources import Say
 from knockem_dagster.jobs.workflows import take_back
 from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.jobs import WorkflowRecord

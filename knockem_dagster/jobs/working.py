@@ -15,21 +15,17 @@ from knockem_dagster.containers.runtime import Runtime
 from knockem_dagster.containers.runtimes import has_engine
 from knockem_dagster.containers.warden import ensure_warden
 from knockem_dagster.errors import ContainerError, QueueAway
-from knockem_dagster.jobs.attempt_records import AttemptReader, attempt_id_of
+from knockem_dagster.jobs.attempt_records import attempt_id_of
 from knockem_dagster.jobs.commands.launcher import CommandLauncher
 from knockem_dagster.jobs.compute_node import ComputeNode, Lane, worker_name
-from knockem_dagster.jobs.connection import Say
-from knockem_dagster.jobs.job_records import JobJournal
 from knockem_dagster.jobs.lanes import AttemptLane, CommandLane
 from knockem_dagster.jobs.organisms import Organisms
-from knockem_dagster.jobs.queue import Queue, Verdict
+from knockem_dagster.jobs.queue import Verdict
 from knockem_dagster.jobs.recovery import Recovery
 from knockem_dagster.jobs.requirements import Capacity
-from knockem_dagster.jobs.tending import look_after_workers
+from knockem_dagster.jobs.worker_sources import Say, WorkSource
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.jobs import ComputeNodeRecord
-from knockem_dagster.records.record import now
-from knockem_dagster.stores.documents import Patch
 
 
 def capacity_here(
@@ -63,17 +59,16 @@ def runtimes_here(platform: Platform) -> list[Runtime]:
 class WorkerProcess:
     """A compute node with all that this machine can do. `run` it; `stop` drains it."""
 
-    def __init__(self, platform: Platform, queue: Queue, capacity: Capacity, *, say: Say) -> None:
-        self.name = worker_name()
+    def __init__(self, platform: Platform, source: WorkSource, capacity: Capacity, *, say: Say) -> None:
+        """`platform` gives the runtimes of this machine; all else comes from the source."""
+        self.name = worker_name(source.prefix)
         self._platform = platform
-        self._queue = queue
+        self._source = source
         self._capacity = capacity
         self._say = say
-        self._journal = JobJournal(platform.records, queue)
         self._launcher = CommandLauncher()
-        self._reader = AttemptReader(platform.records)
         self._node = ComputeNode(
-            queue,
+            source.queue,
             self._lanes(),
             capacity,
             name=self.name,
@@ -106,11 +101,12 @@ class WorkerProcess:
         """Work until stopped, or until the time left is over. Raises StoreError when the record cannot be written."""
         ensure_warden()
         await ProcessRuntime(()).remove_leftovers()
-        await asyncio.to_thread(self._platform.records.compute_nodes.add, self._record())
-        self._journal.note(self.name, source=self.name, kind="workerStarted", host=socket.gethostname())
+        journal = self._source.journal
+        await self._source.record.joined(self._record())
+        journal.note(self.name, source=self.name, kind="workerStarted", host=socket.gethostname())
         try:
             async with asyncio.TaskGroup() as group:
-                beside = [group.create_task(self._journal.run()), group.create_task(self._reap())]
+                beside = [group.create_task(journal.run()), group.create_task(self._reap())]
                 await self._node.run()
                 for task in beside:
                     task.cancel()
@@ -118,20 +114,21 @@ class WorkerProcess:
             raise several.exceptions[0] from several
         finally:
             self._launcher.close()
-            self._journal.note(self.name, source=self.name, kind="workerEnded", host=socket.gethostname())
+            journal.note(self.name, source=self.name, kind="workerEnded", host=socket.gethostname())
             with contextlib.suppress(QueueAway):  # the record is written; the queue forgets what is recorded later
-                await self._journal.flush()
-            await asyncio.to_thread(self._platform.records.compute_nodes.patch, self.name, Patch(set={"ended": now()}))
+                await journal.flush()
+            await self._source.record.left(self.name)
 
     def _lanes(self) -> dict[str, Lane]:
-        organisms = Organisms(self._platform)
+        source = self._source
+        organisms = Organisms(self._platform, source.record)
         attempts = AttemptLane(organisms.of, self._read, worker=self.name)
-        recovery = Recovery(self._queue, self._launcher)
-        commands = CommandLane(self._platform.records, self._launcher, self._journal, recovery, worker=self.name)
+        recovery = Recovery(source.queue, self._launcher)
+        commands = CommandLane(source.record, self._launcher, source.journal, recovery, worker=self.name)
         return {"process": attempts, "docker": attempts, "command": commands}
 
     async def _read(self, jobs: Sequence[bytes]) -> Sequence[Attempt]:
-        return await asyncio.to_thread(self._reader.read, [attempt_id_of(job) for job in jobs])
+        return await self._source.record.attempts([attempt_id_of(job) for job in jobs])
 
     async def _reap(self) -> None:
         """Look after other workers: nobody else may be there to."""
@@ -139,13 +136,8 @@ class WorkerProcess:
         while True:
             await asyncio.sleep(seconds / 2)
             with contextlib.suppress(QueueAway):
-                await look_after_workers(
-                    self._queue,
-                    self._platform.records,
-                    runtimes_here(self._platform),
-                    lease_seconds=seconds,
-                    say=self._say,
-                )
+                runtimes = runtimes_here(self._platform)
+                await self._source.look_after_others(runtimes, lease_seconds=seconds, say=self._say)
 
     def _record(self) -> ComputeNodeRecord:
         return ComputeNodeRecord(

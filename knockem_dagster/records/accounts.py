@@ -48,5 +48,6 @@ class TokenRecord(Record):
     scope: Scope
     digest: str = Field(description="SHA-256 of the token, hexadecimal")
     label: str = ""
+    for_all: bool = Field(default=False, description="a worker's, for everybody's jobs, not only its user's")
     expires: str = Field(description="ISO 8601, UTC")
     revoked: str | None = Field(default=None, description="when it was revoked")

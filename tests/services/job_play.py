@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from knockem_dagster.jobs.job_records import submit_jobs
+from knockem_dagster.jobs.near_source import NearSource
 from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.jobs.requirements import Capacity
 from knockem_dagster.jobs.working import WorkerProcess
@@ -55,7 +56,7 @@ def new_job(
 async def worker_on(platform: Platform, queue: Queue) -> AsyncIterator[WorkerProcess]:
     """Give a worker with two slots that is at work; it is drained at the end."""
     capacity = Capacity(cpus=SLOTS, memory_mib=4096, runtimes=frozenset({"command"}))
-    worker = WorkerProcess(platform, queue, capacity, say=lambda line: None)
+    worker = WorkerProcess(platform, NearSource(platform.records, queue), capacity, say=lambda line: None)
     working = asyncio.create_task(worker.run())
     try:
         await _unless_over(working, worker.registered())

@@ -14,7 +14,7 @@ from knockem_dagster.accounts.users import add_user, set_quotas, user_of
 from knockem_dagster.api.http.bodies import described_body, read_body
 from knockem_dagster.api.http.callers import Administrator, Caller, User, caller
 from knockem_dagster.api.http.paging import At, Page, page_of
-from knockem_dagster.errors import NotFound
+from knockem_dagster.errors import NotFound, NotPermitted
 from knockem_dagster.records.accounts import QuotasValue, Scope, TokenRecord, UserRecord
 from knockem_dagster.records.record import Value
 
@@ -27,6 +27,7 @@ class Self(Value):
 
     user_email: str
     scope: Scope
+    token_id: str
     expires: str = Field(description="when the token ends: ISO 8601, UTC")
 
 
@@ -44,6 +45,7 @@ class NewToken(Value):
     scope: Scope
     days: int = Field(default=DEFAULT_DAYS, ge=1, le=MOST_DAYS)
     label: str = Field(default="", max_length=200)
+    for_all: bool = Field(default=False, description="workers with it work for everybody; for administrators to say")
 
 
 class TokenModel(Value):
@@ -53,6 +55,7 @@ class TokenModel(Value):
     user_email: str
     scope: Scope
     label: str
+    for_all: bool
     created: str
     expires: str
     revoked: str | None
@@ -67,7 +70,8 @@ class IssuedToken(TokenModel):
 @router.get("/self", operation_id="get_self")
 async def get_self(caller: Annotated[Caller, Depends(caller)]) -> Self:
     """Tell whose token this is, and what it permits."""
-    return Self(user_email=caller.email, scope=caller.token.scope, expires=caller.token.expires)
+    token = caller.token
+    return Self(user_email=token.user_email, scope=token.scope, token_id=token.id, expires=token.expires)
 
 
 @router.post(
@@ -110,9 +114,17 @@ async def create_token(request: Request, caller: User) -> IssuedToken:
     address = new.user_email or caller.email
     if not caller.owns(address):
         raise NotFound(f"There is no user {address!r}.")
-    scope = caller.checked_scope(new.scope)
-    records = caller.site.records
-    record, token = await asyncio.to_thread(issue_token, records, address, scope, days=new.days, label=new.label)
+    if (new.scope is Scope.ADMINISTRATOR or new.for_all) and not caller.sees_all:
+        raise NotPermitted("Only an administrator's token makes tokens that permit more than what is one's own.")
+    record, token = await asyncio.to_thread(
+        issue_token,
+        caller.site.records,
+        address,
+        new.scope,
+        days=new.days,
+        label=new.label,
+        for_all=new.for_all,
+    )
     return IssuedToken(**_model(record).model_dump(), token=token)
 
 
@@ -146,6 +158,7 @@ def _model(token: TokenRecord) -> TokenModel:
         user_email=token.user_email,
         scope=token.scope,
         label=token.label,
+        for_all=token.for_all,
         created=token.datetime,
         expires=token.expires,
         revoked=token.revoked,

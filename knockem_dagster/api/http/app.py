@@ -11,7 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from knockem_dagster.api.http import accounts, graphs, service, submissions, workflows
+from knockem_dagster.api.http import accounts, graphs, service, submissions, work, workflows
 from knockem_dagster.api.http.access_log import AccessLog
 from knockem_dagster.api.http.bodies import BoundedBodies
 from knockem_dagster.api.http.problems import MEDIA_TYPE, Problem, explain_errors
@@ -25,7 +25,7 @@ _ABOUT = (
     "Every request but /healthz carries a token: `Authorization: Bearer knockem_...`. "
     "Errors are problem details (RFC 9457). Lists come in pages: `next` of one is the `cursor` of the next."
 )
-_PARTS = (submissions, workflows, graphs, accounts)
+_PARTS = (submissions, workflows, graphs, accounts, work)
 _MODELS: tuple[type[BaseModel], ...] = (*(model for part in _PARTS for model in part.MODELS), Problem)
 
 

@@ -24,11 +24,11 @@ from knockem_dagster.errors import (
     NotPermitted,
     StoreError,
 )
+from knockem_dagster.jobs.http_source import LEASE_LAPSED
 from knockem_dagster.mapping_file import one_line, shown
 from knockem_dagster.records.record import Value
 
 MEDIA_TYPE = "application/problem+json"
-LEASE_LAPSED = "about:lease-lapsed"
 _STATUS: Sequence[tuple[type[KnockemError], HTTPStatus]] = (
     (InvalidInput, HTTPStatus.UNPROCESSABLE_ENTITY),
     (NotFound, HTTPStatus.NOT_FOUND),
