@@ -9,6 +9,8 @@ install_debian_packages() {
     command -v dockerd >/dev/null || missing+=(docker.io)
     command -v setpriv >/dev/null || missing+=(util-linux)
     command -v faketime >/dev/null || missing+=(faketime)
+    command -v curl >/dev/null || missing+=(curl)
+    command -v jq >/dev/null || missing+=(jq)
     command -v pgrep >/dev/null || missing+=(procps)
     [ -d /usr/share/fonts/truetype/dejavu ] || missing+=(fonts-dejavu-core)
     [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)

@@ -18,19 +18,26 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import httpx
+import orjson
+
 from benchmarks.measurement import Measurement, command
 from benchmarks.workplace import Workplace, until
+from knockem_dagster.accounts.tokens import issue_token
+from knockem_dagster.accounts.users import add_user
 from knockem_dagster.errors import KnockemError
 from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.jobs.specs.graph_builder import graph_of
 from knockem_dagster.jobs.specs.reading import spec_of
 from knockem_dagster.jobs.workflow_views import view_jobs, view_workflow
 from knockem_dagster.jobs.workflows import Submitter, start_workflow, store_workflow
+from knockem_dagster.records.accounts import Scope
 from knockem_dagster.records.jobs import WorkflowRecord
 
 CHAIN, BEHIND_BARRIER, MANY = 1000, 1000, 100_000
 MEDIAN_LIMIT_MS, BARRIER_LIMIT_MS, SUBMIT_LIMIT_S, LOOK_LIMIT_S = 50.0, 500.0, 30.0, 1.0
 PATIENCE_SECONDS = 600.0
+USER = "bench@example.org"
 
 
 def run(scale: float, seed: int) -> list[Measurement]:
@@ -47,6 +54,7 @@ def run(scale: float, seed: int) -> list[Measurement]:
             *_chain(workplace, max(10, round(CHAIN * scale))),
             *_barrier(workplace, max(10, round(BEHIND_BARRIER * scale))),
             *_many(workplace, max(100, round(MANY * scale))),
+            *_many_over_http(workplace, max(100, round(MANY * scale))),
         ]
 
 
@@ -121,13 +129,36 @@ def _many(workplace: Workplace, number: int) -> list[Measurement]:
     ]
 
 
+def _many_over_http(workplace: Workplace, number: int) -> list[Measurement]:
+    """Do the same over HTTP, with every job in one request."""
+    records = workplace.platform.records
+    token = issue_token(records, add_user(records, USER).user_email, Scope.USER)[1]
+    body = orjson.dumps({"name": "bench", "jobs": [_job(f"j_{each}") for each in range(number)]})
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    with httpx.Client(base_url=workplace.start_api().url, headers=headers, timeout=PATIENCE_SECONDS) as client:
+
+        def timed(method: str, path: str, **more: Any) -> tuple[float, dict[str, Any]]:
+            began = time.perf_counter()
+            answer = client.request(method, path, **more).raise_for_status().json()
+            return time.perf_counter() - began, answer
+
+        submitted, workflow = timed("POST", "/v1/workflows", content=body)
+        status, _ = timed("GET", f"/v1/workflows/{workflow['id']}")
+        page, _ = timed("GET", f"/v1/workflows/{workflow['id']}/jobs")
+    return [
+        Measurement("jobs submitted in one request over HTTP", submitted, "s", number, "limit", SUBMIT_LIMIT_S),
+        Measurement("their status over HTTP", status, "s", number, "limit", LOOK_LIMIT_S),
+        Measurement("a page of them over HTTP", page, "s", number, "limit", LOOK_LIMIT_S),
+    ]
+
+
 def _job(name: str, **fields: Any) -> dict[str, Any]:
     return {"name": name, "command": "true", **fields}
 
 
 def _submit(workplace: Workplace, jobs: Sequence[Mapping[str, Any]]) -> WorkflowRecord:
     graph = graph_of(spec_of({"name": "bench", "jobs": list(jobs)}))
-    submitter = Submitter(user_email="bench@example.org", folder=str(workplace.folder))
+    submitter = Submitter(user_email=USER, folder=str(workplace.folder))
     workflow = store_workflow(workplace.platform.records, graph, submitter)
     workplace.on_queue(lambda queue: start_workflow(workplace.platform.records, queue, workflow))
     return workflow

@@ -1,7 +1,8 @@
-"""A campaign against job graphs: workers are killed at random while jobs wait for one another.
+"""A campaign against job graphs: workers and the HTTP API are killed at random while jobs wait for one another.
 
-Each job appends a line to a file as it begins and as it ends. At the end every job has one last result, no job began
-before all that it waits for were recorded, and the workflow is completed.
+Half of the workers reach the stores, half only the API. Each job appends a line to a file as it begins and as it ends.
+At the end every job has one last result, no job began before all that it waits for were recorded, and the workflow is
+completed.
 
     python -m benchmarks.graph_faults [--scale 1.0] [--seed 1] [--json]
 """
@@ -16,18 +17,24 @@ from pathlib import Path
 from numpy.random import Generator, default_rng
 
 from benchmarks.measurement import Measurement, command
-from benchmarks.workplace import Workplace
+from benchmarks.workplace import WorkerCommand, Workplace, until
+from knockem_dagster.accounts.tokens import issue_token
+from knockem_dagster.accounts.users import add_user
 from knockem_dagster.errors import KnockemError
 from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.jobs.specs.graph_builder import graph_of
 from knockem_dagster.jobs.specs.reading import spec_of
 from knockem_dagster.jobs.tending import tend
 from knockem_dagster.jobs.workflows import Submitter, start_workflow, store_workflow
+from knockem_dagster.records.accounts import Scope
 from knockem_dagster.records.jobs import JobState, WorkflowRecord
 
 JOBS, WORKERS = 5000, 4
 LEASE_SECONDS = 2.0
 BETWEEN_KILLS = (0.1, 0.5)
+API_KILLED = 0.1
+"""How often the API is killed beside a worker."""
+USER = "bench@example.org"
 PATIENCE_SECONDS = 1800.0
 
 
@@ -50,6 +57,9 @@ class _Campaign:
         self._workplace = workplace
         self._rng = rng
         self._told = workplace.folder / "told.txt"
+        records = workplace.platform.records
+        self._token = issue_token(records, add_user(records, USER).user_email, Scope.WORKER)[1]
+        self._far: list[WorkerCommand] = []
         self._blockers = {f"j{job}": [f"j{each}" for each in self._earlier(job, rng)] for job in range(number)}
 
     @staticmethod
@@ -58,10 +68,13 @@ class _Campaign:
 
     def run(self) -> list[Measurement]:
         """Let the workflow run to its end while workers are killed, then look at what it left."""
+        self._api = self._workplace.start_api()
+        for number in range(WORKERS):
+            self._start_worker(is_near=number % 2 == 0)
+        for worker in self._workplace.workers:
+            until(lambda worker=worker: self._workplace.is_registered(worker), "a worker")
         workflow = self._submit()
-        kills, began = 0, time.monotonic()
-        for _ in range(WORKERS):
-            self._workplace.start_worker()
+        kills, api_kills, began = 0, 0, time.monotonic()
         while self._state(workflow) != "completed":
             if time.monotonic() - began > PATIENCE_SECONDS:
                 raise KnockemError("the workflow did not end")
@@ -72,8 +85,12 @@ class _Campaign:
             if victim is not None:
                 victim.kill()
                 self._workplace.workers.remove(victim)
-                self._workplace.start_worker()
+                self._start_worker(is_near=victim not in self._far)
                 kills += 1
+            if self._rng.random() < API_KILLED:
+                self._api.kill()
+                self._api = self._workplace.start_api(self._api.port)
+                api_kills += 1
             self._workplace.on_queue(self._tend)
         seconds = time.monotonic() - began
         begun_twice = self._check(workflow)
@@ -81,9 +98,16 @@ class _Campaign:
         return [
             Measurement("dependent jobs, each with one last result, in order", float(number), "jobs", 1),
             Measurement("workers killed meanwhile", float(kills), "kills", 1),
+            Measurement("kills of the HTTP API meanwhile", float(api_kills), "kills", 1),
             Measurement("jobs begun again, since their worker was killed", float(begun_twice), "jobs", 1),
             Measurement("it took", seconds, "s", 1),
         ]
+
+    def _start_worker(self, *, is_near: bool) -> None:
+        if is_near:
+            self._workplace.start_worker()
+        else:
+            self._far.append(self._workplace.start_worker("--url", self._api.url, KNOCKEM_TOKEN=self._token))
 
     def _submit(self) -> WorkflowRecord:
         jobs = [
@@ -91,7 +115,7 @@ class _Campaign:
             for name, found in self._blockers.items()
         ]
         graph = graph_of(spec_of({"name": "campaign", "jobs": jobs}))
-        submitter = Submitter(user_email="bench@example.org", folder=str(self._workplace.folder))
+        submitter = Submitter(user_email=USER, folder=str(self._workplace.folder))
         records = self._workplace.platform.records
         workflow = store_workflow(records, graph, submitter)
         self._workplace.on_queue(lambda queue: start_workflow(records, queue, workflow))

@@ -95,6 +95,11 @@ class ApiCommand:
     process: subprocess.Popen[bytes]
     url: str
 
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return int(self.url.rpartition(":")[2])
+
     def kill(self) -> None:
         """End it with SIGKILL."""
         self.process.kill()

@@ -22,6 +22,7 @@ from knockem_dagster.jobs.specs.reading import read_workflow_file
 from knockem_dagster.jobs.specs.workflow_spec import WorkflowSpec
 from knockem_dagster.jobs.workflow_views import JobView, view_jobs, view_workflow
 from knockem_dagster.jobs.workflows import MOST_ACTIVE, Submitter, cancel_workflow, start_workflow, store_workflow
+from knockem_dagster.mapping_file import shown
 from knockem_dagster.records.jobs import JobRecord, ResultRecord, WorkflowRecord
 from knockem_dagster.records.record import Value
 
@@ -29,6 +30,14 @@ router = APIRouter(prefix="/v1/workflows", tags=["workflows"])
 WorkflowId = Annotated[str, Path(alias="workflow", max_length=100)]
 JobState = Literal["blocked", "ready", "running", "completed", "failed", "canceled", "terminated", "disabled"]
 _JSON5 = "application/json5"
+_FORMATS = {
+    "application/json": "w.json",
+    "application/yaml": "w.yaml",
+    "text/yaml": "w.yaml",
+    _JSON5: "w.json5",
+    "application/x-www-form-urlencoded": "w.json",  # what `curl -d` says of whatever it sends
+}
+"""By the type of a body, the name of a file that is read likewise."""
 
 
 class WorkflowLine(Value):
@@ -218,12 +227,11 @@ async def tries(
 
 async def _graph_in(request: Request) -> JobGraph:
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    names = {"application/json": "w.json", "application/yaml": "w.yaml", "text/yaml": "w.yaml", _JSON5: "w.json5"}
-    if kind not in names:
-        fault = Fault("Content-Type", kind, f"{', '.join(names)} are")
+    if kind not in _FORMATS:
+        fault = Fault("Content-Type", shown(kind), "application/json, application/yaml and application/json5 are")
         raise InvalidInput("The workflow cannot be read.", [fault])
     body = await request.body()
-    return await asyncio.to_thread(lambda: graph_of(read_workflow_file(body, name=names[kind])))
+    return await asyncio.to_thread(lambda: graph_of(read_workflow_file(body, name=_FORMATS[kind])))
 
 
 async def _model(caller: Caller, id: str, *, without_effect: Sequence[str] = ()) -> WorkflowModel:
