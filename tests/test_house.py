@@ -31,7 +31,17 @@ MAY_IMPORT = {
     "records": ("errors", "settings", "stores", "knockout", "containers.attempts"),
     "reports": ("errors", "settings", "knockout", "records.tables"),
     "platform": ("errors", "settings", "stores", "records", "containers"),
-    "jobs": ("errors", "settings", "mapping_file", "knockout", "stores", "records", "containers", "platform"),
+    "jobs": (
+        "errors",
+        "settings",
+        "mapping_file",
+        "knockout",
+        "stores",
+        "records",
+        "containers",
+        "platform",
+        "reports",
+    ),
     "assay_runs": (
         "errors",
         "settings",

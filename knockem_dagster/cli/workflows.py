@@ -1,4 +1,4 @@
-"""`workflow submit`, `list`, `status`, `logs`, `restart` and `cancel`: jobs that wait for one another."""
+"""`workflow submit`, `list`, `status`, `logs`, `graph`, `restart` and `cancel`: jobs that wait for one another."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from knockem_dagster.cli.workflow_tables import (
 )
 from knockem_dagster.cli.working import NO_QUEUE, say
 from knockem_dagster.errors import KnockemError
+from knockem_dagster.jobs.graph_pictures import draw_graph
 from knockem_dagster.jobs.near_source import NearSource
 from knockem_dagster.jobs.opening import queue_of
 from knockem_dagster.jobs.queue import Queue
@@ -149,6 +150,25 @@ def logs(
 
 
 @app.command()
+def graph(
+    workflow: WorkflowId,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", dir_okay=False, help="The SVG file.  [default: workflow-ID.svg]")
+    ] = None,
+) -> None:
+    """Draw which job waits for which, with the states they are in, as an SVG file; many like jobs as one node."""
+    with open_platform() as platform:
+        record = _resolve(platform, workflow)
+        picture = asyncio.run(_picture(platform, record))
+    path = output or Path(f"workflow-{short(record.id)}.svg")
+    try:
+        path.write_text(picture, encoding="utf-8")
+    except OSError as error:
+        raise KnockemError(f"The picture cannot be written to {path}: {error.strerror}.") from error
+    typer.echo(str(path))
+
+
+@app.command()
 def restart(
     workflow: WorkflowId,
     memory_factor: Annotated[
@@ -251,6 +271,11 @@ async def _look(
     async with _queue_if_any(platform) as queue:
         view = await view_workflow(platform.records, queue, workflow)
         return view, await view_jobs(platform.records, queue, workflow, states=states, most=most)
+
+
+async def _picture(platform: Platform, workflow: WorkflowRecord) -> str:
+    async with _queue_if_any(platform) as queue:
+        return await draw_graph(platform.records, queue, workflow)
 
 
 async def _restart(platform: Platform, workflow: WorkflowRecord, enlargement: Enlargement) -> int:

@@ -88,11 +88,6 @@ async def view_jobs(
     """
     ready, running = await _in_queue(queue, workflow.id)
 
-    def state_of(job: JobRecord) -> str:
-        if job.state is None or job.state.is_over:
-            return "" if job.state is None else job.state.value
-        return RUNNING if job.id in running else READY if job.id in ready else JobState.BLOCKED.value
-
     def recorded(where: dict[str, Any]) -> Iterator[JobRecord]:
         names = ({"$gte": begins, "$lt": f"{begins}\uffff"} if begins else {}) | ({"$gt": after} if after else {})
         return records.jobs.find(where | ({"name": names} if names else {}), sort=[("name", 1)])
@@ -112,7 +107,7 @@ async def view_jobs(
                 streams += [queued(ids) for state, ids in ((READY, ready), (RUNNING, running)) if state in states]
         else:
             streams = [recorded({"workflowId": workflow.id})]
-        merged = ((job, state_of(job)) for job in heapq.merge(*streams, key=_name))
+        merged = ((job, _state(job, ready, running)) for job in heapq.merge(*streams, key=_name))
         found = list(islice(((job, state) for job, state in merged if not states or state in states), most))
         results = records.results.get_many([job.id for job, _ in found])
         return [JobView(job, state, results.get(job.id)) for job, state in found]
@@ -122,6 +117,23 @@ async def view_jobs(
 
 def _name(job: JobRecord) -> str:
     return job.name
+
+
+async def job_states(records: Records, queue: Queue | None, workflow: WorkflowRecord) -> dict[str, str]:
+    """Return the state of every job of a graph. Reads them all."""
+    ready, running = await _in_queue(queue, workflow.id)
+
+    def look() -> dict[str, str]:
+        found = records.jobs.find({"workflowId": workflow.id})
+        return {job.id: _state(job, ready, running) for job in found}
+
+    return await asyncio.to_thread(look)
+
+
+def _state(job: JobRecord, ready: Collection[str], running: Collection[str]) -> str:
+    if job.state is None or job.state.is_over:
+        return "" if job.state is None else job.state.value
+    return RUNNING if job.id in running else READY if job.id in ready else JobState.BLOCKED.value
 
 
 async def _in_queue(queue: Queue | None, workflow: str) -> tuple[set[str], set[str]]:

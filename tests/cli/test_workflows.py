@@ -95,6 +95,17 @@ def test_every_fault_is_told_and_nothing_stored(server: QueueServer, tmp_path: P
     assert "cannot be read" in run("submit", "missing.yaml", home=home).output
 
 
+def test_the_graph_is_drawn(server: QueueServer, tmp_path: Path) -> None:
+    home = server.settings.home
+    id = run("submit", written(tmp_path), home=home).stdout.strip().splitlines()[-1]
+    drawn = run("graph", id, "--output", str(tmp_path / "graph.svg"), home=home)
+    assert drawn.stdout.strip() == str(tmp_path / "graph.svg")
+    picture = (tmp_path / "graph.svg").read_text()
+    assert all(f'data-name="{name}"' in picture for name in ("prepare", "run_1", "run_2", "run_3", "gather", "publish"))
+    assert "prepare: 1 ready" in picture
+    assert "cannot be written" in run("graph", id, "-o", str(tmp_path / "no" / "x.svg"), home=home).output
+
+
 def test_a_workflow_waits_for_a_worker_and_can_be_canceled(server: QueueServer, tmp_path: Path) -> None:
     home = server.settings.home
     submitted = run("submit", written(tmp_path), home=home)
