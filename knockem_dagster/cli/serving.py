@@ -45,7 +45,7 @@ def up(
         asyncio.run(ProcessRuntime(()).remove_leftovers())
         addresses = _Addresses(
             Address("the Dagster UI", port or settings.port, "/server_info"),
-            Address("the HTTP API", api_port or settings.api_port, "/openapi.json"),
+            Address("knockem", api_port or settings.api_port, "/openapi.json"),
         )
         addresses.find_ports()
         logs = log_folder(settings)
@@ -56,7 +56,7 @@ def up(
             Service("daemon", lambda: _dagster("dagster._daemon", "run"), logs / "daemon.log"),
         ]
         _say(_unfinished(settings))
-        _tell_first_token(settings)
+        addresses.token = _first_token(settings)
         with definitions.dagster_instance(settings):
             pass  # its files are made here, once: daemon and webserver would both try
         _say("Starting the Dagster UI and its daemon; this takes a quarter of a minute or more. Ctrl-C ends them.")
@@ -100,23 +100,22 @@ def _unfinished(settings: Settings) -> str:
     return f"{counted(number, 'unfinished submission')}: taken up as soon as the daemon runs, within about a minute."
 
 
-def _tell_first_token(settings: Settings) -> None:
-    """Make and print a token for an administrator if nobody has one."""
+def _first_token(settings: Settings) -> str:
+    """Make a token for an administrator if nobody has one; return it, or nothing."""
     platform = Platform(settings)
     try:
-        token = first_administrator(platform)
+        return first_administrator(platform) or ""
     finally:
         platform.close()
-    if token is not None:
-        typer.echo(f"The first administrator's token for the HTTP API, told only now: {token}")
 
 
 @dataclass(slots=True)
 class _Addresses:
-    """Where the UI and the API are."""
+    """Where the UI, and the API with its pages, are; `token`: the first administrator's, until it was told."""
 
     ui: Address
     api: Address
+    token: str = ""
 
     def find_ports(self) -> None:
         """Go to free ports."""
@@ -141,6 +140,10 @@ class _Addresses:
             if not address.told and address.answers():
                 address.told = True
                 typer.echo(f"{address.name[:1].upper()}{address.name[1:]} is at {address.url}")
+                if address is self.api and self.token:
+                    told = f"The first administrator logs in at {address.url}/#{self.token}"
+                    typer.echo(f"{told}\nThe token after the # is told only now; `./knockem token add` makes more.")
+                    self.token = ""
                 if address is self.ui:
                     note.seek(0)
                     note.truncate()

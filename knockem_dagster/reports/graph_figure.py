@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from xml.sax.saxutils import escape, quoteattr
 
 STATE_COLOURS = {
@@ -39,7 +39,8 @@ class FigureNode:
 
 def graph_svg(nodes: Sequence[FigureNode], edges: Sequence[tuple[int, int]], *, title: str) -> str:
     """Return the picture as SVG. Edges are pairs of places in `nodes`, the one waited for first."""
-    rows = _rows(nodes, edges)
+    points, ways = _with_ways(nodes, edges)
+    rows = _rows(points, [pair for way in ways for pair in pairwise(way)])
     levels = 1 + max((node.level for node in nodes), default=0)
     tallest = 1 + max(rows, default=0)
     width = 2 * _MARGIN + levels * _WIDTH + (levels - 1) * _ACROSS
@@ -47,20 +48,34 @@ def graph_svg(nodes: Sequence[FigureNode], edges: Sequence[tuple[int, int]], *, 
     corners = [
         (
             _MARGIN + node.level * (_WIDTH + _ACROSS),
-            _MARGIN + row * (_HEIGHT + _DOWN) + _offset(nodes, node.level, tallest),
+            _MARGIN + row * (_HEIGHT + _DOWN) + _offset(points, node.level, tallest),
         )
-        for node, row in zip(nodes, rows, strict=True)
+        for node, row in zip(points, rows, strict=True)
     ]
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
         f'role="img" aria-label={quoteattr(title)}><title>{escape(title)}</title><style>{_STYLE}</style>',
         f'<rect width="{width}" height="{height}" fill="#fff"/>',
-        *(_edge(corners[origin], corners[target]) for origin, target in edges),
-        *(_node(node, corner) for node, corner in zip(nodes, corners, strict=True)),
+        *(_edge([corners[place] for place in way]) for way in ways),
+        *(_node(node, corner) for node, corner in zip(nodes, corners, strict=False)),
         _legend(nodes, height - _MARGIN),
         "</svg>",
     ]
     return "\n".join(parts)
+
+
+def _with_ways(
+    nodes: Sequence[FigureNode], edges: Sequence[tuple[int, int]]
+) -> tuple[list[FigureNode], list[list[int]]]:
+    """Return the nodes, followed by the points at which long edges pass the levels between; and each edge's points."""
+    points, ways = list(nodes), list[list[int]]()
+    for origin, target in edges:
+        way = [origin]
+        for level in range(nodes[origin].level + 1, nodes[target].level):
+            points.append(FigureNode(nodes[target].name, level, {}))
+            way.append(len(points) - 1)
+        ways.append([*way, target])
+    return points, ways
 
 
 def _rows(nodes: Sequence[FigureNode], edges: Sequence[tuple[int, int]]) -> list[int]:
@@ -92,18 +107,27 @@ def _offset(nodes: Sequence[FigureNode], level: int, tallest: int) -> float:
     return (tallest - number) * (_HEIGHT + _DOWN) / 2
 
 
-def _edge(origin: tuple[float, float], target: tuple[float, float]) -> str:
-    x1, y1 = origin[0] + _WIDTH, origin[1] + _HEIGHT / 2
-    x2, y2 = target[0], target[1] + _HEIGHT / 2
-    bend = max(30.0, (x2 - x1) / 2)
-    return f'<path class="edge" d="M{x1:g},{y1:g} C{x1 + bend:g},{y1:g} {x2 - bend:g},{y2:g} {x2:g},{y2:g}"/>'
+def _edge(corners: Sequence[tuple[float, float]]) -> str:
+    """Draw an edge from the right of its first corner's box, across those between, to the left of the last one's."""
+    (x, y), *rest = [(x, y + _HEIGHT / 2) for x, y in corners]
+    path = [f"M{x + _WIDTH:g},{y:g}"]
+    before = (x + _WIDTH, y)
+    for number, (x, y) in enumerate(rest, start=1):
+        bend = max(30.0, (x - before[0]) / 2)
+        path.append(f"C{before[0] + bend:g},{before[1]:g} {x - bend:g},{y:g} {x:g},{y:g}")
+        before = (x, y)
+        if number < len(rest):
+            path.append(f"H{x + _WIDTH:g}")
+            before = (x + _WIDTH, y)
+    return f'<path class="edge" d="{" ".join(path)}"/>'
 
 
 def _node(node: FigureNode, corner: tuple[float, float]) -> str:
     x, y = corner
     number = sum(node.states.values())
     told = ", ".join(f"{count:,} {state}" for state, count in _ordered(node.states))
-    short = textwrap.shorten(told, 34, placeholder=" ...") if number > 1 else told
+    striking = [f"{node.states[state]:,} {state}" for state in ("failed", "running") if node.states.get(state)]
+    short = told.partition(" ")[2] if number == 1 else ", ".join([f"{number:,} jobs", *striking])
     name = node.name if len(node.name) <= _LETTERS else f"{node.name[: _LETTERS - 1]}…"
     bar: list[str] = []
     left = x + 8.0

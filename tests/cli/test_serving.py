@@ -85,6 +85,14 @@ def test_up_finishes_submissions_restarts_what_dies_and_leaves_nothing(
     with urllib.request.urlopen(f"{url}/server_info") as answer:
         assert "dagster_version" in json.load(answer)
 
+    until(lambda: "The first administrator logs in at" in said(), up)
+    [api, token] = said().split("The first administrator logs in at ")[1].split()[0].split("/#")
+    asked = urllib.request.Request(f"{api}/v1/submissions", headers={"Authorization": f"Bearer {token}"})
+    with urllib.request.urlopen(asked) as answer:
+        assert [each["id"] for each in json.load(answer)["items"]] == [id]
+    logs = [path.read_text(errors="replace") for path in (home / "testing").rglob("*.log")]
+    assert logs and not any(token in log for log in logs)
+
     second = knockem("up", home=home)
     assert second.returncode == 1
     assert "runs already" in second.stderr

@@ -44,5 +44,15 @@ def test_levels_stand_from_left_to_right_and_do_not_overlap() -> None:
     assert all(x + w <= width and y + h <= height for x, y, w, h in boxes.values())
 
 
+def test_long_edges_pass_other_nodes_by() -> None:
+    nodes = [FigureNode(name, level, {"ready": 1}) for level, name in enumerate("abc")]
+    root = ElementTree.fromstring(graph_svg(nodes, [(0, 1), (1, 2), (0, 2)], title="t"))
+    [box] = [node.findall(f"{SVG}rect")[0] for node in root.iter(f"{SVG}g") if node.get("data-name") == "b"]
+    top, height = float(box.get("y", "0")), float(box.get("height", "0"))
+    [long] = [path.get("d", "") for path in root.findall(f"{SVG}path") if "H" in path.get("d", "")]
+    passes = float(long.partition(" H")[0].rpartition(",")[2])
+    assert not top <= passes <= top + height
+
+
 def test_an_empty_graph_is_a_picture() -> None:
     ElementTree.fromstring(graph_svg([], [], title="nothing"))

@@ -14,6 +14,7 @@ from pydantic.json_schema import models_json_schema
 from knockem_dagster.api.http import accounts, graphs, service, submissions, work, workflows
 from knockem_dagster.api.http.access_log import AccessLog
 from knockem_dagster.api.http.bodies import BoundedBodies
+from knockem_dagster.api.http.pages import routes
 from knockem_dagster.api.http.problems import MEDIA_TYPE, Problem, explain_errors
 from knockem_dagster.api.http.site import Site
 from knockem_dagster.platform import Platform
@@ -45,7 +46,7 @@ def build_app(platform: Platform) -> FastAPI:
     explain_errors(app)
     app.add_middleware(BoundedBodies)
     app.add_middleware(AccessLog)
-    for part in (*_PARTS, service):
+    for part in (*_PARTS, service, routes):
         app.include_router(part.router)
     app.openapi = _specification(app)  # pyright: ignore[reportAttributeAccessIssue]
     return app

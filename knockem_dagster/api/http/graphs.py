@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import AfterValidator, Field
 
 from knockem_dagster.accounts.quotas import check_quotas, note_stored
@@ -17,6 +17,7 @@ from knockem_dagster.api.http.json_paths import JsonPath
 from knockem_dagster.api.http.paging import At, Page, PlaceInList, page_of
 from knockem_dagster.api.http.workflows import WorkflowId
 from knockem_dagster.errors import NotFound
+from knockem_dagster.jobs.graph_pictures import draw_graph
 from knockem_dagster.mapping_file import storable_json
 from knockem_dagster.records.job_graph import (
     EdgeRecord,
@@ -32,6 +33,7 @@ from knockem_dagster.stores.documents import Patch
 
 router = APIRouter(prefix="/v1/workflows/{workflow}", tags=["graphs"])
 EdgeKind = Literal["blocks", "needs", "produces", "requires", "scheduled_by", "stores", "executed", "returned"]
+_INERT = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox"}
 Filter = Annotated[
     str,
     Query(max_length=1000, description="JSONPath (RFC 9535): only those in whose data it finds anything, as $.host"),
@@ -57,6 +59,21 @@ class NewData(Value):
     """What user data is to hold."""
 
     data: Annotated[Any, AfterValidator(storable_json)]
+
+
+class Svg(Response):
+    """A picture."""
+
+    media_type = "image/svg+xml"
+
+
+@router.get("/graph", response_class=Svg, operation_id="get_graph")
+async def graph(workflow: WorkflowId, caller: User) -> Svg:
+    """Return a picture of which job waits for which, with the states of jobs; like jobs are one node."""
+    found = await caller.workflow(workflow)
+    site = caller.site
+    view = await site.graph_of(found.id)
+    return Svg(await draw_graph(site.records, await site.queue_if_any(), found, view), headers=_INERT)
 
 
 @router.get("/files", operation_id="list_files")

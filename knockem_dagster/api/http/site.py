@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 
 from fastapi import Request
 
 from knockem_dagster.errors import QueueAway
+from knockem_dagster.jobs.graph_views import GraphView, view_graph
 from knockem_dagster.jobs.opening import open_queue
 from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.catalog import Records
+
+GRAPHS_KEPT = 32
 
 
 class Site:
@@ -20,6 +24,7 @@ class Site:
         self.platform = platform
         self._queue: Queue | None = None
         self._opening = asyncio.Lock()
+        self._graphs: OrderedDict[str, GraphView] = OrderedDict()
 
     @property
     def records(self) -> Records:
@@ -43,6 +48,18 @@ class Site:
             return await self.queue()
         except QueueAway:
             return None
+
+    async def graph_of(self, workflow: str) -> GraphView | None:
+        """Return the graph of a workflow; those seen last are kept, since they never change."""
+        if workflow not in self._graphs:
+            view = await asyncio.to_thread(view_graph, self.records, workflow)
+            if view is None:
+                return None
+            self._graphs[workflow] = view
+            if len(self._graphs) > GRAPHS_KEPT:
+                self._graphs.popitem(last=False)
+        self._graphs.move_to_end(workflow)
+        return self._graphs[workflow]
 
     async def close(self) -> None:
         """Release the stores."""

@@ -38,7 +38,8 @@ def test_a_revoked_token_is_refused_at_once(api: ApiServer) -> None:
     alice, other = api.client(), api.client()
     made = alice.post("/v1/tokens", json={"scope": "user", "label": "script"}).json()
     script = api.client(token=made["token"])
-    assert script.get("/v1/self").json() == {"userEmail": ALICE, "scope": "user", "expires": made["expires"]}
+    itself = {"userEmail": ALICE, "scope": "user", "tokenId": made["id"], "expires": made["expires"]}
+    assert script.get("/v1/self").json() == itself
     assert [each["label"] for each in other.get("/v1/tokens", params={"limit": 1}).json()["items"]] == ["script"]
     assert "token" not in other.get("/v1/tokens").text.replace("tokens", "")
     assert api.client(BOB).delete(f"/v1/tokens/{made['id']}").status_code == 404

@@ -1,0 +1,45 @@
+"""Serving the pages: the same shell for each place, its script and its style; no data, and nothing from elsewhere.
+
+The token stays in the browser's storage for this address and port, and goes into the Authorization header of each call.
+There is no cookie, so that a page of another origin has nothing to act by.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import APIRouter
+from fastapi.responses import FileResponse, HTMLResponse
+
+_FOLDER = Path(__file__).parent
+_SHELL = (_FOLDER / "shell.html").read_text(encoding="utf-8")
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; img-src 'self'; "
+        "frame-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/", response_class=HTMLResponse)
+@router.get("/submissions/{submission}", response_class=HTMLResponse)
+@router.get("/workflows/{workflow}", response_class=HTMLResponse)
+async def page() -> HTMLResponse:
+    """Return the shell of a page."""
+    return HTMLResponse(_SHELL, headers=_HEADERS)
+
+
+@router.get("/pages.css")
+async def style() -> FileResponse:
+    """Return how the pages look."""
+    return FileResponse(_FOLDER / "pages.css", media_type="text/css", headers=_HEADERS)
+
+
+@router.get("/pages.js")
+async def script() -> FileResponse:
+    """Return what the pages do."""
+    return FileResponse(_FOLDER / "pages.js", media_type="text/javascript", headers=_HEADERS)
