@@ -77,6 +77,11 @@ def _seconds(value: object) -> float:
     return seconds
 
 
+def _granularity(value: object) -> object:
+    """Accept the spellings of earlier versions, too."""
+    return {"summary": "Summary", "time_series": "TimeSeries"}.get(value, value) if isinstance(value, str) else value
+
+
 def _at_least_one(value: tuple[Any, ...]) -> tuple[Any, ...]:
     if not value:
         raise ValueError("at least one is needed")
@@ -282,7 +287,7 @@ class ResourceMonitorSpec(SpecPart):
     """What is measured while jobs run."""
 
     enabled: bool = False
-    granularity: Literal["Summary", "TimeSeries", "summary", "time_series"] = "Summary"
+    granularity: Annotated[Literal["Summary", "TimeSeries"], BeforeValidator(_granularity)] = "Summary"
     sample_interval_seconds: Count = 5
     generate_plots: bool = False
 
