@@ -178,7 +178,7 @@ def restart(
         float, typer.Option(min=1.0, max=100.0, help="Enlarge the time of jobs that ran out of it.")
     ] = 1.5,
 ) -> None:
-    """Run again what did not complete, and what waited for it. What completed otherwise is not run again."""
+    """Run again what did not complete or read what has changed, and what waited for these; nothing else."""
     with open_platform() as platform:
         if not platform.has_queue:
             raise KnockemError(NO_QUEUE)

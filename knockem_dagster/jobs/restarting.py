@@ -1,4 +1,4 @@
-"""Going on with a workflow that is over: what did not complete is run again, and all that waited for it."""
+"""Going on with a workflow that is over: what did not complete or has changed is run again, and what waited for it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from knockem_dagster.containers.attempts import Outcome
 from knockem_dagster.errors import Conflict
+from knockem_dagster.jobs.changed_files import FilesOfJobs, changed_jobs
 from knockem_dagster.jobs.graph_counts import GraphCounts
 from knockem_dagster.jobs.job_enqueueing import settings_of
 from knockem_dagster.jobs.job_records import record_unrecorded, result_of
@@ -45,10 +46,11 @@ async def restart_workflow(
     *,
     patience: float = PATIENCE_SECONDS,
 ) -> int:
-    """Run again the jobs that did not complete, and those that waited for them; return how many these are.
+    """Run again the jobs that did not complete or read what has changed, and those that waited for them.
 
-    Results of earlier runs are kept. Waits, for so many seconds, until workers have ended what was canceled. Raises
-    Conflict when they have not by then, while the workflow is going, or when all its jobs completed.
+    Returns how many these are. Results of earlier runs are kept. Waits, for so many seconds, until workers have ended
+    what was canceled. Raises Conflict when they have not by then, while the workflow is going, or when there is nothing
+    to run again.
     """
     counts = GraphCounts(queue, workflow)
     if not await counts.begin(anew=False):
@@ -93,7 +95,7 @@ async def _restart(records: Records, queue: Queue, id: str, enlargement: Enlarge
     _check_it_is_over(workflow)
     again = await asyncio.to_thread(_to_run_again, records, id)
     if not again:
-        raise Conflict("All its jobs completed; there is nothing to run again.")
+        raise Conflict("All its jobs completed, and what they read is as it was: there is nothing to run again.")
     await queue.cancel(id, forget=True)
     await asyncio.to_thread(_reset, records, again, enlargement)
     await say_it_runs(records, workflow)
@@ -103,15 +105,24 @@ async def _restart(records: Records, queue: Queue, id: str, enlargement: Enlarge
 
 
 def _to_run_again(records: Records, workflow: str) -> set[str]:
-    failed = [job for job in records.jobs.find({"workflowId": workflow}) if job.state is not JobState.COMPLETED]
-    again = {job.id for job in failed}
+    """Return the jobs that did not complete, those that read what has changed since, and all that waited for these.
+
+    What they read and is gone is made again, too.
+    """
+    jobs = {job.id: job for job in records.jobs.find({"workflowId": workflow})}
+    completed = {id: job for id, job in jobs.items() if job.state is JobState.COMPLETED}
+    files = FilesOfJobs.of(records, workflow)
     dependents: dict[str, list[str]] = {}
     for edge in records.blocks.find({"workflowId": workflow}):
         dependents.setdefault(id_at(edge.origin), []).append(id_at(edge.target))
-    pending = [job.id for job in failed if not job.is_action]  # nothing depends on what an action does
+    again = (jobs.keys() - completed.keys()) | changed_jobs(files, completed, records.results.find_one)
+    pending = list(again)
     while pending:
-        new = [each for each in dependents.get(pending.pop(), ()) if each not in again]
-        again.update(new)
+        job = jobs[pending.pop()]
+        # Nothing depends on what an action does.
+        follow = [] if job.is_action else dependents.get(job.id, [])
+        new = {*follow, *files.makers_of_missing(job)} - again
+        again |= new
         pending += new
     return again
 

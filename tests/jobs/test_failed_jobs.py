@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,6 +60,50 @@ def test_a_restart_runs_what_did_not_complete_and_what_waited_for_it(
     assert [(each.outcome, each.final) for each in tries] == [(Outcome.FAILED, False), (Outcome.SUCCEEDED, True)]
     with pytest.raises(KnockemError, match="nothing to run again"):
         play(queue_server, again)
+
+
+def test_a_restart_runs_what_reads_a_file_that_has_changed(
+    queue_server: QueueServer, platform: Platform, tmp_path: Path
+) -> None:
+    def reading(name: str, command: str) -> dict[str, Any]:
+        return {"name": name, "command": f"echo {name} >> done.txt; {command}"}
+
+    for name in ("given", "other"):
+        (tmp_path / name).write_text("1")
+    workflow = stored(
+        platform,
+        tmp_path,
+        reading("first", "cat ${files.input.given} > ${files.output.made}"),
+        reading("second", "cat ${files.input.made} > ${files.output.last}"),
+        reading("third", "cat ${files.input.last} ${files.input.other}"),
+        reading("apart", "cat ${files.input.other}"),
+        files=[{"name": name, "path": name} for name in ("given", "other", "made", "last")],
+    )
+    run(queue_server, platform, workflow)
+
+    def again() -> list[str]:
+        (tmp_path / "done.txt").unlink()
+
+        async def scenario(queue: Queue) -> None:
+            await restart_workflow(platform.records, queue, workflow.id)
+            async with worker_on(platform, queue):
+                await until(completed(platform, workflow))
+
+        play(queue_server, scenario)
+        return sorted(lines(tmp_path))
+
+    (tmp_path / "given").write_text("2")
+    assert again() == ["first", "second", "third"]
+    assert (tmp_path / "last").read_text() == "2"
+    (tmp_path / "other").write_text("2")
+    assert again() == ["apart", "third"]
+    (tmp_path / "made").unlink()
+    (tmp_path / "last").unlink()
+    (tmp_path / "other").touch()
+    assert again() == ["apart", "first", "second", "third"], "what is read and gone is made again"
+    with pytest.raises(KnockemError, match="as it was"):
+        again()
+    assert not (tmp_path / "done.txt").exists()
 
 
 def test_a_restart_enlarges_what_was_too_small(queue_server: QueueServer, platform: Platform, tmp_path: Path) -> None:
