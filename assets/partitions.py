@@ -1,8 +1,9 @@
-"""The partitions of the submission assets, and the job that materializes one."""
+"""The partitions of the submission assets and of workflows, and the job that materializes a submission."""
 
 import dagster as dg
 
-from resources.names import SUBMISSIONS
+from resources.names import SUBMISSIONS, WORKFLOWS
 
 SUBMISSION_JOB = "submission"
 submissions = dg.DynamicPartitionsDefinition(name=SUBMISSIONS)
+workflows = dg.DynamicPartitionsDefinition(name=WORKFLOWS)

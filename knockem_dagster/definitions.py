@@ -21,6 +21,7 @@ from assets import conclusions, knockout, published
 from assets.partitions import SUBMISSION_JOB
 from assets.selection import selection_of
 from assets.trial import try_image
+from assets.workflows import workflow
 from knockem_dagster.errors import KnockemError, SettingsError, StoreError
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.submissions import State
@@ -33,6 +34,7 @@ from sensors.dead_runs import settle_dead_runs
 from sensors.queue_upkeep import queue_upkeep
 from sensors.schedules import retention, retention_schedule, summary_schedule
 from sensors.upkeep import interrupted_submissions, leftovers
+from sensors.workflows import watch_workflows
 
 ROOT = Path(__file__).parent.parent
 DAGSTER_HOME = "DAGSTER_HOME"
@@ -69,9 +71,16 @@ def build_definitions(
         description="One submission, from its genome to its report, in one process.",
     )
     return dg.Definitions(
-        assets=[*SUBMISSION_ASSETS, conclusions.submission_summary, submission_uploads],
+        assets=[*SUBMISSION_ASSETS, conclusions.submission_summary, submission_uploads, workflow],
         jobs=[submission_job, try_image, retention],
-        sensors=[new_submissions, uploaded_submissions, interrupted_submissions, leftovers, queue_upkeep],
+        sensors=[
+            new_submissions,
+            uploaded_submissions,
+            interrupted_submissions,
+            leftovers,
+            queue_upkeep,
+            watch_workflows,
+        ],
         schedules=[summary_schedule, retention_schedule],
         resources={"platform": platform, "runs": SubmissionRuns(platform=platform), **(resource_overrides or {})},
     )

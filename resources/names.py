@@ -1,5 +1,6 @@
 """Names that resources, assets, sensors and the command line share: the partitions and the tags of runs."""
 
 SUBMISSIONS = "submission"
+WORKFLOWS = "workflow"
 SUBMISSION_TAG = "knockem/submission"
 USER_TAG = "knockem/user"
