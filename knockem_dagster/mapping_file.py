@@ -11,13 +11,15 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import pyjson5
 import yaml
 
 from knockem_dagster.errors import Fault, InvalidInput
 
+Syntax: TypeAlias = Literal["yaml", "json5", "json"]
+"""How a file is written. JSON alone is for those who are not to wait: broken JSON may be YAML that takes minutes."""
 MOST_BYTES = 16 << 20
 """Largest submission file and file of a genome, bytes. A genome must fit in a document besides: intake.py."""
 MOST_VALUES = 10_000
@@ -92,8 +94,8 @@ for _tag, _pattern, _first in (
 _PlainLoader.add_constructor("tag:yaml.org,2002:int", _PlainLoader.construct_yaml_int)
 
 
-def read_mapping(data: bytes, kind: FileKind = SUBMISSION, *, json5: bool = False) -> Mapping[str, Any]:
-    """Read a file whose content is a mapping: YAML or JSON, or `json5`.
+def read_mapping(data: bytes, kind: FileKind = SUBMISSION, syntax: Syntax = "yaml") -> Mapping[str, Any]:
+    """Read a file whose content is a mapping: YAML (or JSON), JSON5, or JSON alone.
 
     Raises InvalidInput with the one fault that makes it unreadable.
     """
@@ -102,7 +104,7 @@ def read_mapping(data: bytes, kind: FileKind = SUBMISSION, *, json5: bool = Fals
         raise InvalidInput(what, [Fault("(file)", f"more than {kind.most_bytes} bytes", "a smaller file is")])
     try:
         text = data.decode("utf-8")
-        content = pyjson5.decode(text, maxdepth=MOST_LEVELS) if json5 else _read_json_or_yaml(text, kind.most_values)
+        content = _read(text, kind, syntax)
     except UnicodeDecodeError as error:
         raise InvalidInput(what, [Fault("(file)", f"byte {error.start} is not UTF-8", "UTF-8 text is")]) from error
     except pyjson5.Json5DecoderException as error:
@@ -125,6 +127,16 @@ def read_mapping(data: bytes, kind: FileKind = SUBMISSION, *, json5: bool = Fals
         found = "an empty file" if content is None else type(content).__name__
         raise InvalidInput(what, [Fault("(file)", found, f"a mapping of keys such as {kind.keys} is")])
     return content
+
+
+def _read(text: str, kind: FileKind, syntax: Syntax) -> Any:
+    match syntax:
+        case "json":
+            return json.loads(text, object_pairs_hook=_mapping_of)
+        case "json5":
+            return pyjson5.decode(text, maxdepth=MOST_LEVELS)
+        case "yaml":
+            return _read_json_or_yaml(text, kind.most_values)
 
 
 def _read_json_or_yaml(text: str, most_values: int) -> Any:

@@ -10,7 +10,7 @@ import secrets
 from datetime import UTC, datetime, timedelta
 
 from knockem_dagster.accounts.users import user_of
-from knockem_dagster.errors import Fault, InvalidInput, NotFound
+from knockem_dagster.errors import Conflict, Fault, InvalidInput, NotFound
 from knockem_dagster.records.accounts import Scope, TokenRecord
 from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.record import new_id, now
@@ -19,6 +19,8 @@ from knockem_dagster.stores.documents import Patch
 PREFIX = "knockem_"
 DEFAULT_DAYS = 90
 MOST_DAYS = 3650
+MOST_TOKENS = 1000
+"""In force, of one user."""
 
 
 def issue_token(
@@ -33,11 +35,13 @@ def issue_token(
     """Record a new token of a user; return its record and the token itself, which is told nowhere else.
 
     `for_all`: workers with it work for everybody, not only for the user. Raises NotFound for an unknown user,
-    InvalidInput for a length of life beyond MOST_DAYS.
+    InvalidInput for a length of life beyond MOST_DAYS, Conflict for a user with MOST_TOKENS.
     """
     if not 1 <= days <= MOST_DAYS:
         raise InvalidInput("No token was made.", [Fault("days", str(days), f"1 to {MOST_DAYS} are")])
     user = user_of(records, address)
+    if sum(is_in_force(each) for each in records.tokens.find({"userEmail": user.user_email})) >= MOST_TOKENS:
+        raise Conflict(f"{user.user_email} has {MOST_TOKENS:,} tokens in force: revoke some.")
     token = PREFIX + secrets.token_urlsafe(32)
     expires = (datetime.now(UTC) + timedelta(days=days)).isoformat()
     record = TokenRecord(

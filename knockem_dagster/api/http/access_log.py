@@ -13,8 +13,11 @@ from typing import Any
 import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from knockem_dagster.accounts.tokens import PREFIX
 from knockem_dagster.records.record import now
 
+_TOKEN = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{20,}}")
+"""Somebody may put one into a path."""
 _OWNER = re.compile(r"/v1/(submissions|workflows)/([^/]+)")
 
 
@@ -27,7 +30,7 @@ class JsonLines(logging.Formatter):
         line |= getattr(record, "fields", {})
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str).decode()
+        return _TOKEN.sub("knockem_(hidden)", orjson.dumps(line, default=str).decode())
 
 
 class AccessLog:

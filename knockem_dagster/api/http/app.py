@@ -42,7 +42,9 @@ def build_app(platform: Platform) -> FastAPI:
         finally:
             await site.close()
 
-    app = FastAPI(title="knockem_dagster", version=VERSION, description=_ABOUT, lifespan=lifespan, redoc_url=None)
+    app = FastAPI(
+        title="knockem_dagster", version=VERSION, description=_ABOUT, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
     explain_errors(app)
     app.add_middleware(BoundedBodies)
     app.add_middleware(AccessLog)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -59,9 +60,13 @@ def described_body(model: str, *media_types: str) -> dict[str, Any]:
 
 async def read_body(request: Request, model: type[ModelT]) -> ModelT:
     """Return the body of a request as a model. Raises InvalidInput with every fault."""
-    content = read_mapping(await request.body(), _REQUEST)
+    body = await request.body()
+    return await asyncio.to_thread(_read, body, model)
+
+
+def _read(body: bytes, model: type[ModelT]) -> ModelT:
     try:
-        return model.model_validate(content)
+        return model.model_validate(read_mapping(body, _REQUEST, "json"))
     except ValidationError as error:
         faults = [
             Fault(one_line(".".join(map(str, each["loc"]))), shown(each["input"]), one_line(each["msg"]))

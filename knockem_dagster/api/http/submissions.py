@@ -20,7 +20,7 @@ from knockem_dagster.assay_runs import control
 from knockem_dagster.assay_runs.intake import examine, store, time_competitions
 from knockem_dagster.assay_runs.status import submission_status
 from knockem_dagster.assay_runs.submission_file import SubmissionFile, read_submission_file
-from knockem_dagster.assay_runs.tables import read_table, report_key
+from knockem_dagster.assay_runs.tables import read_table, report_key, table_key
 from knockem_dagster.errors import Fault, InvalidInput, NotFound
 from knockem_dagster.mapping_file import shown
 from knockem_dagster.records.record import Value
@@ -119,7 +119,7 @@ async def create(request: Request, response: Response, caller: User) -> Submissi
     """
     body = await request.body()
     platform = caller.site.platform
-    file = read_submission_file(body, folder=None, sender=caller.email)
+    file = await asyncio.to_thread(lambda: read_submission_file(body, folder=None, sender=caller.email))
     if not caller.owns(file.user_email):
         allowed = f"{caller.email}, to whom the token belongs, is"
         raise InvalidInput("The submission has faults.", [Fault("userEmail", file.user_email, allowed)])
@@ -204,7 +204,7 @@ async def _view(caller: Caller, submission: SubmissionRecord) -> SubmissionView:
 
 def _tables_of(caller: Caller, submission: SubmissionRecord) -> tuple[str, ...]:
     objects = caller.site.platform.objects
-    return tuple(name for name in TABLES if read_table(objects, submission.id, name) is not None)
+    return tuple(name for name in TABLES if objects.exists(table_key(submission.id, name)))
 
 
 def _table(caller: Caller, submission: SubmissionRecord, name: str, at: PlaceInList) -> TableModel:

@@ -28,7 +28,7 @@ def read_workflow_file(data: bytes, *, name: str) -> WorkflowSpec:
     kind = PurePath(name).suffix.lower()
     if kind == ".kdl":
         raise refused([Fault("(file)", "KDL", "YAML, JSON or JSON5 is")])
-    return spec_of(read_mapping(data, WORKFLOW, json5=kind == ".json5"))
+    return spec_of(read_mapping(data, WORKFLOW, "json5" if kind == ".json5" else "yaml"))
 
 
 def spec_of(content: Mapping[str, Any]) -> WorkflowSpec:
