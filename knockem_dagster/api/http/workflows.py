@@ -11,11 +11,12 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import Field
 
 from knockem_dagster.accounts.quotas import check_quotas, note_stored
-from knockem_dagster.api.http.bodies import described_body
+from knockem_dagster.api.http.bodies import described_body, read_body
 from knockem_dagster.api.http.callers import Caller, User
 from knockem_dagster.api.http.paging import At, Page, cursor_of, page_of, place_at
 from knockem_dagster.errors import Fault, InvalidInput, NotFound
 from knockem_dagster.jobs.restarting import Enlargement, restart_workflow
+from knockem_dagster.jobs.specs.direct import DirectWorkflow, spec_of_direct
 from knockem_dagster.jobs.specs.graph_builder import graph_of
 from knockem_dagster.jobs.specs.job_graph import JobGraph
 from knockem_dagster.jobs.specs.reading import read_workflow_file
@@ -28,6 +29,11 @@ from knockem_dagster.records.record import Value
 
 router = APIRouter(prefix="/v1/workflows", tags=["workflows"])
 WorkflowId = Annotated[str, Path(alias="workflow", max_length=100)]
+Folder = Annotated[
+    str | None,
+    Query(pattern=r"^/[^\x00]*$", max_length=4096, description="where commands run; default: the worker's folder"),
+]
+MaxActive = Annotated[int, Query(alias="maxActive", ge=1, le=1_000_000, description="jobs that may run at a time")]
 JobState = Literal["blocked", "ready", "running", "completed", "failed", "canceled", "terminated", "disabled"]
 _JSON5 = "application/json5"
 _FORMATS = {
@@ -91,26 +97,44 @@ async def create(
     request: Request,
     response: Response,
     caller: User,
-    folder: Annotated[
-        str | None,
-        Query(pattern=r"^/[^\x00]*$", max_length=4096, description="where commands run; default: the worker's folder"),
-    ] = None,
-    max_active: Annotated[
-        int, Query(alias="maxActive", ge=1, le=1_000_000, description="jobs at a time")
-    ] = MOST_ACTIVE,
+    folder: Folder = None,
+    max_active: MaxActive = MOST_ACTIVE,
 ) -> WorkflowModel:
     """Submit a workflow. The body is a workflow file: JSON, YAML or JSON5.
 
     All of it is checked before anything is stored.
     """
-    body = await request.body()
-    graph = await _graph_in(request)
+    submitter = Submitter(user_email=caller.email, folder=folder, max_active=max_active)
+    return await _submit(caller, await _graph_in(request), submitter, size=len(await request.body()), response=response)
+
+
+@router.post(
+    "/direct",
+    status_code=HTTPStatus.CREATED,
+    openapi_extra=described_body("DirectWorkflow"),
+    operation_id="create_workflow_directly",
+)
+async def create_directly(
+    request: Request, response: Response, caller: User, folder: Folder = None, max_active: MaxActive = MOST_ACTIVE
+) -> WorkflowModel:
+    """Submit a workflow by its nodes and edges: each edge says what one node is to another.
+
+    All of it is checked, in the same way, before anything is stored.
+    """
+    given = await read_body(request, DirectWorkflow)
+    graph = await asyncio.to_thread(lambda: graph_of(spec_of_direct(given)))
+    submitter = Submitter(user_email=caller.email, folder=folder, max_active=max_active)
+    return await _submit(caller, graph, submitter, size=len(await request.body()), response=response)
+
+
+async def _submit(
+    caller: Caller, graph: JobGraph, submitter: Submitter, *, size: int, response: Response
+) -> WorkflowModel:
     queue = await caller.site.queue()
     records = caller.site.records
-    await asyncio.to_thread(check_quotas, records, caller.email, jobs=len(graph.jobs), size=len(body))
-    submitter = Submitter(user_email=caller.email, folder=folder, max_active=max_active)
+    await asyncio.to_thread(check_quotas, records, caller.email, jobs=len(graph.jobs), size=size)
     workflow = await asyncio.to_thread(store_workflow, records, graph, submitter)
-    await asyncio.to_thread(note_stored, records, caller.email, len(body))
+    await asyncio.to_thread(note_stored, records, caller.email, size)
     await start_workflow(records, queue, workflow)
     response.headers["Location"] = f"/v1/workflows/{workflow.id}"
     return await _model(caller, workflow.id, without_effect=graph.without_effect)
@@ -262,5 +286,5 @@ def _job(view: JobView) -> JobModel:
     return JobModel(job=view.job, state=view.state, result=view.result)
 
 
-MODELS = (WorkflowSpec,)
+MODELS = (WorkflowSpec, DirectWorkflow)
 """What bodies that are read as they are hold."""

@@ -26,7 +26,15 @@ from tests.services.queues import running_queue
 
 ROOT = Path(__file__).parents[3]
 SPECIFICATION = ROOT / "docs" / "openapi.json"
-FREE = {"EventRecord.data", "NewEvent.data", "Noted.data", "UserDataRecord.data", "NewData.data", "UserDataSpec.data"}
+FREE = {
+    "DirectUserData.data",
+    "EventRecord.data",
+    "NewData.data",
+    "NewEvent.data",
+    "Noted.data",
+    "UserDataRecord.data",
+    "UserDataSpec.data",
+}
 """The only JSON that is anything: what users put into events and user data."""
 
 

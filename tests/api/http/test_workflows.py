@@ -83,6 +83,26 @@ def test_a_workflow_is_submitted_run_and_looked_at(api: ApiServer, tmp_path: Pat
     assert [(each["kind"], each["data"]["job"]) for each in ended] == [("jobEnded", end["job"]["id"])]
 
 
+def test_a_workflow_is_defined_by_nodes_and_edges(api: ApiServer, tmp_path: Path) -> None:
+    client = api.client()
+    body: dict[str, Any] = {
+        "name": "direct",
+        "jobs": [{"name": "make", "command": "echo 3 > x"}, {"name": "use", "command": "cat x; cat x >> y"}],
+        "files": [{"name": "x", "path": "x"}],
+        "edges": [
+            {"kind": "needs", "from": "jobs/use", "to": "files/x"},
+            {"kind": "produces", "from": "jobs/make", "to": "files/x"},
+        ],
+    }
+    made = client.post("/v1/workflows/direct", json=body, params={"folder": str(tmp_path)}).json()
+    with a_worker(api):
+        until(lambda: client.get(f"/v1/workflows/{made['id']}").json()["state"] == "completed")
+    assert (tmp_path / "y").read_text() == "3\n"
+    body["edges"] = [{"kind": "needs", "from": "jobs/no", "to": "files/x"}]
+    wrong = client.post("/v1/workflows/direct", json=body)
+    assert (wrong.status_code, wrong.json()["faults"][0]["field"]) == (422, "edges[0]")
+
+
 def test_what_failed_is_run_again(api: ApiServer, tmp_path: Path) -> None:
     client = api.client()
     made = submit(client, {"name": "a", "command": "test -e there"}, folder=tmp_path)
