@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Path, Request
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from pydantic import Field
 
-from knockem_dagster.api.http.callers import Administrator
+from knockem_dagster.api.http.callers import Administrator, User
 from knockem_dagster.api.http.site import Site, site_of
-from knockem_dagster.errors import StoreError
+from knockem_dagster.errors import NotFound, StoreError
 from knockem_dagster.jobs.inspection import owner_states, worker_states
+from knockem_dagster.records.jobs import ComputeNodeRecord
 from knockem_dagster.records.record import Value
 from knockem_dagster.records.submissions import State
 
@@ -24,6 +28,43 @@ class Health(Value):
 
     documents: bool
     queue: bool
+
+
+class WorkerModel(Value):
+    """A worker: what it offers, what it does, seconds since its last sign of life, what it has done."""
+
+    name: str
+    host: str
+    cpus: float
+    memory_mib: int = Field(alias="memoryMiB")
+    gpus: int
+    jobs: int = Field(description="those it holds")
+    current: str = Field(description="one of them, in words")
+    last_beat: float
+    done: int
+    failed: int
+
+
+class Workers(Value):
+    """The registered workers."""
+
+    workers: tuple[WorkerModel, ...]
+
+
+@router.get("/v1/workers", operation_id="list_workers")
+async def list_workers(caller: Administrator) -> Workers:
+    """Return the registered workers, by name."""
+    found = await worker_states(await caller.site.queue(), caller.site.records)
+    return Workers(workers=tuple(WorkerModel.model_validate(asdict(each)) for each in found))
+
+
+@router.get("/v1/computeNodes/{node}", operation_id="get_compute_node")
+async def compute_node(node: Annotated[str, Path(max_length=400)], caller: User) -> ComputeNodeRecord:
+    """Return a worker, there or gone, by the name that results tell."""
+    found = await asyncio.to_thread(caller.site.records.compute_nodes.find_one, node)
+    if found is None:
+        raise NotFound(f"There is no compute node {node!r}.")
+    return found
 
 
 @router.get("/healthz", operation_id="get_health")

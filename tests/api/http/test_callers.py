@@ -74,7 +74,7 @@ def test_a_scope_permits_what_it_says(api: ApiServer) -> None:
     assert worker.post("/v1/workflows", json=WORKFLOW).status_code == 403
     assert worker.post("/v1/tokens", json={"scope": "user"}).status_code == 403
     assert worker.get("/v1/self").json()["scope"] == "worker"
-    for path in ("/v1/users", "/metrics"):
+    for path in ("/v1/users", "/v1/workers", "/metrics"):
         assert alice.get(path).status_code == 403
     assert alice.post("/v1/tokens", json={"scope": "administrator"}).status_code == 403
     assert alice.post("/v1/tokens", json={"scope": "user", "userEmail": BOB}).status_code == 404

@@ -22,7 +22,7 @@ from knockem_dagster.records.accounts import Scope
 from knockem_dagster.records.record import new_id
 from knockem_dagster.records.submissions import State
 from tests.api.http.conftest import until
-from tests.services.api_server import ALICE, BOB, ApiServer, running_api
+from tests.services.api_server import ADMINISTRATOR, ALICE, BOB, ApiServer, running_api
 from tests.services.command_line import environment_of
 from tests.services.organisms import serving, write_organism
 from tests.services.platforms import run_in_dagster, study
@@ -103,6 +103,8 @@ def test_a_workflow_is_run_by_a_worker_over_http(api: ApiServer, organisms: Path
     assert kinds == {"jobStarted", "jobEnded"}
     node = api.platform.records.compute_nodes.get(results[0]["computeNode"])
     assert (node.cpus, node.ended is None) == (2.0, False)
+    assert client.get(f"/v1/computeNodes/{node.id}").json()["ended"] == node.ended
+    assert client.get("/v1/computeNodes/nobody").status_code == 404
 
 
 def test_competitions_are_run_by_a_worker_over_http(api: ApiServer, organisms: Path, tmp_path: Path) -> None:
@@ -158,7 +160,11 @@ def test_a_token_works_for_its_user_unless_an_administrator_said_for_all(
         time.sleep(0.5)
         assert bob.get(theirs).json()["jobs"] == {"ready": 1}
     for_all = issue_token(api.platform.records, ALICE, Scope.WORKER, for_all=True)[1]
-    with worker(api, tmp_path, for_all, organisms):
+    with worker(api, tmp_path, for_all, organisms) as (_, log):
+        until(lambda: "offers" in log.read_text())
+        root = api.client(ADMINISTRATOR, Scope.ADMINISTRATOR)
+        [there] = root.get("/v1/workers").json()["workers"]
+        assert (there["cpus"], there["name"][8]) == (2.0, "-")
         until(lambda: bob.get(theirs).json()["state"] == "completed")
 
 
