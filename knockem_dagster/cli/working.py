@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import signal
 from collections.abc import AsyncGenerator
@@ -87,6 +88,7 @@ async def _source(platform: Platform, url: str | None) -> AsyncGenerator[WorkSou
             yield NearSource(platform.records, queue)
         return
     token = platform.settings.token
+    os.environ.pop("KNOCKEM_TOKEN", None)  # what runs here is not handed it
     if token is None:
         raise KnockemError("A worker over HTTP needs a token in KNOCKEM_TOKEN; `./knockem token add` makes one.")
     async with source_at(url, token) as source:

@@ -46,13 +46,24 @@ def to_payload(ended: AttemptOutcome) -> bytes:
     return orjson.dumps({name: value for name, value in fields.items() if value is not None})
 
 
+def fields_of(payload: bytes) -> dict[str, Any]:
+    """Return what is said of an outcome; one that cannot be read is lost, whoever handed it in."""
+    try:
+        fields = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        fields = None
+    if not isinstance(fields, dict) or fields.get("outcome") not in set(Outcome):
+        return {"outcome": Outcome.LOST.value, "tail": "what came of it cannot be read"}
+    return fields
+
+
 def from_payload(attempt: Attempt, payload: bytes) -> AttemptOutcome:
     """Read what came of an attempt."""
-    fields: dict[str, Any] = orjson.loads(payload)
-    counts = fields.get("counts")
+    fields = fields_of(payload)
+    counts, outcome = fields.get("counts"), Outcome(fields["outcome"])
     return AttemptOutcome(
         attempt,
-        Outcome(fields["outcome"]),
+        Outcome.BAD_RESULT if outcome is Outcome.SUCCEEDED and counts is None else outcome,
         counts=None if counts is None else Counts(*counts),
         command=fields.get("command", ""),
         exit_code=fields.get("exitCode"),

@@ -42,20 +42,33 @@ class FilesOfJobs:
     def is_changed(self, job: JobRecord, result: ResultRecord) -> bool:
         """Tell whether anything that a job reads was written after it had begun."""
         began = datetime.fromisoformat(result.datetime).timestamp() - (result.wall_seconds or 0.0)
-        return any(
-            path.stat().st_mtime > began
-            for file, path in self._visible(job)
-            if self.makers.get(file) != job.id and path.exists()
-        )
+        return any(_written(path) > began for file, path in self._visible(job) if self.makers.get(file) != job.id)
 
     def makers_of_missing(self, job: JobRecord) -> set[str]:
         """Return the jobs that make what a job reads and that is not there any more."""
-        return {self.makers[file] for file, path in self._visible(job) if file in self.makers and not path.exists()}
+        return {self.makers[file] for file, path in self._visible(job) if file in self.makers and _is_gone(path)}
 
     def _visible(self, job: JobRecord) -> Iterator[tuple[str, Path]]:
-        if job.folder is not None and Path(job.folder).is_dir():
+        if job.folder is not None and not _is_gone(Path(job.folder)):
             for file in self.read.get(job.id, ()):
                 yield file, Path(job.folder, self.paths[file])
+
+
+def _written(path: Path) -> float:
+    """Return when a file was written (seconds since the epoch); 0 where that cannot be seen."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _is_gone(path: Path) -> bool:
+    """Tell whether a file is certainly not there."""
+    try:
+        path.stat()
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
+    return False
 
 
 def changed_jobs(

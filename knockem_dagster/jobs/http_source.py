@@ -92,9 +92,10 @@ class HttpConnection:
 
 def _refused(answer: httpx.Response) -> KnockemError:
     try:
-        said: dict[str, Any] = answer.json()
+        content = answer.json()
     except json.JSONDecodeError:
-        said = {}
+        content = None
+    said: dict[str, Any] = content if isinstance(content, dict) else {}
     why = str(said.get("detail", answer.reason_phrase))
     if answer.status_code >= 500:
         return QueueAway(why)

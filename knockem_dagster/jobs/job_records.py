@@ -13,7 +13,7 @@ import orjson
 
 from knockem_dagster.containers.attempts import Outcome
 from knockem_dagster.errors import QueueAway
-from knockem_dagster.jobs.attempt_records import attempt_id_of
+from knockem_dagster.jobs.attempt_records import attempt_id_of, fields_of
 from knockem_dagster.jobs.commands.command import Command, CommandEnded
 from knockem_dagster.jobs.job_enqueueing import enqueue_jobs, settings_of
 from knockem_dagster.jobs.queue import Entry, Queue
@@ -91,7 +91,7 @@ def to_payload(ended: CommandEnded, *, worker: str) -> bytes:
 
 def result_of(workflow: str, entry: Entry) -> ResultRecord:
     """Return the record of a try; the same entry always has the same id, and the last try of a job the job's."""
-    fields: dict[str, Any] = orjson.loads(entry.payload)
+    fields = fields_of(entry.payload)
     job = attempt_id_of(entry.job)
     return ResultRecord(
         id=job if entry.final else derived_id(job, "try", entry.id),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from knockem_dagster.containers.attempts import Attempt, GenomeVariant, Outcome
 from knockem_dagster.jobs.attempt_records import attempt_id_of, job_of
@@ -19,12 +19,15 @@ from knockem_dagster.records.record import Value
 from knockem_dagster.records.submissions import SubmissionRecord
 
 MOST_TAIL = 1 << 20
+MOST_WORDS = 2000
+MOST_NAMED = 100_000
+"""Owners, classes or jobs that one message may name."""
 Id = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 Ids = Annotated[tuple[Id, ...], Field(max_length=MOST_CLAIMED)]
 WorkerName = Annotated[str, Field(min_length=10, max_length=400, pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)?$")]
 ClassName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^,\s]+$")]
 Owner = Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9-]*$")]
-Number = Annotated[float, Field(ge=0, le=1e12)]
+Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=0, lt=1 << 62)]
 
 
@@ -57,8 +60,8 @@ class Beat(Value):
     worker: WorkerName
     lease_seconds: float = Field(gt=0, le=86400)
     description: Description | None = None
-    ended: Ids = Field(default=(), description="canceled jobs that it has ended")
-    held: tuple[Id, ...] | None = Field(default=None, max_length=100_000)
+    ended: tuple[Id, ...] = Field(default=(), max_length=MOST_NAMED, description="canceled jobs that it has ended")
+    held: tuple[Id, ...] | None = Field(default=None, max_length=MOST_NAMED)
 
 
 class Canceled(Value):
@@ -78,11 +81,11 @@ class Claiming(Value):
 
     worker: WorkerName
     waiter: WorkerName
-    classes: tuple[ClassName, ...] = Field(max_length=1000)
+    classes: tuple[ClassName, ...] = Field(max_length=MOST_NAMED)
     most: int = Field(default=1, ge=1, le=MOST_CLAIMED)
     only: Owner = ""
     preferred: Owner = ""
-    excluded: tuple[Owner, ...] = Field(default=(), max_length=1000)
+    excluded: tuple[Owner, ...] = Field(default=(), max_length=MOST_NAMED)
     lead_seconds: Number = 5.0
     wait: bool = False
 
@@ -137,10 +140,8 @@ class Ended(Value):
     wall_seconds: Number | None = None
 
     @classmethod
-    def from_payload(cls, payload: bytes) -> Ended | None:
-        """Read what a worker hands in; None for a job that is handed back."""
-        if not payload:
-            return None
+    def from_payload(cls, payload: bytes) -> Ended:
+        """Read what a worker hands in. Raises ValidationError."""
         fields: dict[str, Any] = orjson.loads(payload)
         fields.pop("worker", None)
         return cls.model_validate(fields)
@@ -159,19 +160,26 @@ class Reported(Value):
     token: str = Field(max_length=100, pattern=r"^[A-Za-z0-9]*$")
     verdict: Verdict
     seconds: Number = 0.0
-    ended: Ended | None = None
+    ended: Ended | None = Field(default=None, description="what came of it; nothing for one that is handed back")
+
+    @model_validator(mode="after")
+    def _check_what_came_of_it(self) -> Reported:
+        if (self.ended is None) != (self.verdict is Verdict.RETURNED):
+            raise ValueError("what came of a job is told, but for one that is handed back")
+        if self.ended is not None and (self.ended.outcome is Outcome.SUCCEEDED) != (self.verdict is Verdict.SUCCEEDED):
+            raise ValueError("verdict and outcome contradict each other")
+        return self
 
     @classmethod
     def of(cls, report: Report) -> Reported:
-        """Return a report as a message."""
-        return cls(
-            owner=report.owner,
-            job=attempt_id_of(report.job),
-            token=report.token.decode(),
-            verdict=report.verdict,
-            seconds=report.seconds,
-            ended=Ended.from_payload(report.payload),
-        )
+        """Return a report as a message: a bad result where what came of the job cannot be told."""
+        verdict = report.verdict
+        try:
+            ended = None if verdict is Verdict.RETURNED else Ended.from_payload(report.payload)
+        except ValidationError as error:
+            verdict, ended = Verdict.FAILED, Ended(outcome=Outcome.BAD_RESULT, tail=str(error)[:MOST_WORDS])
+        job, token = attempt_id_of(report.job), report.token.decode()
+        return cls(owner=report.owner, job=job, token=token, verdict=verdict, seconds=report.seconds, ended=ended)
 
     def to_report(self, worker: str) -> Report:
         """Return what the message says."""

@@ -16,7 +16,7 @@ from knockem_dagster.api.http.callers import Caller, User
 from knockem_dagster.api.http.json_paths import JsonPath
 from knockem_dagster.api.http.paging import At, Page, PlaceInList, page_of
 from knockem_dagster.api.http.workflows import WorkflowId
-from knockem_dagster.errors import NotFound
+from knockem_dagster.errors import Conflict, NotFound
 from knockem_dagster.jobs.graph_pictures import draw_graph
 from knockem_dagster.mapping_file import storable_json
 from knockem_dagster.records.job_graph import (
@@ -72,6 +72,8 @@ async def graph(workflow: WorkflowId, caller: User) -> Svg:
     """Return a picture of which job waits for which, with the states of jobs; like jobs are one node."""
     found = await caller.workflow(workflow)
     site = caller.site
+    if found.state == "uninitialized":
+        raise Conflict("The workflow is still being stored.")
     view = await site.graph_of(found.id)
     return Svg(await draw_graph(site.records, await site.queue_if_any(), found, view), headers=_INERT)
 
@@ -108,7 +110,7 @@ async def user_data(workflow: WorkflowId, caller: User, at: At, where: Filter = 
     """Return JSON that jobs read or write; with a filter a page may have fewer items than there are further on."""
     path = JsonPath(where)
     page = await _of_workflow(caller, workflow, caller.site.records.user_data, at)
-    return Page(items=tuple(each for each in page.items if path.is_in(each.data)), next=page.next)
+    return await asyncio.to_thread(lambda: Page(items=tuple(path.chosen(page.items)), next=page.next))
 
 
 @router.put("/userData/{data}", openapi_extra=described_body("NewData"), operation_id="put_user_data")
@@ -156,7 +158,7 @@ async def events(workflow: WorkflowId, caller: User, at: At, where: Filter = "")
     repository = caller.site.records.events
     subject = {"subject": found.id}
     page = await asyncio.to_thread(page_of, repository, subject, at, field="datetime")
-    return Page(items=tuple(each for each in page.items if path.is_in(each.data)), next=page.next)
+    return await asyncio.to_thread(lambda: Page(items=tuple(path.chosen(page.items)), next=page.next))
 
 
 @router.post(

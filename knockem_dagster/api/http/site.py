@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
+from weakref import WeakValueDictionary
 
 from fastapi import Request
 
@@ -15,6 +17,9 @@ from knockem_dagster.platform import Platform
 from knockem_dagster.records.catalog import Records
 
 GRAPHS_KEPT = 32
+MOST_WAITING = 80
+"""Workers' slots that wait for a call at a time: fewer than a pool has connections."""
+CROWDED_SECONDS = 1.0
 
 
 class Site:
@@ -23,6 +28,9 @@ class Site:
     def __init__(self, platform: Platform) -> None:
         self.platform = platform
         self._queue: Queue | None = None
+        self._waiting: Queue | None = None
+        self._num_waiting = 0
+        self._limits: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._opening = asyncio.Lock()
         self._graphs: OrderedDict[str, GraphView] = OrderedDict()
 
@@ -42,12 +50,42 @@ class Site:
                 self._queue = await open_queue(self.platform)
             return self._queue
 
+    async def answering_queue(self) -> Queue:
+        """Return the queue, having asked whether it answers at this moment. Raises QueueAway."""
+        queue = await self.queue()
+        await queue.guarded(queue.server.ping())
+        return queue
+
     async def queue_if_any(self) -> Queue | None:
-        """Return the queue, or None where there is none."""
+        """Return the queue, or None where there is none, or while it does not answer."""
         try:
-            return await self.queue()
+            return await self.answering_queue()
         except QueueAway:
             return None
+
+    async def wait_for_work(self, waiter: str, seconds: float) -> bool:
+        """Wait for a wake-up call, at most so long; tell whether there may have been one.
+
+        Those who wait have connections of their own, so that nobody else waits for one. Who comes when too many wait
+        is told after a while to look again.
+        """
+        if self._num_waiting >= MOST_WAITING:
+            await asyncio.sleep(min(seconds, CROWDED_SECONDS))
+            return True
+        async with self._opening:
+            if self._waiting is None:
+                self._waiting = await open_queue(self.platform)
+        self._num_waiting += 1
+        began = time.monotonic()
+        try:
+            await self._waiting.wait_for_work(waiter, seconds)
+        finally:
+            self._num_waiting -= 1
+        return time.monotonic() - began < seconds
+
+    def limiting(self, address: str) -> asyncio.Lock:
+        """Return the lock of those who look at what a user may have, and then take of it."""
+        return self._limits.setdefault(address, asyncio.Lock())
 
     async def graph_of(self, workflow: str) -> GraphView | None:
         """Return the graph of a workflow; those seen last are kept, since they never change."""
@@ -63,8 +101,9 @@ class Site:
 
     async def close(self) -> None:
         """Release the stores."""
-        if self._queue is not None:
-            await self._queue.close()
+        for queue in (self._queue, self._waiting):
+            if queue is not None:
+                await queue.close()
         self.platform.close()
 
 

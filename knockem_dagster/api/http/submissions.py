@@ -123,11 +123,12 @@ async def create(request: Request, response: Response, caller: User) -> Submissi
     if not caller.owns(file.user_email):
         allowed = f"{caller.email}, to whom the token belongs, is"
         raise InvalidInput("The submission has faults.", [Fault("userEmail", file.user_email, allowed)])
-    await asyncio.to_thread(check_quotas, platform.records, file.user_email, jobs=file.max_active, size=len(body))
     accepted = await examine(platform, file)
     await time_competitions(platform, accepted)
-    submission = await asyncio.to_thread(store, platform, accepted)
-    await asyncio.to_thread(note_stored, platform.records, file.user_email, len(body))
+    async with caller.site.limiting(file.user_email):
+        await asyncio.to_thread(check_quotas, platform.records, file.user_email, jobs=file.max_active, size=len(body))
+        submission = await asyncio.to_thread(store, platform, accepted)
+        await asyncio.to_thread(note_stored, platform.records, file.user_email, len(body))
     response.headers["Location"] = f"/v1/submissions/{submission.id}"
     return await _view(caller, submission)
 
@@ -165,7 +166,11 @@ async def cancel(submission: SubmissionId, caller: User) -> SubmissionView:
 async def resume(submission: SubmissionId, caller: User) -> SubmissionView:
     """Go on with a failed, canceled or interrupted submission: recorded answers are kept."""
     found = await caller.submission(submission)
-    return await _view(caller, await asyncio.to_thread(control.resume, caller.site.platform, found))
+    platform = caller.site.platform
+    async with caller.site.limiting(found.user_email):
+        if found.state.is_final:
+            await asyncio.to_thread(check_quotas, platform.records, found.user_email, jobs=found.max_active, size=0)
+        return await _view(caller, await asyncio.to_thread(control.resume, platform, found))
 
 
 @router.get("/{submission}/report", response_class=HTMLResponse, operation_id="get_report")

@@ -47,6 +47,7 @@ from knockem_dagster.records.record import now
 from knockem_dagster.stores.documents import Patch
 
 router = APIRouter(prefix="/v1/work", tags=["work"])
+OVER_HTTP = "(over HTTP)"
 LOOK_SECONDS = 2.0
 """How often a token is looked at again while its worker waits."""
 
@@ -58,6 +59,9 @@ async def beat(request: Request, caller: Worker) -> Canceled:
     _check_name(caller, told.worker)
     queue = await caller.site.queue()
     said = told.description
+    if said is not None:
+        # What it says of its process is not to be believed: nobody looks for it on the platform's own machine.
+        said = said.model_copy(update={"host": f"{said.host} {OVER_HTTP}"})
     canceled = await queue.beat(
         told.worker,
         lease_seconds=told.lease_seconds,
@@ -103,7 +107,13 @@ async def claim(request: Request, caller: Worker) -> Claimed:
     excluded = tuple(sorted(owners - permitted))
     if told.preferred not in permitted:
         told = told.model_copy(update={"preferred": ""})
-    return Claimed.of(await queue.claim(told.worker, told.waiter, told.wanted(excluded=excluded), wait=told.wait))
+    claimed = await queue.claim(told.worker, told.waiter, told.wanted(excluded=excluded), wait=told.wait)
+    if claimed is not None and claimed.owner not in permitted and not await _permitted(caller, [claimed.owner]):
+        # It came to the queue after we had looked who is there.
+        back = [Report(claimed.owner, job, claimed.token, Verdict.RETURNED) for job in claimed.jobs]
+        await queue.finish(told.worker, back)
+        return Claimed()
+    return Claimed.of(claimed)
 
 
 @router.post("/waits", openapi_extra=described_body("Waiting"), operation_id="wait")
@@ -111,14 +121,10 @@ async def wait(request: Request, caller: Worker) -> Done:
     """Wait until there may be work for a waiter whose claim asked to be woken."""
     told = await read_body(request, Waiting)
     _check_name(caller, told.waiter)
-    queue = await caller.site.queue()
     until = time.monotonic() + told.seconds
     while (left := until - time.monotonic()) > 0:
-        began = time.monotonic()
-        seconds = min(left, LOOK_SECONDS)
-        await queue.wait_for_work(told.waiter, seconds)
-        if time.monotonic() - began < seconds:
-            break  # it was called
+        if await caller.site.wait_for_work(told.waiter, min(left, LOOK_SECONDS)):
+            break
         token = await asyncio.to_thread(caller.site.records.tokens.find_one, caller.token.id)
         if token is None or not is_in_force(token):
             raise HTTPException(HTTPStatus.UNAUTHORIZED, "The token was revoked, or has expired.")
@@ -134,6 +140,9 @@ async def finish(request: Request, caller: Worker) -> Finished:
     reports = [each.to_report(told.worker) for each in told.reports]
     entries = await queue.finish(told.worker, reports)
     await _record(caller, queue, reports, entries)
+    await _record_what_is_left(
+        caller, queue, [report for report, id in zip(reports, entries, strict=True) if id is None]
+    )
     return Finished(entries=tuple(None if entry is None else entry.decode() for entry in entries))
 
 
@@ -226,6 +235,24 @@ async def _record(caller: Caller, queue: Queue, reports: Sequence[Report], entri
             entry = await queue.outcome(report.owner, id)
         if entry is not None:
             journal.record(job, entry)
+    await journal.flush()
+
+
+async def _record_what_is_left(caller: Caller, queue: Queue, reports: Sequence[Report]) -> None:
+    """Record what came of jobs of workflows that are not held any more, if it was handed in and nobody has recorded it.
+
+    A worker hands in again what it was not answered: the server may have died after the queue had taken it.
+    """
+    mine = await _permitted(caller, {report.owner for report in reports})
+    workflows = await asyncio.to_thread(caller.site.records.workflows.get_many, sorted(mine))
+    journal = JobJournal(caller.site.records, queue)
+    for owner in workflows:
+        wanted = {report.job for report in reports if report.owner == owner}
+        left = [entry for entry in await queue.outcomes(owner) if entry.job in wanted]
+        jobs = await asyncio.to_thread(caller.site.records.jobs.get_many, [attempt_id_of(entry.job) for entry in left])
+        for entry in left:
+            if attempt_id_of(entry.job) in jobs:
+                journal.record(jobs[attempt_id_of(entry.job)], entry)
     await journal.flush()
 
 

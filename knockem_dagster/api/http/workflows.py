@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Annotated, Literal
 
@@ -14,7 +15,7 @@ from knockem_dagster.accounts.quotas import check_quotas, note_stored
 from knockem_dagster.api.http.bodies import described_body, read_body
 from knockem_dagster.api.http.callers import Caller, User
 from knockem_dagster.api.http.paging import At, Page, cursor_of, page_of, place_at
-from knockem_dagster.errors import Fault, InvalidInput, NotFound
+from knockem_dagster.errors import Fault, InvalidInput, NotFound, QueueAway
 from knockem_dagster.jobs.restarting import Enlargement, restart_workflow
 from knockem_dagster.jobs.specs.direct import DirectWorkflow, spec_of_direct
 from knockem_dagster.jobs.specs.graph_builder import graph_of
@@ -130,12 +131,14 @@ async def create_directly(
 async def _submit(
     caller: Caller, graph: JobGraph, submitter: Submitter, *, size: int, response: Response
 ) -> WorkflowModel:
-    queue = await caller.site.queue()
+    queue = await caller.site.answering_queue()
     records = caller.site.records
-    await asyncio.to_thread(check_quotas, records, caller.email, jobs=len(graph.jobs), size=size)
-    workflow = await asyncio.to_thread(store_workflow, records, graph, submitter)
-    await asyncio.to_thread(note_stored, records, caller.email, size)
-    await start_workflow(records, queue, workflow)
+    async with caller.site.limiting(caller.email):
+        await asyncio.to_thread(check_quotas, records, caller.email, jobs=len(graph.jobs), size=size)
+        workflow = await asyncio.to_thread(store_workflow, records, graph, submitter)
+        await asyncio.to_thread(note_stored, records, caller.email, size)
+    with suppress(QueueAway):  # it is stored, and runs as soon as the queue is back: upkeep looks after that
+        await start_workflow(records, queue, workflow)
     response.headers["Location"] = f"/v1/workflows/{workflow.id}"
     return await _model(caller, workflow.id, without_effect=graph.without_effect)
 
@@ -192,7 +195,12 @@ async def restart(
     """Run again what did not complete, and what waited for it; with more memory or time where these ran out."""
     found = await caller.workflow(workflow)
     enlargement = Enlargement(memory=memory_factor, time=time_factor)
-    await restart_workflow(caller.site.records, await caller.site.queue(), found.id, enlargement)
+    records, queue = caller.site.records, await caller.site.answering_queue()
+    seen = await view_workflow(records, None, found)
+    again = seen.number - seen.jobs.get("completed", 0)
+    async with caller.site.limiting(found.user_email):
+        await asyncio.to_thread(check_quotas, records, found.user_email, jobs=again, size=0)
+        await restart_workflow(records, queue, found.id, enlargement)
     return await _model(caller, workflow)
 
 
@@ -246,7 +254,7 @@ async def tries(
     found = await caller.workflow(workflow)
     where = {"workflowId": found.id, "jobId": job}
     results = caller.site.records.results
-    return await asyncio.to_thread(page_of, results, where, at, field="jobId")
+    return await asyncio.to_thread(page_of, results, where, at, field="_id")
 
 
 async def _graph_in(request: Request) -> JobGraph:

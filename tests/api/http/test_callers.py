@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -122,3 +123,20 @@ def test_quotas_are_refused_by_name(api: ApiServer, quotas: dict[str, int], word
     assert client.get("/v1/workflows").json()["items"] == []
     root.put(f"/v1/users/{address}/quotas", json={})
     assert client.post("/v1/workflows", json=three).status_code == 201
+
+
+def test_quotas_hold_for_several_requests_at_once_and_for_restarts(api: ApiServer) -> None:
+    root = api.client(ADMINISTRATOR, Scope.ADMINISTRATOR)
+    address = "eager@example.org"
+    root.post("/v1/users", json={"userEmail": address, "quotas": {"activeJobs": 10}})
+    token = root.post("/v1/tokens", json={"scope": "user", "userEmail": address}).json()["token"]
+    clients = [api.client(token=token) for _ in range(4)]
+    eight = {"name": "w", "jobs": [{"name": "a_{i}", "command": "true", "parameters": {"i": "1:8"}}]}
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda each: each.post("/v1/workflows", json=eight), clients))
+    assert sorted(each.status_code for each in answers) == [201, 403, 403, 403]
+    [made] = [each.json()["id"] for each in answers if each.status_code == 201]
+    assert clients[0].post(f"/v1/workflows/{made}/cancel").json()["state"] == "canceled"
+    root.put(f"/v1/users/{address}/quotas", json={"activeJobs": 3})
+    refused = clients[0].post(f"/v1/workflows/{made}/restart")
+    assert (refused.status_code, "activeJobs" in refused.json()["detail"]) == (403, True)

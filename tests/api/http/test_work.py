@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,10 +16,17 @@ from typing import Any
 
 import dagster as dg
 import httpx
+import orjson
 import pytest
 
 from knockem_dagster.accounts.tokens import issue_token
+from knockem_dagster.containers.attempts import Outcome
+from knockem_dagster.jobs.attempt_records import job_of
 from knockem_dagster.jobs.http_source import worker_prefix
+from knockem_dagster.jobs.opening import queue_of
+from knockem_dagster.jobs.queue import Report, Verdict
+from knockem_dagster.jobs.tending import tend
+from knockem_dagster.jobs.work_messages import Ended, Reported
 from knockem_dagster.records.accounts import Scope
 from knockem_dagster.records.record import new_id
 from knockem_dagster.records.submissions import State
@@ -134,10 +143,6 @@ def test_a_worker_that_is_killed_loses_no_job(api: ApiServer, organisms: Path, t
 
 def _reaped(api: ApiServer) -> bool:
     """Do what upkeep does for workers whose lease has lapsed."""
-    import asyncio
-
-    from knockem_dagster.jobs.opening import queue_of
-    from knockem_dagster.jobs.tending import tend
 
     async def look() -> None:
         async with queue_of(api.platform) as queue:
@@ -194,6 +199,132 @@ def test_a_revoked_token_ends_its_worker_and_a_wait_within_seconds(
     assert when - revoked < 5
     assert "refuses the token" in log.read_text()
     assert "Traceback" not in log.read_text()
+
+
+class ByHand:
+    """A worker played by the test: registered, holding one job."""
+
+    def __init__(self, api: ApiServer) -> None:
+        record, token = issue_token(api.platform.records, ALICE, Scope.WORKER)
+        self.client = api.client(token=token)
+        self.name = f"{worker_prefix(record.id)}w"
+        description = {"host": socket.gethostname(), "owner": "o", "cpus": 1, "memoryMiB": 9000, "gpus": 0}
+        description |= {"runtimes": ["command"], "leaseSeconds": 60, "started": "now"}
+        told = {"worker": self.name, "leaseSeconds": 60, "description": description}
+        assert self.client.post("/v1/work/beats", json=told).status_code == 200
+
+    def claim(self, place: str) -> dict[str, Any]:
+        """Take a job of this workflow."""
+        classes = [*self.client.get("/v1/work/classes").json()["classes"]]
+        only = place.rpartition("/")[2]
+        asked = {"worker": self.name, "waiter": self.name, "classes": classes, "only": only}
+        return self.client.post("/v1/work/claims", json=asked).json()
+
+    def report(self, claimed: dict[str, Any], **said: Any) -> httpx.Response:
+        """Say what came of it."""
+        [job] = claimed["jobs"]
+        told = {"owner": claimed["owner"], "job": job, "token": claimed["token"], **said}
+        return self.client.post("/v1/work/results", json={"worker": self.name, "reports": [told]})
+
+    def leave(self) -> None:
+        """Leave."""
+        self.client.post("/v1/work/departures", json={"worker": self.name})
+
+
+SUCCEEDED = {"verdict": "succeeded", "ended": {"outcome": "succeeded", "exitCode": 0}}
+
+
+def test_what_came_of_a_job_is_told_and_makes_sense(api: ApiServer) -> None:
+    client = api.client()
+    place = submit(client, {"name": "a", "command": "true"})
+    hand = ByHand(api)
+    claimed = hand.claim(place)
+    assert hand.report(claimed, verdict="succeeded").status_code == 422
+    assert hand.report(claimed, verdict="succeeded", ended={"outcome": "failed"}).status_code == 422
+    assert hand.report(claimed, verdict="returned", ended={"outcome": "failed"}).status_code == 422
+    assert hand.report(claimed, **SUCCEEDED).status_code == 200
+    assert client.get(place).json()["jobs"] == {"completed": 1}
+    assert hand.report(claimed, **SUCCEEDED).json() == {"entries": [None]}, "it is not held any more"
+    hand.leave()
+
+
+def test_a_result_that_the_queue_took_before_the_server_died_is_recorded_when_it_is_told_again(api: ApiServer) -> None:
+    client = api.client()
+    place = submit(
+        client, {"name": "a", "command": "true"}, {"name": "z", "command": "true", "priority": -1},
+        {"name": "b", "command": "true", "depends_on": ["a"]},
+    )  # fmt: skip
+    hand = ByHand(api)
+    claimed = hand.claim(place)
+    payload = Ended.model_validate(SUCCEEDED["ended"]).to_payload(hand.name)
+    job, held_by = job_of(claimed["jobs"][0]), claimed["token"].encode()
+    report = Report(claimed["owner"], job, held_by, Verdict.SUCCEEDED, 0.0, payload)
+
+    async def take() -> None:
+        async with queue_of(api.platform) as queue:
+            assert None not in await queue.finish(hand.name, [report])
+
+    asyncio.run(take())
+    assert client.get(place).json()["jobs"] == {"blocked": 2, "ready": 1}
+    assert hand.report(claimed, **SUCCEEDED).json() == {"entries": [None]}
+    assert client.get(place).json()["jobs"] == {"ready": 2, "completed": 1}
+    client.post(f"{place}/cancel")
+    hand.leave()
+
+
+def test_an_outcome_that_cannot_be_read_stops_nobody(api: ApiServer) -> None:
+    client = api.client()
+    place = submit(client, {"name": "a", "command": "true"})
+    hand = ByHand(api)
+    claimed = hand.claim(place)
+    report = Report(claimed["owner"], job_of(claimed["jobs"][0]), claimed["token"].encode(), Verdict.FAILED, 0.0, b"")
+
+    async def take() -> None:
+        async with queue_of(api.platform) as queue:
+            await queue.finish(hand.name, [report])
+
+    asyncio.run(take())
+    until(lambda: _reaped(api) and client.get(place).json()["jobs"] == {"failed": 1})
+    hand.leave()
+
+
+def test_what_a_worker_says_of_its_process_is_not_looked_for_here(api: ApiServer) -> None:
+    hand = ByHand(api)
+    there = api.client(ADMINISTRATOR, Scope.ADMINISTRATOR).get("/v1/workers").json()["workers"]
+    [host] = [each["host"] for each in there if each["name"] == hand.name]
+    assert host != socket.gethostname()
+    hand.leave()
+
+
+def test_messages_hold_what_a_queue_may_have(api: ApiServer) -> None:
+    """Thousands of classes and owners, and counts as large as an organism likes."""
+    hand = ByHand(api)
+    classes = [f"class-{number}" for number in range(5000)]
+    asked = {"worker": hand.name, "waiter": hand.name, "classes": classes, "excluded": [new_id() for _ in range(5000)]}
+    assert hand.client.post("/v1/work/claims", json=asked).json()["jobs"] == []
+    large = orjson.dumps({"outcome": "succeeded", "counts": [1e13, 5, 5]})
+    assert Reported.of(Report("o", job_of(new_id()), b"t", Verdict.SUCCEEDED, 0.0, large)).ended is not None
+    odd = orjson.dumps({"outcome": "succeeded", "counts": [-1, 5, 5]})
+    told = Reported.of(Report("o", job_of(new_id()), b"t", Verdict.SUCCEEDED, 0.0, odd))
+    assert (told.verdict, told.ended and told.ended.outcome) == (Verdict.FAILED, Outcome.BAD_RESULT)
+    hand.leave()
+
+
+def test_many_that_wait_keep_nobody_else_waiting(api: ApiServer) -> None:
+    hand = ByHand(api)
+    others = [api.client(token=hand.client.headers["Authorization"].removeprefix("Bearer ")) for _ in range(120)]
+    asked = [{"waiter": f"{hand.name}/{number}", "seconds": 4} for number in range(len(others))]
+    waiting = [
+        threading.Thread(target=each.post, args=("/v1/work/waits",), kwargs={"json": body})
+        for each, body in zip(others, asked, strict=True)
+    ]
+    for each in waiting:
+        each.start()
+    time.sleep(1)
+    assert hand.client.post("/v1/work/beats", json={"worker": hand.name, "leaseSeconds": 60}).status_code == 200
+    for each in waiting:
+        each.join()
+    hand.leave()
 
 
 def test_a_worker_may_not_speak_for_another(api: ApiServer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import threading
 from collections.abc import Iterator
@@ -14,9 +15,13 @@ import httpx
 import pytest
 
 from knockem_dagster.jobs.opening import queue_of
+from knockem_dagster.jobs.specs.graph_builder import graph_of
+from knockem_dagster.jobs.specs.reading import spec_of
+from knockem_dagster.jobs.workflows import Submitter, store_workflow
 from tests.api.http.conftest import until
-from tests.services.api_server import ApiServer
+from tests.services.api_server import ALICE, ApiServer, running_api
 from tests.services.job_play import worker_on
+from tests.services.queues import running_queue
 
 EXAMPLES = Path(__file__).parents[3] / "docs" / "workflows"
 
@@ -116,6 +121,47 @@ def test_what_failed_is_run_again(api: ApiServer, tmp_path: Path) -> None:
     assert client.get(place).json()["jobs"] == {"completed": 1}
     assert client.post(f"{place}/cancel").json()["state"] == "completed"
     assert client.post(f"{place}/restart", params={"memoryFactor": 0.5}).status_code == 422
+
+
+def test_the_tries_at_a_job_come_in_pages(api: ApiServer, tmp_path: Path) -> None:
+    client = api.client()
+    handlers = [{"name": "h", "rules": [{"match_all_exit_codes": True, "max_retries": 2}]}]
+    made = submit(
+        client,
+        {"name": "a_{i}", "command": "exit 1", "failure_handler": "h", "parameters": {"i": "1:3"}},
+        folder=tmp_path,
+        failure_handlers=handlers,
+    )
+    place = f"/v1/workflows/{made['id']}"
+    with a_worker(api):
+        until(lambda: client.get(place).json()["state"] == "completed")
+    for each in client.get(f"{place}/jobs").json()["items"]:
+        path, cursor, found = f"{place}/jobs/{each['job']['id']}/tries", "", list[str]()
+        while cursor is not None:
+            page = client.get(path, params={"limit": 1, "cursor": cursor}).json()
+            found += [one["jobId"] for one in page["items"]]
+            cursor = page["next"]
+        assert found == [each["job"]["id"]] * 3
+    half = base64.urlsafe_b64encode(b'["\\ud800", "x"]').decode()
+    assert client.get(f"{place}/files", params={"cursor": half}).status_code == 422
+
+
+def test_nothing_is_stored_while_the_queue_is_away(tmp_path: Path) -> None:
+    with running_queue(tmp_path / "home") as queue, running_api(queue.settings) as api:
+        client = api.client()
+        first = submit(client, {"name": "a", "command": "true"}, folder=tmp_path)
+        queue.kill()
+        body = {"name": "w", "jobs": [{"name": "a", "command": "true"}]}
+        assert client.post("/v1/workflows", json=body).status_code == 503
+        assert [each["id"] for each in client.get("/v1/workflows").json()["items"]] == [first["id"]]
+        assert client.get(f"/v1/workflows/{first['id']}").json()["jobs"] == {"blocked": 1}
+        assert client.get(f"/v1/workflows/{first['id']}/jobs").status_code == 200
+
+
+def test_a_graph_that_is_still_being_stored_is_not_drawn(api: ApiServer, tmp_path: Path) -> None:
+    graph = graph_of(spec_of({"name": "w", "jobs": [{"name": "a", "command": "true"}]}))
+    half = store_workflow(api.platform.records, graph, Submitter(user_email=ALICE, folder=str(tmp_path)))
+    assert api.client().get(f"/v1/workflows/{half.id}/graph").status_code == 409
 
 
 def test_a_workflow_is_canceled(api: ApiServer, tmp_path: Path) -> None:
@@ -222,7 +268,8 @@ def test_events_and_user_data_are_found_by_what_is_in_them(api: ApiServer, tmp_p
     assert changed["data"] == {"speed": 3}
     assert client.get(f"{place}/userData", params={"where": "$.rate"}).json()["items"] == []
     assert client.get(f"{place}/edges/stores").json()["items"][0]["_to"] == f"userData/{rated['id']}"
-    for wrong in ("$.[", "$[?match(@.a, '(a+)+$')]", "rate"):
+    slow = ("$..rate", "$.a[?@.b[?@.c > 1]]", "$.a[?count($.a) > 1]")
+    for wrong in ("$.[", "$[?match(@.a, '(a+)+$')]", "rate", *slow):
         assert client.get(f"{place}/events", params={"where": wrong}).status_code == 422
     for wrong in ({"kind": ""}, {"kind": "k", "data": {"n": 10**30}}, {"kind": "k", "data": [1]}, {"data": {}}, []):
         assert client.post(f"{place}/events", content=json.dumps(wrong)).status_code == 422
