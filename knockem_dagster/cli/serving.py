@@ -44,6 +44,7 @@ def up(
     with only_one(settings) as note:
         asyncio.run(ProcessRuntime(()).remove_leftovers())
         addresses = _Addresses(
+            settings,
             Address("the Dagster UI", port or settings.port, "/server_info"),
             Address("knockem", api_port or settings.api_port, "/openapi.json"),
         )
@@ -56,7 +57,6 @@ def up(
             Service("daemon", lambda: _dagster("dagster._daemon", "run"), logs / "daemon.log"),
         ]
         _say(_unfinished(settings))
-        addresses.token = _first_token(settings)
         with definitions.dagster_instance(settings):
             pass  # its files are made here, once: daemon and webserver would both try
         _say("Starting the Dagster UI and its daemon; this takes a quarter of a minute or more. Ctrl-C ends them.")
@@ -111,11 +111,11 @@ def _first_token(settings: Settings) -> str:
 
 @dataclass(slots=True)
 class _Addresses:
-    """Where the UI, and the API with its pages, are; `token`: the first administrator's, until it was told."""
+    """Where the UI, and the API with its pages, are."""
 
+    settings: Settings
     ui: Address
     api: Address
-    token: str = ""
 
     def find_ports(self) -> None:
         """Go to free ports."""
@@ -140,10 +140,9 @@ class _Addresses:
             if not address.told and address.answers():
                 address.told = True
                 typer.echo(f"{address.name[:1].upper()}{address.name[1:]} is at {address.url}")
-                if address is self.api and self.token:
-                    told = f"The first administrator logs in at {address.url}/#{self.token}"
-                    typer.echo(f"{told}\nThe token after the # is told only now; `./knockem token add` makes more.")
-                    self.token = ""
+                if address is self.api and (token := _first_token(self.settings)):
+                    typer.echo(f"The first administrator logs in at {address.url}/#{token}")
+                    typer.echo("The token after the # is told only now; `./knockem token add` makes more.")
                 if address is self.ui:
                     note.seek(0)
                     note.truncate()
