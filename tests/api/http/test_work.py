@@ -126,7 +126,7 @@ def test_competitions_are_run_by_a_worker_over_http(api: ApiServer, organisms: P
     assert api.platform.records.submissions.get(id).state is State.COMPLETED
     workers = [each.worker for each in api.platform.records.attempt_results.find({"submissionId": id})]
     assert sum(each.startswith(worker_prefix(record.id)) for each in workers) > 10
-    assert "0 done" not in log.read_text()
+    assert ": 0 done" not in log.read_text()
 
 
 def test_a_worker_that_is_killed_loses_no_job(api: ApiServer, organisms: Path, tmp_path: Path) -> None:
