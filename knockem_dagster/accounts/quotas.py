@@ -7,10 +7,7 @@ from knockem_dagster.errors import NotPermitted
 from knockem_dagster.records.accounts import UserRecord
 from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.jobs import JobState
-from knockem_dagster.records.submissions import State
 from knockem_dagster.stores.documents import Patch
-
-_OVER = ("completed", "canceled")
 
 
 def check_quotas(records: Records, address: str, *, jobs: int, size: int) -> None:
@@ -41,7 +38,7 @@ def active_jobs(records: Records, user: UserRecord) -> int:
     """Return how many jobs of a user are not over; a submission has as many as it may have at a time."""
     number = 0
     for workflow in records.workflows.find({"userEmail": user.user_email}):
-        if workflow.state not in _OVER:
+        if not workflow.is_over:
             where = {"workflowId": workflow.id, "state": JobState.BLOCKED.value}
             number += records.documents.count(records.jobs.name, where)
     for submission in records.submissions.find({"userEmail": user.user_email}):
@@ -57,7 +54,7 @@ def cpu_seconds(records: Records, user: UserRecord) -> float:
         used = workflow.cpu_seconds
         if used is None:
             used = sum(each.cpu_seconds or 0.0 for each in records.results.find({"workflowId": workflow.id}))
-            if workflow.state in _OVER:
+            if workflow.is_over:
                 records.workflows.patch(workflow.id, Patch(set={"cpuSeconds": used}))
         total += used
     for submission in records.submissions.find({"userEmail": user.user_email}):
@@ -66,7 +63,7 @@ def cpu_seconds(records: Records, user: UserRecord) -> float:
             used = sum(
                 each.cpu_seconds or 0.0 for each in records.attempt_results.find({"submissionId": submission.id})
             )
-            if submission.state in (State.COMPLETED, State.CANCELED, State.FAILED):
+            if submission.state.is_final:
                 records.submissions.patch(submission.id, Patch(set={"cpuSeconds": used}))
         total += used
     return total

@@ -114,7 +114,7 @@ def status(
         answer_json({**summary_of_workflow(view), "jobList": [summary_of_job(each) for each in jobs]})
     else:
         show_workflow(view, jobs)
-    if not view.is_over:
+    if not view.workflow.is_over:
         raise typer.Exit(GOING)
     if view.has_failed:
         raise typer.Exit(FAILED)
@@ -208,20 +208,18 @@ def _graph_in(file: Path) -> JobGraph:
 
 
 def _tell_graph(file: Path, graph: JobGraph, *, as_json: bool) -> None:
-    ready = sum(not job.blockers for job in graph.jobs.values())
     numbers = {
         "jobs": len(graph.jobs),
         "dependencies": graph.num_dependencies,
-        "readyAtOnce": ready,
+        "readyAtOnce": graph.num_ready_at_once,
         "files": len(graph.files),
         "userData": len(graph.user_data),
     }
     if as_json:
         answer_json({"name": graph.spec.name, **numbers})
         return
-    told = (
-        f"{file}: {counted(len(graph.jobs), 'job')}, {ready:,} ready at once; dependencies: {graph.num_dependencies:,}"
-    )
+    ready = f"{graph.num_ready_at_once:,} ready at once"
+    told = f"{file}: {counted(len(graph.jobs), 'job')}, {ready}; dependencies: {graph.num_dependencies:,}"
     for_people().print(told, markup=False, soft_wrap=True)
 
 

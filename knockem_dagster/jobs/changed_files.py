@@ -7,7 +7,7 @@ Where the folder of a job is not there, this machine knows nothing of its files,
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -71,9 +71,7 @@ def _is_gone(path: Path) -> bool:
     return False
 
 
-def changed_jobs(
-    files: FilesOfJobs, jobs: Mapping[str, JobRecord], results: Callable[[str], ResultRecord | None]
-) -> set[str]:
+def changed_jobs(records: Records, files: FilesOfJobs, jobs: Mapping[str, JobRecord]) -> set[str]:
     """Return those of these jobs, which completed, that have read what has changed since."""
-    found = ((job, results(job.id)) for job in jobs.values() if job.id in files.read)
-    return {job.id for job, result in found if result is not None and files.is_changed(job, result)}
+    results = records.results.get_many([id for id in jobs if id in files.read])
+    return {id for id, result in results.items() if files.is_changed(jobs[id], result)}

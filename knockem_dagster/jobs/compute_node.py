@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import math
 import os
+import re
 import secrets
 import socket
 import time
@@ -56,7 +57,8 @@ class _Slot:
 
 def worker_name(prefix: str = "") -> str:
     """Return a name no other worker has: host, process, and something random."""
-    return f"{prefix}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+    host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())
+    return f"{prefix}{host}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
 class ComputeNode:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import httpx
 import orjson
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from knockem_dagster.containers.attempts import Attempt
 from knockem_dagster.containers.runtime import Runtime
@@ -85,9 +85,13 @@ class HttpConnection:
             )
         except httpx.TransportError as error:
             raise QueueAway(f"{self.client.base_url} does not answer: {error or type(error).__name__}.") from error
-        if found.is_success:
+        if not found.is_success:
+            raise _refused(found)
+        try:
             return answer.model_validate_json(found.content)
-        raise _refused(found)
+        except ValidationError as error:
+            what = f"{found.request.url} answers, but not as this platform does"
+            raise KnockemError(f"{what}: is it the URL that `./knockem up` tells?") from error
 
 
 def _refused(answer: httpx.Response) -> KnockemError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,16 +112,34 @@ async def record_unrecorded(records: Records, queue: Queue, workflow: str) -> in
     """Record outcomes that a worker left when it died between handing them in and recording them; return how many."""
     number = 0
     while entries := await queue.outcomes(workflow):
-        results = [result_of(workflow, entry) for entry in entries]
-        jobs = await asyncio.to_thread(records.jobs.get_many, [result.job_id for result in results])
-        over = {each.job_id: state_after(each) for each in results if each.final and _has_state(jobs.get(each.job_id))}
-        operations = [*records.results.additions(results), *state_changes(over)]
-        await asyncio.to_thread(records.documents.bulk, operations)
-        if over:
-            await follow_up(records, queue, workflow, over)
-        await queue.acknowledge(workflow, [entry.id for entry in entries])
+        await record_entries(records, queue, workflow, entries)
         number += len(entries)
     return number
+
+
+async def record_outcomes_of(records: Records, queue: Queue, workflow: str, jobs: Collection[bytes]) -> None:
+    """Record what came of these jobs, as far as it was handed in and is not recorded yet."""
+    after = b"0"
+    while entries := await queue.outcomes(workflow, after=after):
+        theirs = [entry for entry in entries if entry.job in jobs]
+        if theirs:
+            await record_entries(records, queue, workflow, theirs)
+        after = entries[-1].id
+
+
+async def record_entries(records: Records, queue: Queue, workflow: str, entries: Sequence[Entry]) -> None:
+    """Record outcomes; then what waited for these jobs goes on, and the queue may forget them.
+
+    Whoever records the same ones changes nothing.
+    """
+    results = [result_of(workflow, entry) for entry in entries]
+    jobs = await asyncio.to_thread(records.jobs.get_many, [result.job_id for result in results])
+    over = {each.job_id: state_after(each) for each in results if each.final and _has_state(jobs.get(each.job_id))}
+    operations = [*records.results.additions(results), *state_changes(over)]
+    await asyncio.to_thread(records.documents.bulk, operations)
+    if over:
+        await follow_up(records, queue, workflow, over)
+    await queue.acknowledge(workflow, [entry.id for entry in entries])
 
 
 def _has_state(job: JobRecord | None) -> bool:

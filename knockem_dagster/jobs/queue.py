@@ -126,13 +126,14 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a worker asks for: at most so many jobs of these classes, of one owner only or rather of one."""
+    """What a worker asks for, of owners that are not `excluded`, and `permitted` if there is such a list."""
 
     classes: Sequence[str]
     most: int = 1
     only: str = ""
     preferred: str = ""
     excluded: Sequence[str] = ()
+    permitted: Sequence[str] | None = None
     lead_seconds: float = LEAD_SECONDS
 
 
@@ -374,6 +375,7 @@ def _claim_arguments(worker: str, waiter: str, token: bytes, wanted: Wanted, *, 
         wanted.lead_seconds,
         int(wait),
         f",{','.join(wanted.excluded)},",
+        "" if wanted.permitted is None else f",{','.join(wanted.permitted)},",
         *wanted.classes,
     ]
 

@@ -64,7 +64,7 @@ async def restart_workflow(
 
 
 def _check_it_is_over(workflow: WorkflowRecord) -> None:
-    if workflow.state not in ("completed", "canceled"):
+    if not workflow.is_over:
         raise Conflict("It is still going: `./knockem workflow cancel` ends it.")
 
 
@@ -115,7 +115,7 @@ def _to_run_again(records: Records, workflow: str) -> set[str]:
     dependents: dict[str, list[str]] = {}
     for edge in records.blocks.find({"workflowId": workflow}):
         dependents.setdefault(id_at(edge.origin), []).append(id_at(edge.target))
-    again = (jobs.keys() - completed.keys()) | changed_jobs(files, completed, records.results.find_one)
+    again = (jobs.keys() - completed.keys()) | changed_jobs(records, files, completed)
     pending = list(again)
     while pending:
         job = jobs[pending.pop()]

@@ -17,7 +17,6 @@ from knockem_dagster.jobs.unblocking import complete_if_over
 from knockem_dagster.jobs.worker_sources import Say
 from knockem_dagster.jobs.workflows import take_back
 from knockem_dagster.records.catalog import Records
-from knockem_dagster.records.jobs import WorkflowRecord
 
 HALF_STORED_AFTER = timedelta(hours=1)
 """No submission takes so long to store a workflow."""
@@ -94,15 +93,13 @@ async def _take_out_what_is_over(queue: Queue, records: Records) -> list[str]:
     owners = list(await QueueViews(queue).owners())
     submissions = await asyncio.to_thread(records.submissions.get_many, owners)
     workflows = await asyncio.to_thread(records.workflows.get_many, owners)
-    over = [
-        owner
-        for owner in owners
-        if (submissions[owner].state.is_final if owner in submissions else _is_over(workflows.get(owner)))
-    ]
+    going = {
+        *(id for id, submission in submissions.items() if not submission.state.is_final),
+        *(id for id, workflow in workflows.items() if not workflow.is_over),
+    }
+    over = [owner for owner in owners if owner not in going]
     for owner in over:
+        if owner in workflows:  # its workers may have died before they recorded what they had
+            await record_unrecorded(records, queue, owner)
         await queue.cancel(owner, forget=True)
     return over
-
-
-def _is_over(workflow: WorkflowRecord | None) -> bool:
-    return workflow is None or workflow.state in ("completed", "canceled")

@@ -18,6 +18,7 @@ from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.job_graph import id_at, place_of
 from knockem_dagster.records.jobs import JobRecord, JobState, ResultRecord
+from knockem_dagster.records.record import now
 from knockem_dagster.stores.documents import Patch, PatchOne
 from knockem_dagster.stores.paging import pages
 
@@ -55,8 +56,8 @@ async def follow_up(records: Records, queue: Queue, workflow: str, over: Mapping
 async def complete_if_over(records: Records, workflow: str) -> None:
     """Complete a workflow that is running, and of which all jobs are over."""
     if not await asyncio.to_thread(_has_more, records, workflow):
-        running, completed = {"_id": workflow, "state": "running"}, Patch(set={"state": "completed"})
-        await asyncio.to_thread(records.documents.claim, records.workflows.name, running, completed)
+        running, completed = {"_id": workflow, "state": "running"}, {"state": "completed", "ended": now()}
+        await asyncio.to_thread(records.documents.claim, records.workflows.name, running, Patch(set=completed))
 
 
 async def recount(records: Records, queue: Queue, workflow: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -44,7 +45,7 @@ class Description(Value):
     memory_mib: int = Field(alias="memoryMiB", ge=0, lt=1 << 40)
     gpus: int = Field(ge=0, lt=1 << 20)
     seconds_left: float | None = Field(default=None, description="until it ends; null: for ever")
-    runtimes: tuple[Literal["command", "process", "docker", "podman", "apptainer"], ...]
+    runtimes: tuple[Literal["command", "process", "docker"], ...]
     only: Literal[""] = ""
     lease_seconds: float = Field(gt=0, le=86400)
     started: str = Field(max_length=50)
@@ -89,10 +90,17 @@ class Claiming(Value):
     lead_seconds: Number = 5.0
     wait: bool = False
 
-    def wanted(self, *, excluded: tuple[str, ...]) -> Wanted:
-        """Return it in the queue's terms, with these owners excluded as well."""
-        without = (*self.excluded, *excluded)
-        return Wanted(self.classes, self.most, self.only, self.preferred, without, self.lead_seconds)
+    def wanted(self, permitted: Sequence[str] | None) -> Wanted:
+        """Return it in the queue's terms, of the permitted owners only; None: of all."""
+        return Wanted(
+            self.classes,
+            self.most,
+            only=self.only,
+            preferred=self.preferred,
+            excluded=self.excluded,
+            permitted=permitted,
+            lead_seconds=self.lead_seconds,
+        )
 
 
 class Claimed(Value):

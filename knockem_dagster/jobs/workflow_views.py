@@ -40,13 +40,8 @@ class WorkflowView:
     @property
     def has_failed(self) -> bool:
         """Tell whether a job that is over did not complete, or no job goes on though not all completed."""
-        expected = self.number if self.is_over else self.number_over
+        expected = self.number if self.workflow.is_over else self.number_over
         return self.jobs.get(JobState.COMPLETED.value, 0) < expected
-
-    @property
-    def is_over(self) -> bool:
-        """Tell whether nothing of it goes on, unless it is restarted."""
-        return self.workflow.state in ("completed", "canceled")
 
 
 @dataclass(frozen=True, slots=True)

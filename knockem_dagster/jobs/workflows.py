@@ -81,7 +81,7 @@ async def start_workflow(records: Records, queue: Queue, workflow: WorkflowRecor
 async def say_it_runs(records: Records, workflow: WorkflowRecord) -> None:
     """Tell the record that a workflow runs. Raises Conflict if its state is not the known one any more."""
     known = {"_id": workflow.id, "state": workflow.state}
-    running = Patch(set={"state": "running"}, unset=("cpuSeconds",))
+    running = Patch(set={"state": "running"}, unset=("cpuSeconds", "ended"))
     if await asyncio.to_thread(records.documents.claim, records.workflows.name, known, running) is None:
         raise Conflict(f"Workflow {workflow.id} is not {workflow.state} any more: somebody else was quicker.")
 
@@ -92,7 +92,7 @@ async def cancel_workflow(records: Records, queue: Queue | None, workflow: Workf
     Whoever died while canceling it is made up for by who does it again.
     """
     going = {"_id": workflow.id, "state": {"$in": ["uninitialized", "running"]}}
-    canceled = Patch(set={"state": "canceled"})
+    canceled = Patch(set={"state": "canceled", "ended": now()})
     await asyncio.to_thread(records.documents.claim, records.workflows.name, going, canceled)
     if queue is not None:
         await queue.cancel(workflow.id)  # what has ended, and is not recorded yet, will be

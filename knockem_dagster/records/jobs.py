@@ -55,7 +55,12 @@ class WorkflowRecord(Record):
 
     collection: ClassVar[Collection] = Collection(
         "workflows",
-        (Index(("state",)), Index(("isGraph", "datetime")), Index(("userEmail", "isGraph", "datetime"))),
+        (
+            Index(("state",)),
+            Index(("isGraph", "datetime")),
+            Index(("isGraph", "ended")),
+            Index(("userEmail", "isGraph", "datetime")),
+        ),
     )
 
     name: str
@@ -69,6 +74,12 @@ class WorkflowRecord(Record):
     cpu_seconds: float | None = Field(default=None, description="used by all tries, once it is over and was asked")
     description: str = ""
     is_graph: bool = Field(default=False, description="its jobs have states, and may wait for one another")
+    ended: str | None = Field(default=None, description="when it was last over; none while it is going")
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether nothing of it goes on, unless it is restarted."""
+        return self.state in ("completed", "canceled")
 
 
 class JobRecord(Record):

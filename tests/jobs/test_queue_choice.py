@@ -53,6 +53,11 @@ def test_owners_can_be_excluded_preferred_or_the_only_one(queue_server: QueueSer
         assert await owner_of(Wanted(classes, only="c")) == "c"
         assert await owner_of(Wanted(classes, excluded=("a", "c"))) == "b"
         assert await owner_of(Wanted(classes, excluded=tuple(owners))) is None
+        assert await owner_of(Wanted(classes, permitted=("b", "nobody"))) == "b"
+        assert await owner_of(Wanted(classes, permitted=("b",), excluded=("b",))) is None
+        assert await owner_of(Wanted(classes, only="a", permitted=("b",))) is None
+        assert {await owner_of(Wanted(classes, preferred="a", permitted=("b", "c"))) for _ in range(9)} == {"b", "c"}
+        assert await owner_of(Wanted(classes, permitted=())) is None
         assert await owner_of(Wanted(classes, only="nobody")) is None
         assert await owner_of(Wanted(classes, preferred="nobody")) in owners
 

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import AfterValidator, Field
 
-from knockem_dagster.accounts.quotas import check_quotas, note_stored
 from knockem_dagster.api.http.bodies import described_body, read_body
 from knockem_dagster.api.http.callers import Caller, User
 from knockem_dagster.api.http.json_paths import JsonPath
@@ -124,9 +123,9 @@ async def put_user_data(
     there = await asyncio.to_thread(repository.find_one, data)
     if there is None or there.workflow_id != found.id:
         raise NotFound(f"Workflow {found.id} has no user data {data!r}.")
-    await _allow_bytes(caller, len(await request.body()))
     changed = Patch(set={"data": new.data}) if new.data is not None else Patch(unset=("data",))
-    return await asyncio.to_thread(repository.patch, there.id, changed) or there
+    async with caller.site.taking(caller.email, size=len(await request.body())):
+        return await asyncio.to_thread(repository.patch, there.id, changed) or there
 
 
 @router.get("/edges/{kind}", operation_id="list_edges")
@@ -171,9 +170,9 @@ async def post_event(workflow: WorkflowId, request: Request, caller: User) -> Ev
     """Post an event of one's own."""
     found = await caller.workflow(workflow)
     new = await read_body(request, NewEvent)
-    await _allow_bytes(caller, len(await request.body()))
     event = EventRecord(id=new_id(), subject=found.id, source=caller.email, kind=new.kind, data=new.data)
-    await asyncio.to_thread(caller.site.records.events.add, event)
+    async with caller.site.taking(caller.email, size=len(await request.body())):
+        await asyncio.to_thread(caller.site.records.events.add, event)
     return event
 
 
@@ -181,11 +180,6 @@ async def _of_workflow(caller: Caller, workflow: str, repository: Repository[Any
     found = await caller.workflow(workflow)
     where = {"workflowId": found.id}
     return await asyncio.to_thread(page_of, repository, where, at, field="_id")
-
-
-async def _allow_bytes(caller: Caller, size: int) -> None:
-    await asyncio.to_thread(check_quotas, caller.site.records, caller.email, jobs=0, size=size)
-    await asyncio.to_thread(note_stored, caller.site.records, caller.email, size)
 
 
 def _edge(kind: str, origin: str, target: str) -> EdgeModel:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import PlainTextResponse
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, Gauge, generate_latest
 from pydantic import Field
 
 from knockem_dagster.api.http.callers import Administrator, User
@@ -20,7 +20,6 @@ from knockem_dagster.records.record import Value
 from knockem_dagster.records.submissions import State
 
 router = APIRouter(tags=["service"])
-METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Health(Value):
@@ -81,7 +80,7 @@ async def healthz(request: Request) -> Health:
 @router.get("/metrics", response_class=PlainTextResponse, operation_id="get_metrics")
 async def metrics(caller: Administrator) -> PlainTextResponse:
     """Return numbers in the text format of Prometheus."""
-    return PlainTextResponse(await _metrics(caller.site), media_type=METRICS)
+    return PlainTextResponse(await _metrics(caller.site), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
 async def _has_documents(site: Site) -> bool:
@@ -94,8 +93,7 @@ async def _has_documents(site: Site) -> bool:
 
 async def _has_queue(site: Site) -> bool:
     try:
-        queue = await site.queue()
-        await queue.guarded(queue.server.ping())
+        await site.answering_queue()
     except StoreError:
         return False
     return True

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
 from fastapi import Request
 
+from knockem_dagster.accounts.quotas import check_quotas, note_stored
 from knockem_dagster.errors import QueueAway
 from knockem_dagster.jobs.graph_views import GraphView, view_graph
+from knockem_dagster.jobs.near_source import StoredRecord
 from knockem_dagster.jobs.opening import open_queue
 from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.platform import Platform
@@ -27,6 +31,8 @@ class Site:
 
     def __init__(self, platform: Platform) -> None:
         self.platform = platform
+        self.stored = StoredRecord(platform.records)
+        """What is told to workers."""
         self._queue: Queue | None = None
         self._waiting: Queue | None = None
         self._num_waiting = 0
@@ -83,9 +89,17 @@ class Site:
             self._num_waiting -= 1
         return time.monotonic() - began < seconds
 
-    def limiting(self, address: str) -> asyncio.Lock:
-        """Return the lock of those who look at what a user may have, and then take of it."""
-        return self._limits.setdefault(address, asyncio.Lock())
+    @asynccontextmanager
+    async def taking(self, address: str, *, jobs: int = 0, size: int = 0) -> AsyncGenerator[None]:
+        """Let a user have so many jobs and bytes more, while nobody else takes any of theirs.
+
+        Raises NotPermitted where a quota forbids it; the bytes count unless the body raises.
+        """
+        async with self._limits.setdefault(address, asyncio.Lock()):
+            await asyncio.to_thread(check_quotas, self.records, address, jobs=jobs, size=size)
+            yield
+            if size:
+                await asyncio.to_thread(note_stored, self.records, address, size)
 
     async def graph_of(self, workflow: str) -> GraphView | None:
         """Return the graph of a workflow; those seen last are kept, since they never change."""

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import Field
 
-from knockem_dagster.accounts.quotas import check_quotas, note_stored
+from knockem_dagster.accounts.quotas import check_quotas
 from knockem_dagster.api.http.bodies import described_body
 from knockem_dagster.api.http.callers import Caller, User
 from knockem_dagster.api.http.paging import At, Page, PlaceInList, cursor_of, page_of, place_at
@@ -123,12 +123,12 @@ async def create(request: Request, response: Response, caller: User) -> Submissi
     if not caller.owns(file.user_email):
         allowed = f"{caller.email}, to whom the token belongs, is"
         raise InvalidInput("The submission has faults.", [Fault("userEmail", file.user_email, allowed)])
+    # Whose quotas are used up is told before competitions are tried, which takes its time.
+    await asyncio.to_thread(check_quotas, platform.records, file.user_email, jobs=file.max_active, size=len(body))
     accepted = await examine(platform, file)
     await time_competitions(platform, accepted)
-    async with caller.site.limiting(file.user_email):
-        await asyncio.to_thread(check_quotas, platform.records, file.user_email, jobs=file.max_active, size=len(body))
+    async with caller.site.taking(file.user_email, jobs=file.max_active, size=len(body)):
         submission = await asyncio.to_thread(store, platform, accepted)
-        await asyncio.to_thread(note_stored, platform.records, file.user_email, len(body))
     response.headers["Location"] = f"/v1/submissions/{submission.id}"
     return await _view(caller, submission)
 
@@ -166,11 +166,9 @@ async def cancel(submission: SubmissionId, caller: User) -> SubmissionView:
 async def resume(submission: SubmissionId, caller: User) -> SubmissionView:
     """Go on with a failed, canceled or interrupted submission: recorded answers are kept."""
     found = await caller.submission(submission)
-    platform = caller.site.platform
-    async with caller.site.limiting(found.user_email):
-        if found.state.is_final:
-            await asyncio.to_thread(check_quotas, platform.records, found.user_email, jobs=found.max_active, size=0)
-        return await _view(caller, await asyncio.to_thread(control.resume, platform, found))
+    async with caller.site.taking(found.user_email, jobs=found.max_active if found.state.is_final else 0):
+        again = await asyncio.to_thread(control.resume, caller.site.platform, found)
+    return await _view(caller, again)
 
 
 @router.get("/{submission}/report", response_class=HTMLResponse, operation_id="get_report")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Annotated
 
@@ -19,10 +19,9 @@ from knockem_dagster.accounts.tokens import is_in_force
 from knockem_dagster.api.http.bodies import described_body, read_body
 from knockem_dagster.api.http.callers import Caller, Worker
 from knockem_dagster.errors import NotFound, NotPermitted
-from knockem_dagster.jobs.attempt_records import AttemptReader, attempt_id_of, job_of
+from knockem_dagster.jobs.attempt_records import attempt_id_of, job_of
 from knockem_dagster.jobs.http_source import worker_prefix
-from knockem_dagster.jobs.job_records import JobJournal
-from knockem_dagster.jobs.queue import Entry, Queue, Report, Verdict
+from knockem_dagster.jobs.job_records import record_outcomes_of
 from knockem_dagster.jobs.work_messages import (
     Asked,
     AttemptModel,
@@ -43,8 +42,6 @@ from knockem_dagster.jobs.work_messages import (
     Waiting,
 )
 from knockem_dagster.records.jobs import ComputeNodeRecord, EventRecord
-from knockem_dagster.records.record import now
-from knockem_dagster.stores.documents import Patch
 
 router = APIRouter(prefix="/v1/work", tags=["work"])
 OVER_HTTP = "(over HTTP)"
@@ -78,7 +75,7 @@ async def beat(request: Request, caller: Worker) -> Canceled:
             gpus=said.gpus,
             runtimes=tuple(sorted(said.runtimes)),
         )
-        await asyncio.to_thread(caller.site.records.compute_nodes.add, node)
+        await caller.site.stored.joined(node)
     return Canceled(jobs=tuple(map(attempt_id_of, canceled)))
 
 
@@ -88,8 +85,7 @@ async def leave(request: Request, caller: Worker) -> Done:
     told = await read_body(request, Leaving)
     _check_name(caller, told.worker)
     await (await caller.site.queue()).leave(told.worker)
-    nodes = caller.site.records.compute_nodes
-    await asyncio.to_thread(nodes.patch, told.worker, Patch(set={"ended": now()}))
+    await caller.site.stored.left(told.worker)
     return Done()
 
 
@@ -100,19 +96,8 @@ async def claim(request: Request, caller: Worker) -> Claimed:
     _check_name(caller, told.worker)
     _check_name(caller, told.waiter)
     queue = await caller.site.queue()
-    owners = await queue.owner_names()
-    permitted = await _permitted(caller, owners)
-    if told.only and told.only not in permitted:
-        return Claimed()
-    excluded = tuple(sorted(owners - permitted))
-    if told.preferred not in permitted:
-        told = told.model_copy(update={"preferred": ""})
-    claimed = await queue.claim(told.worker, told.waiter, told.wanted(excluded=excluded), wait=told.wait)
-    if claimed is not None and claimed.owner not in permitted and not await _permitted(caller, [claimed.owner]):
-        # It came to the queue after we had looked who is there.
-        back = [Report(claimed.owner, job, claimed.token, Verdict.RETURNED) for job in claimed.jobs]
-        await queue.finish(told.worker, back)
-        return Claimed()
+    permitted = None if caller.token.for_all else sorted(await _permitted(caller, await queue.owner_names()))
+    claimed = await queue.claim(told.worker, told.waiter, told.wanted(permitted), wait=told.wait)
     return Claimed.of(claimed)
 
 
@@ -139,10 +124,12 @@ async def finish(request: Request, caller: Worker) -> Finished:
     queue = await caller.site.queue()
     reports = [each.to_report(told.worker) for each in told.reports]
     entries = await queue.finish(told.worker, reports)
-    await _record(caller, queue, reports, entries)
-    await _record_what_is_left(
-        caller, queue, [report for report, id in zip(reports, entries, strict=True) if id is None]
-    )
+    # Also of jobs that are not held any more: a worker hands in again what it was not answered.
+    jobs = {report.job for report in reports}
+    owners = await _permitted(caller, {report.owner for report in reports})
+    records = caller.site.records
+    for workflow in await asyncio.to_thread(records.workflows.get_many, sorted(owners)):
+        await record_outcomes_of(records, queue, workflow, jobs)
     return Finished(entries=tuple(None if entry is None else entry.decode() for entry in entries))
 
 
@@ -157,7 +144,7 @@ async def classes(caller: Worker) -> Classes:
 async def jobs(request: Request, caller: Worker) -> Jobs:
     """Return the commands of jobs."""
     asked = await read_body(request, Asked)
-    found = (await asyncio.to_thread(caller.site.records.jobs.get_many, asked.ids)).values()
+    found = (await caller.site.stored.jobs(asked.ids)).values()
     permitted = await _permitted(caller, {job.workflow_id for job in found})
     there = tuple(job for job in found if job.workflow_id in permitted)
     queue = await caller.site.queue()
@@ -169,7 +156,7 @@ async def jobs(request: Request, caller: Worker) -> Jobs:
 async def attempts(request: Request, caller: Worker) -> Attempts:
     """Return what competitions are to be tried."""
     asked = await read_body(request, Asked)
-    found = await asyncio.to_thread(AttemptReader(caller.site.records).read, asked.ids)
+    found = await caller.site.stored.attempts(asked.ids)
     permitted = await _permitted(caller, {attempt.submission_id for attempt in found})
     return Attempts(attempts=tuple(AttemptModel.of(each) for each in found if each.submission_id in permitted))
 
@@ -177,11 +164,10 @@ async def attempts(request: Request, caller: Worker) -> Attempts:
 @router.get("/studies/{submission}", operation_id="read_study")
 async def study(submission: Annotated[str, Path(max_length=100)], caller: Worker) -> Study:
     """Return what must be known of a submission to run its competitions."""
-    records = caller.site.records
     if not await _permitted(caller, [submission]):
         raise NotFound(f"There is no submission {submission!r}.")
-    found = await asyncio.to_thread(records.submissions.get, submission)
-    return Study(submission=found, genome=await asyncio.to_thread(records.genomes.get, found.genome_id))
+    found, genome = await caller.site.stored.study(submission)
+    return Study(submission=found, genome=genome)
 
 
 @router.post("/events", openapi_extra=described_body("Notes"), operation_id="note")
@@ -221,39 +207,6 @@ async def _permitted(caller: Caller, owners: Iterable[str]) -> set[str]:
     }
     for_all = caller.token.for_all
     return {owner for owner, record in found.items() if for_all or record.user_email == caller.email}
-
-
-async def _record(caller: Caller, queue: Queue, reports: Sequence[Report], entries: Sequence[bytes | None]) -> None:
-    """Record what came of jobs of workflows; what came of competitions is recorded by who asked for them."""
-    accepted = {report.job: (report, id) for report, id in zip(reports, entries, strict=True) if id}
-    found = await asyncio.to_thread(caller.site.records.jobs.get_many, [attempt_id_of(job) for job in accepted])
-    journal = JobJournal(caller.site.records, queue)
-    for job in found.values():
-        report, id = accepted[job_of(job.id)]
-        entry: Entry | None = Entry(id, report.job, True, report.payload)
-        if report.verdict is not Verdict.SUCCEEDED:  # the queue knows whether it is tried again
-            entry = await queue.outcome(report.owner, id)
-        if entry is not None:
-            journal.record(job, entry)
-    await journal.flush()
-
-
-async def _record_what_is_left(caller: Caller, queue: Queue, reports: Sequence[Report]) -> None:
-    """Record what came of jobs of workflows that are not held any more, if it was handed in and nobody has recorded it.
-
-    A worker hands in again what it was not answered: the server may have died after the queue had taken it.
-    """
-    mine = await _permitted(caller, {report.owner for report in reports})
-    workflows = await asyncio.to_thread(caller.site.records.workflows.get_many, sorted(mine))
-    journal = JobJournal(caller.site.records, queue)
-    for owner in workflows:
-        wanted = {report.job for report in reports if report.owner == owner}
-        left = [entry for entry in await queue.outcomes(owner) if entry.job in wanted]
-        jobs = await asyncio.to_thread(caller.site.records.jobs.get_many, [attempt_id_of(entry.job) for entry in left])
-        for entry in left:
-            if attempt_id_of(entry.job) in jobs:
-                journal.record(jobs[attempt_id_of(entry.job)], entry)
-    await journal.flush()
 
 
 MODELS = (Beat, Leaving, Claiming, Waiting, Finishing, Asked, Notes)

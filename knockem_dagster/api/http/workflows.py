@@ -11,13 +11,11 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import Field
 
-from knockem_dagster.accounts.quotas import check_quotas, note_stored
-from knockem_dagster.api.http.bodies import described_body, read_body
+from knockem_dagster.api.http.bodies import described_body
 from knockem_dagster.api.http.callers import Caller, User
 from knockem_dagster.api.http.paging import At, Page, cursor_of, page_of, place_at
 from knockem_dagster.errors import Fault, InvalidInput, NotFound, QueueAway
 from knockem_dagster.jobs.restarting import Enlargement, restart_workflow
-from knockem_dagster.jobs.specs.direct import DirectWorkflow, spec_of_direct
 from knockem_dagster.jobs.specs.graph_builder import graph_of
 from knockem_dagster.jobs.specs.job_graph import JobGraph
 from knockem_dagster.jobs.specs.reading import read_workflow_file
@@ -105,38 +103,11 @@ async def create(
 
     All of it is checked before anything is stored.
     """
-    submitter = Submitter(user_email=caller.email, folder=folder, max_active=max_active)
-    return await _submit(caller, await _graph_in(request), submitter, size=len(await request.body()), response=response)
-
-
-@router.post(
-    "/direct",
-    status_code=HTTPStatus.CREATED,
-    openapi_extra=described_body("DirectWorkflow"),
-    operation_id="create_workflow_directly",
-)
-async def create_directly(
-    request: Request, response: Response, caller: User, folder: Folder = None, max_active: MaxActive = MOST_ACTIVE
-) -> WorkflowModel:
-    """Submit a workflow by its nodes and edges: each edge says what one node is to another.
-
-    All of it is checked, in the same way, before anything is stored.
-    """
-    given = await read_body(request, DirectWorkflow)
-    graph = await asyncio.to_thread(lambda: graph_of(spec_of_direct(given)))
-    submitter = Submitter(user_email=caller.email, folder=folder, max_active=max_active)
-    return await _submit(caller, graph, submitter, size=len(await request.body()), response=response)
-
-
-async def _submit(
-    caller: Caller, graph: JobGraph, submitter: Submitter, *, size: int, response: Response
-) -> WorkflowModel:
-    queue = await caller.site.answering_queue()
-    records = caller.site.records
-    async with caller.site.limiting(caller.email):
-        await asyncio.to_thread(check_quotas, records, caller.email, jobs=len(graph.jobs), size=size)
+    graph = await _graph_in(request)
+    queue, records = await caller.site.answering_queue(), caller.site.records
+    async with caller.site.taking(caller.email, jobs=len(graph.jobs), size=len(await request.body())):
+        submitter = Submitter(user_email=caller.email, folder=folder, max_active=max_active)
         workflow = await asyncio.to_thread(store_workflow, records, graph, submitter)
-        await asyncio.to_thread(note_stored, records, caller.email, size)
     with suppress(QueueAway):  # it is stored, and runs as soon as the queue is back: upkeep looks after that
         await start_workflow(records, queue, workflow)
     response.headers["Location"] = f"/v1/workflows/{workflow.id}"
@@ -153,7 +124,7 @@ async def check(request: Request, caller: User) -> CheckedModel:
         name=graph.spec.name,
         jobs=len(graph.jobs),
         dependencies=graph.num_dependencies,
-        ready_at_once=sum(not job.blockers for job in graph.jobs.values()),
+        ready_at_once=graph.num_ready_at_once,
         files=len(graph.files),
         user_data=len(graph.user_data),
         without_effect=tuple(graph.without_effect),
@@ -192,14 +163,16 @@ async def restart(
     memory_factor: Annotated[float, Query(alias="memoryFactor", ge=1, le=100)] = 1.5,
     time_factor: Annotated[float, Query(alias="timeFactor", ge=1, le=100)] = 1.5,
 ) -> WorkflowModel:
-    """Run again what did not complete, and what waited for it; with more memory or time where these ran out."""
+    """Run again what did not complete or read what has changed, and all that waited for these.
+
+    Where memory or time ran out, there is more.
+    """
     found = await caller.workflow(workflow)
     enlargement = Enlargement(memory=memory_factor, time=time_factor)
     records, queue = caller.site.records, await caller.site.answering_queue()
     seen = await view_workflow(records, None, found)
     again = seen.number - seen.jobs.get("completed", 0)
-    async with caller.site.limiting(found.user_email):
-        await asyncio.to_thread(check_quotas, records, found.user_email, jobs=again, size=0)
+    async with caller.site.taking(found.user_email, jobs=again):
         await restart_workflow(records, queue, found.id, enlargement)
     return await _model(caller, workflow)
 
@@ -294,5 +267,5 @@ def _job(view: JobView) -> JobModel:
     return JobModel(job=view.job, state=view.state, result=view.result)
 
 
-MODELS = (WorkflowSpec, DirectWorkflow)
+MODELS = (WorkflowSpec,)
 """What bodies that are read as they are hold."""

@@ -17,7 +17,9 @@ for index = 1, #held, 2 do
     number = number + 1
 end
 redis.call('ZREM', P .. ':ready', owner)
-redis.call('SREM', P .. ':activeSubmissions', owner)
+if forget or redis.call('XLEN', base .. ':outcomes') == 0 then
+    redis.call('SREM', P .. ':activeSubmissions', owner)
+end
 redis.call('DEL', base, active_key(base), base .. ':classes', base .. ':tries',
     base .. ':pendingAssays', base .. ':activeAssays', base .. ':blockers', base .. ':ended', base .. ':spoiled')
 if forget then

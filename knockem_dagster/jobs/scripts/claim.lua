@@ -1,10 +1,10 @@
 -- ARGV: prefix, worker, waiter, token, most, only (owner or ''), preferred (owner or ''), lead (seconds), wait (1 or 0),
---       excluded (owners, comma before, between and after), class...
+--       excluded, permitted (owners, comma before, between and after; permitted '': all), class...
 -- Gives jobs of one owner and one class to a worker: of the owner whose turn it is, that is who has had the least slot
 -- time and has a job that fits; or of the preferred one while it leads by no more than `lead`, unless it would be the
 -- other's first turn. Returns {owner, class, job...}, or nothing, having noted who waits.
-local worker, waiter, token, most, only, preferred, lead, wait, excluded =
-    ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7], tonumber(ARGV[8]), ARGV[9] == '1', ARGV[10]
+local worker, waiter, token, most, only, preferred, lead, wait, excluded, permitted =
+    ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7], tonumber(ARGV[8]), ARGV[9] == '1', ARGV[10], ARGV[11]
 local PAGE = 100
 if not has_lease(worker) then
     return redis.error_reply('LAPSED this worker has no lease')
@@ -20,11 +20,12 @@ end
 
 -- The class of which this worker may have a job of this owner; nil when there is none.
 local function class_for(owner)
-    local base = base_of(owner)
-    if string.find(excluded, ',' .. owner .. ',', 1, true) or room_of(base) <= 0 then
+    local base, named = base_of(owner), ',' .. owner .. ','
+    if string.find(excluded, named, 1, true) or room_of(base) <= 0
+        or permitted ~= '' and not string.find(permitted, named, 1, true) then
         return nil
     end
-    for index = 11, #ARGV do
+    for index = 12, #ARGV do
         if redis.call('LLEN', ready_key(base, ARGV[index])) > 0 then
             return ARGV[index]
         end
@@ -116,6 +117,6 @@ repeat
     end
 until not jobs -- all it took were in work already
 if wait then
-    redis.call('HSET', P .. ':waiting', waiter, worker .. '\t' .. only .. '\t,' .. table.concat(ARGV, ',', 11) .. ',')
+    redis.call('HSET', P .. ':waiting', waiter, worker .. '\t' .. only .. '\t,' .. table.concat(ARGV, ',', 12) .. ',')
 end
 return {}

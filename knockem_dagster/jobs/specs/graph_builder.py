@@ -11,6 +11,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Protocol, TypeVar
 
 from knockem_dagster.errors import Fault
+from knockem_dagster.jobs.specs.edges import with_edges
 from knockem_dagster.jobs.specs.expansion import expand
 from knockem_dagster.jobs.specs.job_graph import (
     Direction,
@@ -56,7 +57,7 @@ Makers = Mapping[Kind, Mapping[str, str]]
 
 def graph_of(spec: WorkflowSpec) -> JobGraph:
     """Return the graph of a workflow file. Raises InvalidInput with every fault: nothing of it is to be stored."""
-    builder = _Builder(spec)
+    builder = _Builder(with_edges(spec))
     graph = builder.build()
     if builder.faults:
         raise refused(builder.faults)

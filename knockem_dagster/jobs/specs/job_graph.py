@@ -127,6 +127,11 @@ class JobGraph:
         """How many pairs of jobs there are of which one waits for the other."""
         return sum(len(job.blockers) for job in self.jobs.values())
 
+    @property
+    def num_ready_at_once(self) -> int:
+        """How many jobs wait for none."""
+        return sum(not job.blockers for job in self.jobs.values())
+
     def with_references(self, text: str, user_data: Mapping[str, str]) -> str:
         """Return a command with the paths of files, and what is given for user data, in place of references."""
 

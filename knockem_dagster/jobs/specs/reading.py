@@ -80,7 +80,7 @@ def _fields_at(place: tuple[int | str, ...]) -> list[str]:
     for key in place:
         if isinstance(key, str) and key in part.model_fields:
             part = next(_models_in(part.model_fields[key].annotation), part)
-    return list(part.model_fields)
+    return [field.alias or name for name, field in part.model_fields.items()]
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -106,6 +106,7 @@ Duration = Annotated[float, BeforeValidator(_seconds), WithJsonSchema({"type": "
 Count = Annotated[int, Field(ge=1, lt=1 << 31)]
 Seconds = Annotated[int, Field(ge=0, lt=1 << 31)]
 ExitCode = Annotated[int, Field(ge=0, le=255)]
+EdgeKind = Literal["blocks", "needs", "produces", "requires", "scheduled_by", "stores"]
 Environment = dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], Text]
 
 
@@ -283,6 +284,14 @@ class ActionSpec(SpecPart):
     persistent: bool = False
 
 
+class EdgeSpec(SpecPart):
+    """What one node is to another, both as "collection/name". Torc's files have no such key: its API has."""
+
+    kind: EdgeKind
+    origin: str = Field(alias="from", max_length=600)
+    target: str = Field(alias="to", max_length=600)
+
+
 class ResourceMonitorSpec(SpecPart):
     """What is measured while jobs run."""
 
@@ -328,6 +337,7 @@ class WorkflowSpec(SpecPart):
     slurm_schedulers: tuple[SlurmSchedulerSpec, ...] | None = None
     slurm_defaults: dict[str, str | bool] | None = None
     actions: tuple[ActionSpec, ...] | None = None
+    edges: tuple[EdgeSpec, ...] | None = None
     resource_monitor: ResourceMonitorSpec | None = None
     execution_config: ExecutionSpec | None = None
     use_pending_failed: bool = False

@@ -27,7 +27,6 @@ from tests.services.queues import running_queue
 ROOT = Path(__file__).parents[3]
 SPECIFICATION = ROOT / "docs" / "openapi.json"
 FREE = {
-    "DirectUserData.data",
     "EventRecord.data",
     "NewData.data",
     "NewEvent.data",

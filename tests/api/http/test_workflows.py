@@ -99,12 +99,12 @@ def test_a_workflow_is_defined_by_nodes_and_edges(api: ApiServer, tmp_path: Path
             {"kind": "produces", "from": "jobs/make", "to": "files/x"},
         ],
     }
-    made = client.post("/v1/workflows/direct", json=body, params={"folder": str(tmp_path)}).json()
+    made = client.post("/v1/workflows", json=body, params={"folder": str(tmp_path)}).json()
     with a_worker(api):
         until(lambda: client.get(f"/v1/workflows/{made['id']}").json()["state"] == "completed")
     assert (tmp_path / "y").read_text() == "3\n"
     body["edges"] = [{"kind": "needs", "from": "jobs/no", "to": "files/x"}]
-    wrong = client.post("/v1/workflows/direct", json=body)
+    wrong = client.post("/v1/workflows", json=body)
     assert (wrong.status_code, wrong.json()["faults"][0]["field"]) == (422, "edges[0]")
 
 

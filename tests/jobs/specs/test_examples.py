@@ -24,6 +24,7 @@ JOBS = {
     "dependencies": 2,
     "files": 4,
     "user-data": 3,
+    "edges": 3,
     "ranges": 12 + 5 + 4,
     "lists": 3 + 2,
     "product": 4,
