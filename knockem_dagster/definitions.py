@@ -31,6 +31,7 @@ from resources.names import SUBMISSION_TAG, SUBMISSIONS, USER_TAG
 from resources.platform import PlatformResource, SubmissionRuns
 from sensors.arrivals import new_submissions, submission_uploads, uploaded_submissions
 from sensors.dead_runs import settle_dead_runs
+from sensors.nodes import watch_nodes
 from sensors.queue_upkeep import queue_upkeep
 from sensors.schedules import retention, retention_schedule, summary_schedule
 from sensors.upkeep import interrupted_submissions, leftovers
@@ -80,6 +81,7 @@ def build_definitions(
             leftovers,
             queue_upkeep,
             watch_workflows,
+            watch_nodes,
         ],
         schedules=[summary_schedule, retention_schedule],
         resources={"platform": platform, "runs": SubmissionRuns(platform=platform), **(resource_overrides or {})},

@@ -90,6 +90,14 @@ class Settings(BaseSettings):
     )
     port: int = Field(default=3000, ge=1, le=65535, description="the port of the Dagster UI: 1 to 65535")
     api_port: int = Field(default=3001, ge=1, le=65535, description="the port of the HTTP API: 1 to 65535")
+    api_host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        description="the address that the HTTP API listens on; 0.0.0.0 lets other machines reach it",
+    )
+    nodes: Path | None = Field(
+        default=None, description="the file of node pools; unset: nodes.yaml in home, if there is one"
+    )
     url: str | None = Field(
         default=None, description="the http:// or https:// address of a platform, for a worker that reaches it only so"
     )

@@ -12,6 +12,7 @@ from knockem_dagster.cli import (
     demonstration,
     developing,
     looking,
+    nodes,
     planning,
     queueing,
     results,
@@ -53,6 +54,7 @@ app.add_typer(queueing.app, name="queue")
 app.add_typer(workflows.app, name="workflow")
 app.add_typer(accounts.users, name="user")
 app.add_typer(accounts.tokens, name="token")
+app.add_typer(nodes.app, name="nodes")
 app.command("test", context_settings=developing.PASS_ON)(developing.test)
 app.command("bench")(developing.bench)
 

@@ -67,7 +67,9 @@ def up(
 
 
 def api(
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = HOST,
+    host: Annotated[
+        str | None, typer.Option(help="The address to listen on.  [default: KNOCKEM_API_HOST, 127.0.0.1]")
+    ] = None,
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="The port; 0: any.  [default: KNOCKEM_API_PORT, 3001]")
     ] = None,
@@ -84,7 +86,9 @@ def api(
     if specification:
         answer_json(build_app(platform).openapi())
     else:
-        serve(platform, host=host, port=settings.api_port if port is None else port)
+        serve(
+            platform, host=settings.api_host if host is None else host, port=settings.api_port if port is None else port
+        )
 
 
 def _unfinished(settings: Settings) -> str:

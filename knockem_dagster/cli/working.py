@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import signal
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated
 
 import typer
@@ -20,9 +19,11 @@ from knockem_dagster.cli.wording import clock, counted
 from knockem_dagster.errors import KnockemError
 from knockem_dagster.jobs.http_source import source_at
 from knockem_dagster.jobs.inspection import WorkerState, worker_states
+from knockem_dagster.jobs.interruptions import interruption_notice_at
 from knockem_dagster.jobs.near_source import NearSource
 from knockem_dagster.jobs.opening import queue_of
 from knockem_dagster.jobs.requirements import Capacity
+from knockem_dagster.jobs.walltimes import seconds_of
 from knockem_dagster.jobs.worker_sources import WorkSource
 from knockem_dagster.jobs.working import WorkerProcess, capacity_here
 from knockem_dagster.platform import Platform
@@ -32,16 +33,34 @@ NO_QUEUE = (
     "KNOCKEM_QUEUE_URL."
 )
 TOLD_SECONDS = 10.0
-_TIME = re.compile(r"(?:(?:(?P<days>\d+)-)?(?:(?P<hours>\d+):)?(?P<minutes>\d+):)?(?P<seconds>\d+)")
 
 
 def worker(
+    *,
     cpus: Annotated[float | None, typer.Option(help="CPUs to offer.  [default: KNOCKEM_CPUS, all]")] = None,
     memory: Annotated[int | None, typer.Option(metavar="MIB", help="Memory to offer.  [default: all]")] = None,
     gpus: Annotated[int, typer.Option(help="GPUs to offer.")] = 0,
     time_left: Annotated[
         str | None,
         typer.Option(metavar="TIME", help="End after it: seconds, MM:SS, HH:MM:SS or D-HH:MM:SS.  [default: never]"),
+    ] = None,
+    runtimes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...", help="What to offer: command, process, docker, ....  [default: all there are]"
+        ),
+    ] = None,
+    end_when_idle: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="End when there was nothing to do, or nobody answered, for so long.  [default: never]"
+        ),
+    ] = None,
+    interruption_notice: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="End as soon as this address tells of an interruption, as AWS tells spot instances."
+        ),
     ] = None,
     url: Annotated[
         str | None,
@@ -57,13 +76,16 @@ def worker(
         raise KnockemError(f"A worker with {memory} MiB of memory can do nothing: offer some, or leave --memory out.")
     if gpus < 0:
         raise KnockemError(f"{gpus} GPUs cannot be offered: --gpus is 0 or more.")
-    seconds = None if time_left is None else _seconds(time_left)
+    seconds = None if time_left is None else _seconds("--time-left", time_left)
+    idle = None if end_when_idle is None else _seconds("--end-when-idle", end_when_idle)
     with open_platform() as platform:
         url = url or platform.settings.url
         if url is None and not platform.has_queue:
             raise KnockemError(NO_QUEUE)
         capacity = capacity_here(platform, cpus=cpus, memory_mib=memory, gpus=gpus, seconds_left=seconds)
-        asyncio.run(_work(platform, capacity, url))
+        if runtimes is not None:
+            capacity = replace(capacity, runtimes=_chosen(runtimes, capacity.runtimes))
+        asyncio.run(_work(platform, capacity, url, idle_seconds=idle, notice=interruption_notice))
 
 
 def workers(as_json: AsJson = False) -> None:
@@ -95,9 +117,11 @@ async def _source(platform: Platform, url: str | None) -> AsyncGenerator[WorkSou
         yield source
 
 
-async def _work(platform: Platform, capacity: Capacity, url: str | None) -> None:
+async def _work(
+    platform: Platform, capacity: Capacity, url: str | None, *, idle_seconds: float | None, notice: str | None
+) -> None:
     async with _source(platform, url) as source:
-        process = WorkerProcess(platform, source, capacity, say=say)
+        process = WorkerProcess(platform, source, capacity, say=say, idle_seconds=idle_seconds)
         working = asyncio.current_task()
         assert working is not None
         loop = asyncio.get_running_loop()
@@ -114,13 +138,16 @@ async def _work(platform: Platform, capacity: Capacity, url: str | None) -> None
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, end)
-        telling = asyncio.create_task(_tell(process, capacity))
+        beside = [asyncio.create_task(_tell(process, capacity))]
+        if notice is not None:
+            beside.append(asyncio.create_task(_end_when_interrupted(process, notice)))
         try:
             await process.run()
         except asyncio.CancelledError:
             say("Ended at once; what was in work goes to others.")
         finally:
-            telling.cancel()
+            for task in beside:
+                task.cancel()
         say(f"Done: {process.tally}.")
 
 
@@ -134,6 +161,13 @@ async def _tell(process: WorkerProcess, capacity: Capacity) -> None:
         if process.tally != told:
             told = process.tally
             say(f"So far: {told}.")
+
+
+async def _end_when_interrupted(process: WorkerProcess, address: str) -> None:
+    """Drain the worker as soon as there is notice that its machine will be taken away."""
+    said = await interruption_notice_at(address)
+    say(f"This machine will be taken away ({said}). Ending: what is in work is finished within 20 s or handed back.")
+    process.stop()
 
 
 async def _worker_states(platform: Platform) -> list[WorkerState]:
@@ -176,13 +210,22 @@ def _offer(capacity: Capacity) -> str:
     return ", ".join(parts) + f" ({', '.join(sorted(capacity.runtimes))})"
 
 
-def _seconds(text: str) -> float:
+def _chosen(names: str, there: frozenset[str]) -> frozenset[str]:
+    """Return the runtimes that are named. Raises KnockemError for one that is not there."""
+    chosen = frozenset(name.strip() for name in names.split(","))
+    if missing := chosen - there:
+        raise KnockemError(
+            f"This machine cannot offer {', '.join(sorted(missing))}: there are {', '.join(sorted(there))}."
+        )
+    return chosen
+
+
+def _seconds(option: str, text: str) -> float:
     """Read a time as schedulers write it. Raises KnockemError."""
-    found = _TIME.fullmatch(text.strip())
-    if found is None:
-        raise KnockemError(f"--time-left {text!r} is no time: give seconds, MM:SS, HH:MM:SS or D-HH:MM:SS.")
-    days, hours, minutes, seconds = (int(found[name] or 0) for name in ("days", "hours", "minutes", "seconds"))
-    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    try:
+        return seconds_of(text)
+    except ValueError as error:
+        raise KnockemError(f"{option} {text!r} is no time: give seconds, MM:SS, HH:MM:SS or D-HH:MM:SS.") from error
 
 
 def say(line: str) -> None:

@@ -80,7 +80,9 @@ class ComputeNode:
         keep_warm: float = KEPT_WARM_SECONDS,
         most_held: int = 64,
         drain_seconds: float = DRAIN_SECONDS,
+        idle_seconds: float = math.inf,
     ) -> None:
+        """`idle_seconds`: it ends after so long without anything to do, or without an answer of the queue."""
         self.name = name
         self._lanes = lanes
         self._capacity = replace(capacity, runtimes=capacity.runtimes & lanes.keys())
@@ -95,6 +97,7 @@ class ComputeNode:
         self._keep_warm = keep_warm
         self._most_held = most_held
         self._drain_seconds = drain_seconds
+        self._idle_seconds = idle_seconds
         self.registered = asyncio.Event()
         """Set once the queue knows this worker."""
         self._over = asyncio.Event()
@@ -142,13 +145,15 @@ class ComputeNode:
             asyncio.get_running_loop().call_later(self._ends - time.monotonic(), self.stop)
         try:
             async with asyncio.TaskGroup() as group:
-                beating = group.create_task(self._beat())
+                beside = [group.create_task(self._beat()), group.create_task(self._end_when_idle())]
                 try:
-                    await self._dispatch(group)
+                    with contextlib.suppress(QueueAway):  # only when it is left
+                        await self._dispatch(group)
                     await self._drain()
                 finally:
                     self._connection.is_patient = False
-                beating.cancel()
+                for task in beside:
+                    task.cancel()
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from several
         finally:
@@ -241,6 +246,19 @@ class ComputeNode:
             except QueueAway:  # only when it is left
                 return
             ending = {job: ending[job] if job in ending else self._end(job) for job in canceled}
+
+    async def _end_when_idle(self) -> None:
+        """Stop once nothing was to do for too long; and give up a queue that was away for as long."""
+        busy_at = time.monotonic()
+        while (left := busy_at + self._idle_seconds - time.monotonic()) > 0:
+            await asyncio.sleep(min(left, max(self._idle_seconds / 10, 0.05)))
+            if self._held() and not self._connection.is_away:
+                busy_at = time.monotonic()
+        what = "nobody has answered" if self._connection.is_away else "there was nothing to do"
+        self._say(f"Ending: {what} for {self._idle_seconds:g} s.")
+        if self._connection.is_away:
+            self._connection.is_patient = False
+        self.stop()
 
     def _end(self, job: bytes) -> asyncio.Task[None] | None:
         """Begin to end a job; return what is over when it has ended, or None where nothing of it runs."""

@@ -154,8 +154,9 @@ class _Documents:
                 ResourceRequirementsRecord, name, memory_mib=needs.memory, seconds=needs.runtime, **numbers
             )
         for name, scheduler in graph.schedulers.items():
-            options = scheduler.model_dump(exclude_none=True, exclude={"name"})
-            yield self._node(SchedulerConfigurationRecord, name, scheduler="slurm", options=options)
+            options = graph.options_of(scheduler)
+            number = graph.num_nodes_of(scheduler)
+            yield self._node(SchedulerConfigurationRecord, name, scheduler="slurm", options=options, num_nodes=number)
 
     def _node(self, model: type[Record], name: str, **fields: Any) -> Record:
         id = self._id(model, name)

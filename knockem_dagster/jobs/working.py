@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
 from collections.abc import Sequence
 
@@ -59,8 +60,19 @@ def runtimes_here(platform: Platform) -> list[Runtime]:
 class WorkerProcess:
     """A compute node with all that this machine can do. `run` it; `stop` drains it."""
 
-    def __init__(self, platform: Platform, source: WorkSource, capacity: Capacity, *, say: Say) -> None:
-        """`platform` gives the runtimes of this machine; all else comes from the source."""
+    def __init__(
+        self,
+        platform: Platform,
+        source: WorkSource,
+        capacity: Capacity,
+        *,
+        say: Say,
+        idle_seconds: float | None = None,
+    ) -> None:
+        """`platform` gives the runtimes of this machine; all else comes from the source.
+
+        `idle_seconds`: it ends after so long without anything to do; None: never.
+        """
         self.name = worker_name(source.prefix)
         self._platform = platform
         self._source = source
@@ -74,6 +86,7 @@ class WorkerProcess:
             name=self.name,
             lease_seconds=platform.settings.lease_seconds,
             say=say,
+            idle_seconds=math.inf if idle_seconds is None else idle_seconds,
         )
 
     @property

@@ -24,6 +24,7 @@ from knockem_dagster.records.job_graph import (
     UserDataRecord,
 )
 from knockem_dagster.records.jobs import ComputeNodeRecord, EventRecord, JobRecord, ResultRecord, WorkflowRecord
+from knockem_dagster.records.nodes import ScheduledNodeRecord
 from knockem_dagster.records.record import Record, Repository
 from knockem_dagster.records.submissions import SubmissionRecord, SubmissionRepository
 from knockem_dagster.records.uploads import UploadRecord
@@ -59,8 +60,10 @@ OF_A_GRAPH: tuple[type[Record], ...] = (
 
 OF_ACCOUNTS: tuple[type[Record], ...] = (UserRecord, TokenRecord)
 
+OF_NODES: tuple[type[Record], ...] = (ScheduledNodeRecord,)
+
 COLLECTIONS: tuple[Collection, ...] = tuple(
-    model.collection for model in (*OF_A_SUBMISSION, SubmissionRecord, *OF_JOBS, *OF_A_GRAPH, *OF_ACCOUNTS)
+    model.collection for model in (*OF_A_SUBMISSION, SubmissionRecord, *OF_JOBS, *OF_A_GRAPH, *OF_ACCOUNTS, *OF_NODES)
 )
 
 
@@ -95,6 +98,7 @@ class Records:
         self.stores = Repository(documents, StoresEdge)
         self.users = Repository(documents, UserRecord)
         self.tokens = Repository(documents, TokenRecord)
+        self.scheduled_nodes = Repository(documents, ScheduledNodeRecord)
 
     def close(self) -> None:
         """Release the documents store."""

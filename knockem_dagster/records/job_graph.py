@@ -49,6 +49,7 @@ class SchedulerConfigurationRecord(Record):
     name: str
     scheduler: str = Field(description="slurm")
     options: dict[str, str | int | bool] = Field(default_factory=dict[str, "str | int | bool"])
+    num_nodes: int = Field(default=0, description="that the workflow's actions schedule, at a time")
 
 
 class UserDataRecord(Record):

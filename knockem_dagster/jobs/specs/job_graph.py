@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -29,7 +30,6 @@ _WITHOUT_EFFECT = (
     "jobs_sort_method",
     "enable_ro_crate",
     "access_groups",
-    "slurm_defaults",
     "compute_node_expiration_buffer_seconds",
     "compute_node_wait_for_new_jobs_seconds",
     "compute_node_ignore_workflow_completion",
@@ -99,6 +99,11 @@ class TriggeredAction:
         """Tell whether the action can be run as a job: no nodes are had so, and workers have no jobs of their own."""
         return self.spec.action_type == "run_commands" and self.spec.trigger_type in _TRIGGERS_OF_JOBS
 
+    @property
+    def is_for_nodes(self) -> bool:
+        """Tell whether the action lets nodes be acquired: they are once work is ready for them, whatever its trigger."""
+        return self.spec.action_type == "schedule_nodes" and self.spec.scheduler_type != "local"
+
 
 @dataclass(frozen=True, slots=True)
 class JobGraph:
@@ -117,7 +122,11 @@ class JobGraph:
     def without_effect(self) -> list[str]:
         """Return the keys of the file that are checked and change nothing yet."""
         given = [key for key in _WITHOUT_EFFECT if key in self.spec.model_fields_set]
-        idle = {f"{each.spec.action_type} {each.spec.trigger_type}" for each in self.actions if not each.is_job}
+        idle = {
+            f"{each.spec.action_type} {each.spec.trigger_type}"
+            for each in self.actions
+            if not each.is_job and not each.is_for_nodes
+        }
         of_jobs = {key for job in self.jobs.values() for key in _OF_JOBS if getattr(job.spec, key)}
         nodes = {"num_nodes" for needs in self.requirements.values() if needs.num_nodes > 1}
         return [*given, *sorted(idle), *sorted(of_jobs | nodes)]
@@ -131,6 +140,27 @@ class JobGraph:
     def num_ready_at_once(self) -> int:
         """How many jobs wait for none."""
         return sum(not job.blockers for job in self.jobs.values())
+
+    def num_nodes_of(self, scheduler: SlurmSchedulerSpec) -> int:
+        """Return how many nodes the actions ask of a scheduler."""
+        asked = (each.spec for each in self.actions if each.is_for_nodes and each.spec.scheduler == scheduler.name)
+        return sum(each.num_allocations or 1 for each in asked) * scheduler.nodes
+
+    def options_of(self, scheduler: SlurmSchedulerSpec) -> dict[str, str | int | bool]:
+        """Return the options of a scheduler, with the defaults for all of them."""
+        own = scheduler.model_dump(exclude_none=True, exclude={"name"})
+        defaults = self.spec.slurm_defaults or {}
+        known = {name: value for name, value in defaults.items() if name in SlurmSchedulerSpec.model_fields}
+        given = {*SlurmSchedulerSpec.model_fields} & scheduler.model_fields_set
+        others = [
+            f"--{name}" if value is True else f"--{name}={value}"
+            for name, value in defaults.items()
+            if name not in known and value is not False
+        ]
+        extra = " ".join([*map(shlex.quote, others), *([scheduler.extra] if scheduler.extra else [])])
+        return {**own, **{name: value for name, value in known.items() if name not in given}} | (
+            {"extra": extra} if extra else {}
+        )
 
     def with_references(self, text: str, user_data: Mapping[str, str]) -> str:
         """Return a command with the paths of files, and what is given for user data, in place of references."""

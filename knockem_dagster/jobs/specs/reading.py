@@ -50,19 +50,19 @@ def refused(faults: list[Fault]) -> InvalidInput:
     return InvalidInput(f"The workflow has {number:,} fault{plural}{first}", faults[:MOST_FAULTS])
 
 
-def faults_of(error: ValidationError, *, at: str = "") -> list[Fault]:
-    """Return the faults of a part of a workflow file that stands there."""
-    return [_fault(each, at) for each in error.errors(include_url=False, include_context=True)]
+def faults_of(error: ValidationError, *, at: str = "", part: type[BaseModel] = WorkflowSpec) -> list[Fault]:
+    """Return the faults of a part of a file that stands there."""
+    return [_fault(each, at, part) for each in error.errors(include_url=False, include_context=True)]
 
 
-def _fault(error: ErrorDetails, at: str) -> Fault:
+def _fault(error: ErrorDetails, at: str, part: type[BaseModel]) -> Fault:
     place = error["loc"]
     field = at + "".join(f"[{each}]" if isinstance(each, int) else f".{each}" for each in place)
     field = field.lstrip(".")
     value = shown(error["input"])
     match error["type"]:
         case "extra_forbidden":
-            known = _fields_at(place[:-1])
+            known = _fields_at(part, place[:-1])
             near = difflib.get_close_matches(str(place[-1]), known, n=1, cutoff=0.0)
             allowed = f"there is no such key; the nearest is {near[0]}" if near else "there is no such key"
         case "missing":
@@ -74,9 +74,8 @@ def _fault(error: ErrorDetails, at: str) -> Fault:
     return Fault(one_line(field), value, allowed)
 
 
-def _fields_at(place: tuple[int | str, ...]) -> list[str]:
-    """Return the keys of the part of a workflow file at this place."""
-    part: type[BaseModel] = WorkflowSpec
+def _fields_at(part: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
+    """Return the keys of what stands at this place within a part of a file."""
     for key in place:
         if isinstance(key, str) and key in part.model_fields:
             part = next(_models_in(part.model_fields[key].annotation), part)

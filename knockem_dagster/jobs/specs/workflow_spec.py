@@ -26,6 +26,7 @@ from pydantic import (
 )
 
 from knockem_dagster.jobs.specs.parameters import Mode, Parameter, ParameterValue
+from knockem_dagster.jobs.walltimes import seconds_of_walltime
 from knockem_dagster.mapping_file import storable_json
 
 _MEMORY = re.compile(r"(\d+)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
@@ -75,6 +76,12 @@ def _seconds(value: object) -> float:
     if not 0 < seconds <= _MOST_SECONDS:
         raise ValueError("a duration above 0 and up to P366D is")
     return seconds
+
+
+def _walltime(value: str) -> str:
+    """Make sure that SLURM can read a time."""
+    seconds_of_walltime(value)
+    return value
 
 
 def _granularity(value: object) -> object:
@@ -251,7 +258,7 @@ class SlurmSchedulerSpec(SpecPart):
     account: str | None = None
     partition: str | None = None
     nodes: Count = 1
-    walltime: str = "01:00:00"
+    walltime: Annotated[str, AfterValidator(_walltime)] = "01:00:00"
     mem: str | None = None
     gres: str | None = None
     qos: str | None = None

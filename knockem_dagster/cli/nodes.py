@@ -1,0 +1,145 @@
+"""`nodes preview|list|retry`: the nodes that are acquired of schedulers, and what would be asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from knockem_dagster.cli.terminal import AsJson, answer_json, for_people, open_platform, short
+from knockem_dagster.cli.wording import counted
+from knockem_dagster.cli.working import NO_QUEUE
+from knockem_dagster.errors import KnockemError, NotFound
+from knockem_dagster.nodes.acquiring import NodeKeeper, order_of, permitted_nodes
+from knockem_dagster.nodes.opening import node_pools_file, open_pools
+from knockem_dagster.nodes.tending import Preview, preview_nodes
+from knockem_dagster.platform import Platform
+from knockem_dagster.records.nodes import NodeState, ScheduledNodeRecord
+from knockem_dagster.stores.documents import Patch
+
+NODES_SHOWN = 20
+_UNTOLD = "(the worker's token)"
+
+app = typer.Typer(no_args_is_help=True, help="Nodes of SLURM, Kubernetes, AWS Batch and Docker Compose.")
+
+
+@app.command()
+def preview(as_json: AsJson = False) -> None:
+    """Show how many nodes the ready work would fill now, and how one would be asked for; nothing is asked for."""
+    with open_platform() as platform:
+        if not platform.has_queue:
+            raise KnockemError(NO_QUEUE)
+        found = asyncio.run(preview_nodes(platform))
+        if found is None:
+            raise _no_pools(platform)
+    if as_json:
+        answer_json([_preview_for_programs(each) for each in found])
+        return
+    console = for_people()
+    for each in found:
+        state = each.state
+        console.print(f"{state.name} ({state.scheduler}): {_intention(each)}", markup=False, soft_wrap=True)
+        console.print(_call(each), markup=False, soft_wrap=True, style="dim")
+        console.print()
+
+
+@app.command("list")
+def list_nodes(
+    as_json: AsJson = False,
+    limit: Annotated[int, typer.Option(min=1, help="Nodes shown of each pool, the newest first.")] = NODES_SHOWN,
+) -> None:
+    """List the pools and their nodes: how far each is, and why it waits or how it ended."""
+    with open_platform() as platform:
+        found = open_pools(platform)
+        if found is None:
+            raise _no_pools(platform)
+        whole, pools = found
+        states = NodeKeeper(platform.records, pools, url=whole.url).states()
+        nodes = {state.name: _nodes_of(platform, state.name, limit) for state in states}
+    if as_json:
+        pools_told = [{**asdict(state), "live": len(state.live)} for state in states]
+        answer_json([{**told, "nodes": [_for_programs(node) for node in nodes[told["name"]]]} for told in pools_told])
+        return
+    console = for_people()
+    for state in states:
+        hours = f"{state.hours:,.1f} of {state.max_node_hours:,.1f} node-hours used or promised"
+        there = f"{state.running} of {state.max_nodes:,} nodes there, {state.pending} wait"
+        console.print(f"{state.name} ({state.scheduler}): {there}; {hours}", markup=False, soft_wrap=True)
+        if state.hindrance:
+            console.print(f"  No more is asked for: {state.hindrance}", markup=False, soft_wrap=True)
+        if nodes[state.name]:
+            console.print(_table(nodes[state.name]))
+
+
+@app.command()
+def retry(pool: Annotated[str, typer.Argument(metavar="POOL", help="A pool's name.")]) -> None:
+    """Ask for nodes of a pool again, after its nodes failed before they could work and the cause was removed."""
+    with open_platform() as platform:
+        failed = list(platform.records.scheduled_nodes.find({"pool": pool, "state": NodeState.FAILED.value}))
+        if not failed:
+            raise NotFound(f"No node of a pool {pool!r} has failed; `./knockem nodes list` shows the pools.")
+        for node in failed:
+            platform.records.scheduled_nodes.patch(node.id, Patch(set={"isDismissed": True}))
+    for_people().print(
+        f"{counted(len(failed), 'failure')} dismissed: nodes of {pool} are asked for again.", markup=False
+    )
+
+
+def _no_pools(platform: Platform) -> KnockemError:
+    path = node_pools_file(platform.settings)
+    return KnockemError(f"There are no node pools: {path} would name them. docs/nodes.md tells how.")
+
+
+def _nodes_of(platform: Platform, pool: str, limit: int) -> list[ScheduledNodeRecord]:
+    return list(platform.records.scheduled_nodes.find({"pool": pool}, sort=[("datetime", -1)], limit=limit))
+
+
+def _intention(each: Preview) -> str:
+    if each.state.hindrance:
+        return f"nothing would be asked for: {each.state.hindrance}"
+    if each.demand.more:
+        return f"{counted(each.demand.more, 'node')} would be asked for, each like this:"
+    if not permitted_nodes(each.state, each.each.pool):
+        return "its limits permit no more; a node is asked for like this:"
+    return "no work is ready that would fill one; it would be asked for like this:"
+
+
+def _call(each: Preview) -> str:
+    return each.each.scheduler.preview(order_of(each.each.pool, "ID", url=each.url, token=_UNTOLD))
+
+
+def _preview_for_programs(each: Preview) -> dict[str, Any]:
+    return {
+        "name": each.state.name,
+        "scheduler": each.state.scheduler,
+        "used": each.demand.used,
+        "more": each.demand.more,
+        "hindrance": each.state.hindrance,
+        "request": _call(each),
+    }
+
+
+def _for_programs(node: ScheduledNodeRecord) -> dict[str, Any]:
+    hidden = {"token_id", "configuration", "revision_knockem"}
+    return node.model_dump(mode="json", exclude=hidden)
+
+
+def _table(nodes: list[ScheduledNodeRecord]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in ("  node", "there", "state", "asked for", "started", "ended"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("reason", overflow="fold")
+    for node in nodes:
+        times = (node.datetime, node.started, node.ended)
+        table.add_row(
+            f"  {short(node.id)}",
+            escape(node.external_id or ""),
+            node.state.value,
+            *("" if time is None else time[:19].replace("T", " ") for time in times),
+            escape(node.reason),
+        )
+    return table

@@ -1,0 +1,294 @@
+"""Acquiring nodes while more work is ready than there are slots, and letting them go; safe to be killed anywhere.
+
+A node is in the record before its scheduler hears of it, by a name that the record knows: whoever looks next finds it
+there, or knows that it never came. Workers end by themselves when idle, so that nodes end also when nobody looks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import takewhile
+
+from knockem_dagster.accounts.tokens import issue_token, revoke_token
+from knockem_dagster.accounts.users import add_user
+from knockem_dagster.errors import Conflict
+from knockem_dagster.jobs.http_source import worker_prefix
+from knockem_dagster.jobs.queue import Queue
+from knockem_dagster.jobs.queue_views import QueueViews
+from knockem_dagster.nodes.demand import Demand, Offer, ReadyWork, demand_of
+from knockem_dagster.nodes.node_pools import NodePool
+from knockem_dagster.nodes.schedulers import (
+    NodeOrder,
+    NodeRefused,
+    NodeSight,
+    Scheduler,
+    SchedulerAway,
+    node_name,
+)
+from knockem_dagster.records.accounts import Scope
+from knockem_dagster.records.catalog import Records
+from knockem_dagster.records.nodes import LIVE, NodeState, ScheduledNodeRecord
+from knockem_dagster.records.record import new_id, now
+from knockem_dagster.stores.documents import Patch
+
+MOST_FAILURES = 3
+"""Nodes of a pool that may fail one after the other before they could work; then no more is asked for."""
+MOST_ASKED = 50
+"""Nodes asked for in one look, of one pool."""
+NOBODY = "nodes@localhost"
+"""The user whose tokens nodes have that work for everybody."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolOfNodes:
+    """A pool with its scheduler; `workflow`: the only one that its nodes work for."""
+
+    pool: NodePool
+    scheduler: Scheduler
+    workflow: str | None = None
+
+
+@dataclass(slots=True)
+class PoolState:
+    """How a pool does. `starting`: there, but not working yet; `hours`: used, and promised to nodes that live.
+
+    `hindrance`: why no more is asked for.
+    """
+
+    name: str
+    scheduler: str
+    pending: int = 0
+    starting: int = 0
+    running: int = 0
+    hours: float = 0.0
+    max_nodes: int = 0
+    max_node_hours: float = 0.0
+    wanted: int = 0
+    asked: int = 0
+    released: int = 0
+    hindrance: str = ""
+    live: list[ScheduledNodeRecord] = field(default_factory=list[ScheduledNodeRecord])
+
+
+class NodeKeeper:
+    """Looks after the nodes of some pools, in the order in which they are to be filled."""
+
+    def __init__(self, records: Records, pools: Sequence[PoolOfNodes], *, url: str) -> None:
+        self._records = records
+        self._pools = pools
+        self._url = url
+
+    async def tend(self, queue: Queue) -> list[PoolState]:
+        """Look at all nodes once; ask for more where work is ready, and let go what nothing is ready for."""
+        await asyncio.to_thread(self._forget_old_pools)
+        states = [await asyncio.to_thread(self._look, each) for each in self._pools]
+        demands = await self.demands(queue, states)
+        for each, state, demand in zip(self._pools, states, demands, strict=True):
+            await asyncio.to_thread(self._act, each, state, demand)
+        return states
+
+    async def demands(self, queue: Queue, states: Sequence[PoolState]) -> list[Demand]:
+        """Return how many nodes of each pool the ready work would fill."""
+        ready = await _ready_work(queue)
+        users = await asyncio.to_thread(self._users, {work.owner for work in ready})
+        offers = [_offer(each, state, users) for each, state in zip(self._pools, states, strict=True)]
+        return demand_of(ready, offers)
+
+    def states(self) -> list[PoolState]:
+        """Return how the pools do, by the record alone."""
+        return [self._state(each) for each in self._pools]
+
+    def _look(self, each: PoolOfNodes) -> PoolState:
+        live = list(self._records.scheduled_nodes.find({"pool": each.pool.name, "state": LIVE}))
+        away = ""
+        try:
+            sights = each.scheduler.look({node_name(node.id): node.external_id for node in live}) if live else {}
+        except SchedulerAway as error:
+            away = str(error)
+        else:
+            for node in live:
+                self._note(node, sights.get(node_name(node.id)))
+        state = self._state(each)
+        state.hindrance = away or state.hindrance
+        return state
+
+    def _note(self, node: ScheduledNodeRecord, sight: NodeSight | None) -> None:
+        """Record what a scheduler says of a node, or that it has never heard of it."""
+        if sight is None:
+            unknown = "its scheduler does not know it" if node.external_id else "it was not asked for: who would died"
+            self._end(node, NodeState.ENDED, unknown)
+            return
+        if sight.state.is_over:
+            reason = sight.reason if self._has_worked(node) else f"{sight.reason or 'it ended'} without having worked"
+            self._end(node, NodeState.ENDED if reason == sight.reason else NodeState.FAILED, reason, sight)
+            return
+        told = {"externalId": sight.external_id, "state": sight.state.value, "reason": sight.reason}
+        if sight.state is NodeState.RUNNING and node.started is None:
+            told["started"] = now() if sight.started is None else sight.started.astimezone(UTC).isoformat()
+        if told.items() - node.to_document().items():
+            self._records.scheduled_nodes.patch(node.id, Patch(set=told))
+
+    def _end(self, node: ScheduledNodeRecord, state: NodeState, reason: str, sight: NodeSight | None = None) -> None:
+        times = {"ended": sight and sight.ended, "started": sight and sight.started}
+        told = {name: time.astimezone(UTC).isoformat() for name, time in times.items() if time is not None}
+        self._records.scheduled_nodes.patch(
+            node.id, Patch(set={"ended": now(), **told, "state": state.value, "reason": reason})
+        )
+        revoke_token(self._records, node.token_id)
+
+    def _has_worked(self, node: ScheduledNodeRecord) -> bool:
+        return bool(self._records.compute_nodes.beginning_with(worker_prefix(node.token_id), most=1))
+
+    def _state(self, each: PoolOfNodes) -> PoolState:
+        pool = each.pool
+        nodes = list(self._records.scheduled_nodes.find({"pool": pool.name}, sort=[("datetime", -1)]))
+        live = [node for node in nodes if not node.state.is_over]
+        there = [node for node in live if node.state is NodeState.RUNNING]
+        latest = [node for node in nodes if node.configuration == pool.digest and not node.is_dismissed]
+        # Those on their way say nothing yet; one that worked says that the configuration does.
+        tried = (node for node in latest if node.state not in (NodeState.ASKED, NodeState.PENDING))
+        failures = list(takewhile(lambda node: node.state is NodeState.FAILED, tried))
+        state = PoolState(
+            pool.name,
+            pool.scheduler,
+            pending=len(live) - len(there),
+            starting=sum(not self._has_worked(node) for node in there),
+            running=len(there),
+            hours=sum(map(_hours, nodes)),
+            max_nodes=pool.max_nodes,
+            max_node_hours=pool.max_node_hours,
+            live=live,
+        )
+        if len(failures) >= MOST_FAILURES:
+            state.hindrance = (
+                f"{len(failures)} nodes failed before they could work; the last: {failures[0].reason}. "
+                f"`./knockem nodes retry {pool.name}` tries again, as does a change of the pool."
+            )
+        return state
+
+    def _act(self, each: PoolOfNodes, state: PoolState, demand: Demand) -> None:
+        state.wanted = demand.more
+        superfluous = state.pending + state.starting - demand.used
+        self._let_go(each, state, max(0, superfluous))
+        for _ in range(0 if state.hindrance else min(demand.more, MOST_ASKED)):
+            try:
+                self._ask(each)
+            except (NodeRefused, SchedulerAway) as error:
+                state.hindrance = str(error)
+                return
+            state.asked += 1
+
+    def _let_go(self, each: PoolOfNodes, state: PoolState, superfluous: int) -> None:
+        """Let nodes go that wait in their scheduler while nothing was ready for them for long."""
+        waiting = [node for node in state.live if node.state is NodeState.PENDING]
+        for node in waiting[superfluous:]:
+            if node.unneeded_since is not None:
+                self._records.scheduled_nodes.patch(node.id, Patch(unset=("unneededSince",)))
+        for node in waiting[:superfluous]:
+            if node.unneeded_since is None:
+                self._records.scheduled_nodes.patch(node.id, Patch(set={"unneededSince": now()}))
+        gone = [
+            node
+            for node in waiting[:superfluous]
+            if node.unneeded_since and _hours_since(node.unneeded_since) * 3600 >= each.pool.idle_seconds
+        ]
+        with suppress(SchedulerAway):
+            each.scheduler.release([node.external_id for node in gone if node.external_id])
+            for node in gone:
+                self._end(node, NodeState.ENDED, "let go: nothing is ready for it")
+            state.released = len(gone)
+
+    def _ask(self, each: PoolOfNodes) -> None:
+        pool = each.pool
+        user = self._user_for(each)
+        token, secret = issue_token(
+            self._records, user, Scope.WORKER, label=f"a node of {pool.name}", for_all=user == NOBODY
+        )
+        node = ScheduledNodeRecord(
+            id=new_id(),
+            pool=pool.name,
+            scheduler=pool.scheduler,
+            configuration=pool.digest,
+            workflow_id=each.workflow,
+            token_id=token.id,
+            seconds=pool.walltime,
+        )
+        self._records.scheduled_nodes.add(node)
+        try:
+            external = each.scheduler.ask(order_of(pool, node.id, url=self._url, token=secret))
+        except NodeRefused as error:
+            self._end(node, NodeState.FAILED, str(error))
+            raise
+        said = {"externalId": external, "state": NodeState.PENDING.value}
+        self._records.scheduled_nodes.patch(node.id, Patch(set=said))
+
+    def _user_for(self, each: PoolOfNodes) -> str:
+        user = each.pool.user or NOBODY
+        with suppress(Conflict):
+            add_user(self._records, user)
+        return user
+
+    def _users(self, owners: set[str]) -> Mapping[str, str]:
+        asked = sorted(owners)
+        found = {**self._records.workflows.get_many(asked), **self._records.submissions.get_many(asked)}
+        return {owner: record.user_email for owner, record in found.items()}
+
+    def _forget_old_pools(self) -> None:
+        """Forget nodes of pools that are no longer there: their workers end by themselves."""
+        known = {each.pool.name for each in self._pools}
+        for node in list(self._records.scheduled_nodes.find({"state": LIVE})):
+            if node.pool not in known and _hours_since(node.datetime) * 3600 > node.seconds:
+                self._end(node, NodeState.ENDED, "its pool is not there any more")
+
+
+def order_of(pool: NodePool, node: str, *, url: str, token: str) -> NodeOrder:
+    """Return what is asked of a scheduler for a node."""
+    environment = {**(pool.environment or {}), "KNOCKEM_URL": url, "KNOCKEM_TOKEN": token}
+    return NodeOrder(node_name(node), environment)
+
+
+def permitted_nodes(state: PoolState, pool: NodePool) -> int:
+    """Return how many nodes more may be asked for within the pool's limits."""
+    hours = (pool.max_node_hours - state.hours) / (pool.walltime / 3600)
+    return max(0, min(pool.max_nodes - state.pending - state.running, int(hours + 1e-9)))
+
+
+async def _ready_work(queue: Queue) -> list[ReadyWork]:
+    """Return what could start at once, as far as its owners permit."""
+    classes = await queue.classes()
+    ready: list[ReadyWork] = []
+    for owner, view in (await QueueViews(queue).owners()).items():
+        room = int(view.fields.get("maxActive", 1)) - view.active
+        for name, number in view.ready.items():
+            if name in classes and min(room, number) > 0:
+                ready.append(ReadyWork(owner, classes[name], min(room, number)))
+                room -= ready[-1].number
+    return ready
+
+
+def _offer(each: PoolOfNodes, state: PoolState, users: Mapping[str, str]) -> Offer:
+    pool = each.pool
+    theirs = {owner for owner, user in users.items() if pool.user in (None, user)}
+    return Offer(
+        capacity=pool.capacity,
+        owners=frozenset(theirs if each.workflow is None else theirs & {each.workflow}),
+        on_their_way=state.pending + state.starting,
+        permitted=permitted_nodes(state, pool),
+    )
+
+
+def _hours(node: ScheduledNodeRecord) -> float:
+    """Return the hours a node has used, or that are promised to it while it lives."""
+    if not node.state.is_over:
+        return node.seconds / 3600
+    if node.started is None:
+        return 0.0
+    return (datetime.fromisoformat(node.ended or now()) - datetime.fromisoformat(node.started)).total_seconds() / 3600
+
+
+def _hours_since(time: str) -> float:
+    return (datetime.now(UTC) - datetime.fromisoformat(time)).total_seconds() / 3600

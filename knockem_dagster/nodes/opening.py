@@ -1,0 +1,44 @@
+"""From the settings to the pools there are, each with its scheduler: those of the file, then those of workflows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from knockem_dagster.nodes.acquiring import PoolOfNodes
+from knockem_dagster.nodes.node_pools import NodePool, NodePools, SlurmPool, read_node_pools
+from knockem_dagster.nodes.schedulers import Scheduler
+from knockem_dagster.nodes.slurm import Slurm
+from knockem_dagster.nodes.workflow_pools import pools_of_workflows
+from knockem_dagster.platform import Platform
+from knockem_dagster.settings import Settings
+
+LAUNCHER = Path(__file__).parents[2] / "knockem"
+FILE_NAME = "nodes.yaml"
+
+
+def node_pools_file(settings: Settings) -> Path:
+    """Return where the file of node pools is, or would be."""
+    return settings.nodes or settings.folder / FILE_NAME
+
+
+def open_pools(platform: Platform) -> tuple[NodePools, Sequence[PoolOfNodes]] | None:
+    """Return the pools there are; None where the user has written none. Raises InvalidInput with every fault."""
+    found = read_node_pools(node_pools_file(platform.settings))
+    if found is None:
+        return None
+    whole, pools = found
+    opened = [PoolOfNodes(pool, scheduler_of(pool)) for pool in pools]
+    if whole.workflows is not None:
+        for workflow, pool in pools_of_workflows(platform.records, whole.workflows):
+            opened.append(PoolOfNodes(pool, scheduler_of(pool), workflow=workflow))
+    return whole, opened
+
+
+def scheduler_of(pool: NodePool) -> Scheduler:
+    """Return the scheduler of a pool. Raises KnockemError where the package it needs is not installed."""
+    match pool:
+        case SlurmPool():
+            return Slurm(pool, launcher=LAUNCHER)
+        case _:
+            raise NotImplementedError(pool.scheduler)

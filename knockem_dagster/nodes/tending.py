@@ -1,0 +1,58 @@
+"""One look at all nodes by the settings: for the sensor, and for people who want to know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from redis.exceptions import LockError
+
+from knockem_dagster.jobs.opening import queue_of
+from knockem_dagster.nodes.acquiring import NodeKeeper, PoolOfNodes, PoolState
+from knockem_dagster.nodes.demand import Demand
+from knockem_dagster.nodes.opening import open_pools
+from knockem_dagster.platform import Platform
+
+LOCK_SECONDS = 120.0
+"""Longer than a look takes. Who dies in it holds others up for no longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A pool, how it does by the record, and what would be asked for now."""
+
+    each: PoolOfNodes
+    state: PoolState
+    demand: Demand
+    url: str
+
+
+async def tend_nodes(platform: Platform) -> Sequence[PoolState] | None:
+    """See to the nodes of all pools once; None where there are no pools, or somebody else sees to them.
+
+    Raises InvalidInput with every fault of the file of node pools, QueueAway while the queue does not answer.
+    """
+    found = open_pools(platform)
+    if found is None:
+        return None
+    whole, pools = found
+    async with queue_of(platform) as queue:
+        lock = queue.server.lock(f"{queue.prefix}:nodes", timeout=LOCK_SECONDS, blocking=False)
+        try:
+            async with lock:
+                return await NodeKeeper(platform.records, pools, url=whole.url).tend(queue)
+        except LockError:
+            return None
+
+
+async def preview_nodes(platform: Platform) -> Sequence[Preview] | None:
+    """Return what `tend_nodes` would ask for, and ask for nothing; None where there are no pools."""
+    found = open_pools(platform)
+    if found is None:
+        return None
+    whole, pools = found
+    keeper = NodeKeeper(platform.records, pools, url=whole.url)
+    states = keeper.states()
+    async with queue_of(platform) as queue:
+        demands = await keeper.demands(queue, states)
+    return [Preview(each, state, demand, whole.url) for each, state, demand in zip(pools, states, demands, strict=True)]
