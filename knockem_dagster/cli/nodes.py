@@ -61,8 +61,8 @@ def list_nodes(
         states = NodeKeeper(platform.records, pools, url=whole.url).states()
         nodes = {state.name: _nodes_of(platform, state.name, limit) for state in states}
     if as_json:
-        pools_told = [{**asdict(state), "live": len(state.live)} for state in states]
-        answer_json([{**told, "nodes": [_for_programs(node) for node in nodes[told["name"]]]} for told in pools_told])
+        listed = {name: [_for_programs(node) for node in those] for name, those in nodes.items()}
+        answer_json([{**asdict(state), "live": len(state.live), "nodes": listed[state.name]} for state in states])
         return
     console = for_people()
     for state in states:

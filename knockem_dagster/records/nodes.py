@@ -34,7 +34,7 @@ class ScheduledNodeRecord(Record):
     """A node that was asked of a scheduler for one worker. The worker's compute node is named after its token."""
 
     collection: ClassVar[Collection] = Collection(
-        "scheduledComputeNodes", (Index(("pool", "state")), Index(("pool", "datetime")))
+        "scheduledComputeNodes", (Index(("state",)), Index(("pool", "state")), Index(("pool", "datetime")))
     )
 
     pool: str

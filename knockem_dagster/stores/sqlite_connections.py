@@ -3,11 +3,14 @@
 Carrying SQLite connections across fork() loses their locks and can corrupt the file (sqlite.org, "How To Corrupt
 An SQLite Database File", 2.6), and a connection freshly opened in the child is no better: SQLite keeps its locks
 per process and believes the inherited ones. So idle connections are closed before every fork and opened again
-when needed, and a child forked while one was in use refuses to work.
+when needed, and a child forked while one was in use refuses to work. For the same reason (2.2 there) a file that is
+there is opened by SQLite alone: to close it otherwise would end the locks of all connections of this process, and the
+next process to leave would remove the log that they still write to.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -96,7 +99,10 @@ class SqliteConnections:
     def _create(self, schema: Sequence[str]) -> None:
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+            with suppress(FileExistsError):
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            if not os.access(self.path, os.R_OK | os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             folder = os.open(self.path.parent, os.O_RDONLY)
         except OSError as error:
             raise StoreError(f"cannot open the documents in {self.path}: {error.strerror}; make its folder writable, "

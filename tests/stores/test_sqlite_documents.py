@@ -7,6 +7,7 @@ import resource
 import sqlite3
 import stat
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ from knockem_dagster.errors import StoreError
 from knockem_dagster.stores.documents import Collection, Documents, Index, Patch, PutNew
 from knockem_dagster.stores.sqlite_documents import SqliteDocuments
 from tests.services.document_stores import COLLECTIONS, DocumentsAddress, Processes, open_new_files
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -212,6 +215,33 @@ def locks(path: Path) -> list[str]:
     lines = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
     inode = str(path.stat().st_ino)
     return [line[3] for line in lines if line[4] == str(os.getpid()) and line[5].endswith(f":{inode}")]
+
+
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="tells locks of files on Linux only")
+def test_opening_the_file_once_more_keeps_the_locks_of_those_who_have_it_open(
+    documents: SqliteDocuments, path: Path
+) -> None:
+    documents.put_new("things", {"_id": "before"})
+    other = SqliteDocuments(path, COLLECTIONS)
+    assert locks(path)
+    for id in ("first", "second"):  # where the locks are gone, the first to leave takes the others' log along
+        put_and_leave(path, id)
+        assert documents.patch("things", id, Patch(set={"seen": True})) is not None
+    assert other.count("things", {}) == 3
+    other.close()
+
+
+def put_and_leave(path: Path, id: str) -> None:
+    """Put a document in a process of its own, which closes the file again."""
+    script = (
+        "import pathlib, sys\n"
+        "from knockem_dagster.stores.sqlite_documents import SqliteDocuments\n"
+        "from tests.services.document_stores import COLLECTIONS\n"
+        "documents = SqliteDocuments(pathlib.Path(sys.argv[1]), COLLECTIONS)\n"
+        "documents.put_new('things', {'_id': sys.argv[2]})\n"
+        "documents.close()\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(path), id], cwd=ROOT, check=True)
 
 
 @pytest.mark.skipif(not Path("/proc/locks").exists(), reason="tells locks of files on Linux only")

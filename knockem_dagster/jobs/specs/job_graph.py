@@ -101,7 +101,7 @@ class TriggeredAction:
 
     @property
     def is_for_nodes(self) -> bool:
-        """Tell whether the action lets nodes be acquired: they are once work is ready for them, whatever its trigger."""
+        """Tell whether the action lets nodes be acquired; they are once work is ready, whatever its trigger."""
         return self.spec.action_type == "schedule_nodes" and self.spec.scheduler_type != "local"
 
 
