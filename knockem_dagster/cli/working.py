@@ -103,8 +103,8 @@ def workers(as_json: AsJson = False) -> None:
 
 
 @asynccontextmanager
-async def _source(platform: Platform, url: str | None) -> AsyncGenerator[WorkSource]:
-    """Give the stores by the settings, or the platform at a URL."""
+async def _source(platform: Platform, url: str | None, *, patience_seconds: float) -> AsyncGenerator[WorkSource]:
+    """Give the stores by the settings, or the platform at a URL once it answers, within so long."""
     if url is None:
         async with queue_of(platform) as queue:
             yield NearSource(platform.records, queue)
@@ -113,14 +113,14 @@ async def _source(platform: Platform, url: str | None) -> AsyncGenerator[WorkSou
     os.environ.pop("KNOCKEM_TOKEN", None)  # what runs here is not handed it
     if token is None:
         raise KnockemError("A worker over HTTP needs a token in KNOCKEM_TOKEN; `./knockem token add` makes one.")
-    async with source_at(url, token) as source:
+    async with source_at(url, token, patience_seconds=patience_seconds) as source:
         yield source
 
 
 async def _work(
     platform: Platform, capacity: Capacity, url: str | None, *, idle_seconds: float | None, notice: str | None
 ) -> None:
-    async with _source(platform, url) as source:
+    async with _source(platform, url, patience_seconds=idle_seconds or 0.0) as source:
         process = WorkerProcess(platform, source, capacity, say=say, idle_seconds=idle_seconds)
         working = asyncio.current_task()
         assert working is not None

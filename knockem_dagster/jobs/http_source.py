@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -49,6 +50,7 @@ from knockem_dagster.stores.paging import pages
 ANSWER_SECONDS = 30.0
 LONGEST_WAIT_SECONDS = 20.0
 FLUSH_SECONDS = 1.0
+PAUSE_SECONDS = 1.0
 PAGE = 1000
 LEASE_LAPSED = "about:lease-lapsed"
 """The type of the problem that a worker is told whose lease has lapsed."""
@@ -270,11 +272,19 @@ class HttpSource:
 
 
 @asynccontextmanager
-async def source_at(url: str, token: str) -> AsyncGenerator[HttpSource]:
-    """Give the platform at this URL. Raises TokenRefused, or QueueAway where nobody answers."""
+async def source_at(url: str, token: str, *, patience_seconds: float = 0.0) -> AsyncGenerator[HttpSource]:
+    """Give the platform at this URL. Raises TokenRefused, or QueueAway where nobody answers for so long."""
     connection = HttpConnection(url, token)
+    until = time.monotonic() + patience_seconds
     async with connection.client:
-        itself = await connection.call("/v1/self", None, _Self)
+        while True:
+            try:
+                itself = await connection.call("/v1/self", None, _Self)
+                break
+            except QueueAway:
+                if time.monotonic() >= until:
+                    raise
+                await asyncio.sleep(PAUSE_SECONDS)
         yield HttpSource(connection, worker_prefix(itself.tokenId))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator
 
 from knockem_dagster.errors import Fault, InvalidInput
 from knockem_dagster.jobs.requirements import Capacity
@@ -21,8 +21,7 @@ from knockem_dagster.mapping_file import FileKind, read_mapping, shown
 
 FILE = FileKind(name="file of node pools", keys="url and pools", most_bytes=1 << 20, most_values=10_000)
 LEAST_WALLTIME = 60
-ContainerRuntime = Literal["process", "docker", "podman", "apptainer"]
-Runtime = Literal["command", ContainerRuntime]
+Runtime = Literal["command", "process", "docker", "podman", "apptainer"]
 
 
 def _walltime(value: object) -> int:
@@ -53,6 +52,8 @@ class NodePool(SpecPart):
     """Nodes of one kind, each with one worker."""
 
     KIND: ClassVar[str]
+    SHARES_FILES: ClassVar[bool] = False
+    """Whether nodes see the folders of jobs, as those of a cluster do."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
     scheduler: str
@@ -64,9 +65,21 @@ class NodePool(SpecPart):
     max_node_hours: float = Field(gt=0, le=1e9, description="in all, also of nodes that are over")
     idle_seconds: float = Field(default=60.0, ge=1, le=86400)
     user: Name | None = Field(default=None, description="whose jobs alone they work on; none: everybody's")
-    runtimes: tuple[Runtime, ...] = ("process",)
+    runtimes: tuple[Runtime, ...] = Field(
+        default=(), validate_default=True, description="that workers offer; default: all that need no image"
+    )
     environment: Environment | None = None
     interruption_notice: Url | None = None
+
+    @field_validator("runtimes", mode="after")
+    @classmethod
+    def _check_runtimes(cls, runtimes: tuple[Runtime, ...]) -> tuple[Runtime, ...]:
+        if "command" in runtimes and not cls.SHARES_FILES:
+            raise ValueError(
+                "those of containers and process are: these nodes share no disk, so that what one job writes no other "
+                "could read"
+            )
+        return runtimes or (("command", "process") if cls.SHARES_FILES else ("process",))
 
     @property
     def capacity(self) -> Capacity:
@@ -101,8 +114,7 @@ class SlurmPool(NodePool):
     """Nodes of a SLURM cluster, each one job of `sbatch`."""
 
     KIND: ClassVar[str] = "slurm"
-
-    runtimes: tuple[Runtime, ...] = Field(default=("command", "process"), min_length=1)
+    SHARES_FILES: ClassVar[bool] = True
 
     account: Name | None = None
     partition: Name | None = None
@@ -191,7 +203,7 @@ def read_node_pools(path: Path) -> tuple[NodePools, tuple[NodePool, ...]] | None
         raise InvalidInput("The file of node pools cannot be read.", [fault]) from error
     faults: list[Fault] = []
     whole = _valid(NodePools, read_mapping(data, FILE), "", faults)
-    pools = [_pool(f"pools[{n}].", each, faults) for n, each in enumerate(whole.pools)] if whole else []
+    pools = [_pool(f"pools[{n}]", each, faults) for n, each in enumerate(whole.pools)] if whole else []
     names = [pool.name for pool in pools if pool is not None]
     faults += [
         Fault("pools", shown(name), "a name of its own is") for name in sorted({*names}) if names.count(name) > 1
@@ -204,7 +216,7 @@ def read_node_pools(path: Path) -> tuple[NodePools, tuple[NodePool, ...]] | None
 def _pool(place: str, content: Any, faults: list[Fault]) -> NodePool | None:
     kind: Any = content.get("scheduler") if isinstance(content, Mapping) else None
     if not isinstance(kind, str) or kind not in POOL_KINDS:
-        faults.append(Fault(f"{place}scheduler", shown(kind), f"{', '.join(POOL_KINDS)} are"))
+        faults.append(Fault(f"{place}.scheduler", shown(kind), f"{', '.join(POOL_KINDS)} are"))
         return None
     return _valid(POOL_KINDS[kind], content, place, faults)
 

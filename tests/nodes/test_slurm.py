@@ -212,13 +212,15 @@ def test_a_node_ends_when_nobody_answers(api: ApiServer, tmp_path: Path) -> None
 
 
 def test_users_have_nodes_of_their_own(api: ApiServer) -> None:
-    write_pools(api, {"user": BOB, "extra": ["--hold"]}, {"name": "all", "extra": ["--hold"]})
+    write_pools(api, {"user": BOB, "extra": ["--hold"]})
     submit(api, {"name": "a", "command": "true"})
-    assert [state.asked for state in tend(api)] == [0, 1]
+    assert tend(api)[0].asked == 0
     submit(api, {"name": "a", "command": "true"}, address=BOB)
-    assert [state.asked for state in tend(api)] == [1, 0]
+    assert tend(api)[0].asked == 1
+    write_pools(api, {"user": BOB, "extra": ["--hold"]}, {"name": "all", "extra": ["--hold"]})
+    assert [state.asked for state in tend(api)] == [0, 1], "one of Bob's is on its way for Bob's"
     tokens = [api.platform.records.tokens.get(node.token_id) for node in nodes(api)]
-    assert [(token.user_email, token.for_all) for token in tokens] == [(NOBODY, True), (BOB, False)]
+    assert [(token.user_email, token.for_all) for token in tokens] == [(BOB, False), (NOBODY, True)]
 
 
 def test_the_schedulers_of_workflow_files_are_used_within_limits(api: ApiServer, tmp_path: Path) -> None:
