@@ -79,12 +79,12 @@ def worker(
     seconds = None if time_left is None else _seconds("--time-left", time_left)
     idle = None if end_when_idle is None else _seconds("--end-when-idle", end_when_idle)
     with open_platform() as platform:
-        url = url or platform.settings.url
-        if url is None and not platform.has_queue:
-            raise KnockemError(NO_QUEUE)
         capacity = capacity_here(platform, cpus=cpus, memory_mib=memory, gpus=gpus, seconds_left=seconds)
         if runtimes is not None:
             capacity = replace(capacity, runtimes=_chosen(runtimes, capacity.runtimes))
+        url = url or platform.settings.url
+        if url is None and not platform.has_queue:
+            raise KnockemError(NO_QUEUE)
         asyncio.run(_work(platform, capacity, url, idle_seconds=idle, notice=interruption_notice))
 
 

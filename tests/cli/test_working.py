@@ -22,6 +22,7 @@ from knockem_dagster.jobs.requirements import Requirement
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.jobs import JobRecord, WorkflowRecord
 from tests.services.command_line import command_line, environment_of, knockem, tiny_submission
+from tests.services.interruptions import notice_server
 from tests.services.queues import QueueServer, running_queue
 
 SMALL = Requirement(cpus=1, memory_mib=100, runtime="command")
@@ -76,6 +77,8 @@ def end(worker: subprocess.Popen[str]) -> str:
         (("--memory", "-5"), "offer some"),
         (("--gpus", "-1"), "--gpus is 0 or more"),
         (("--time-left", "soon"), "HH:MM:SS"),
+        (("--end-when-idle", "1 hour"), "--end-when-idle '1 hour'"),
+        (("--runtimes", "command,magic"), "cannot offer magic"),
     ],
 )
 def test_worker_that_offers_nonsense_is_refused(tmp_path: Path, arguments: tuple[str, ...], advice: str) -> None:
@@ -133,6 +136,25 @@ def test_a_worker_shares_a_submission_and_everything_is_recorded_with_its_name(
     platform.close()
     assert len(names) == 2 and "run" in names  # the run's own, and the one of this machine
     assert run("queue", "inspect", home=home).output.startswith("The queue is empty")
+
+
+def test_a_worker_ends_when_there_is_nothing_to_do(server: QueueServer) -> None:
+    worker = start_worker(server, "--end-when-idle", "1", "--runtimes", "command")
+    assert worker.stderr is not None
+    said = worker.stderr.read()
+    assert worker.wait(30) == 0, said
+    assert "nothing to do for 1 s" in said and "Done: 0 done." in said
+
+
+def test_a_worker_hands_back_what_it_has_when_its_machine_is_taken_away(server: QueueServer) -> None:
+    home = server.settings.home
+    with notice_server(looks_in_vain=1) as (address, _):
+        worker = start_worker(server, "--cpus", "1", "--interruption-notice", address)
+        assert worker.stderr is not None
+        said = worker.stderr.read()
+    assert worker.wait(60) == 0, said
+    assert "will be taken away" in said and "terminate" in said
+    assert "No worker is there" in run("workers", home=home).output
 
 
 def test_inspect_for_programs_has_the_seed_s_structures_and_no_address(server: QueueServer, tmp_path: Path) -> None:
