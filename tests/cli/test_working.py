@@ -140,9 +140,8 @@ def test_a_worker_shares_a_submission_and_everything_is_recorded_with_its_name(
 
 def test_a_worker_ends_when_there_is_nothing_to_do(server: QueueServer) -> None:
     worker = start_worker(server, "--end-when-idle", "1", "--runtimes", "command")
-    assert worker.stderr is not None
-    said = worker.stderr.read()
-    assert worker.wait(30) == 0, said
+    _, said = worker.communicate(timeout=30)
+    assert worker.returncode == 0, said
     assert "nothing to do for 1 s" in said and "Done: 0 done." in said
 
 
@@ -150,9 +149,8 @@ def test_a_worker_hands_back_what_it_has_when_its_machine_is_taken_away(server: 
     home = server.settings.home
     with notice_server(looks_in_vain=1) as (address, _):
         worker = start_worker(server, "--cpus", "1", "--interruption-notice", address)
-        assert worker.stderr is not None
-        said = worker.stderr.read()
-    assert worker.wait(60) == 0, said
+        _, said = worker.communicate(timeout=60)
+    assert worker.returncode == 0, said
     assert "will be taken away" in said and "terminate" in said
     assert "No worker is there" in run("workers", home=home).output
 

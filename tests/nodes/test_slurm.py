@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 
 from knockem_dagster.accounts.tokens import issue_token, token_record
-from knockem_dagster.nodes.acquiring import MOST_FAILURES, NOBODY, PoolState, order_of
+from knockem_dagster.nodes.acquiring import MOST_FAILURES, NOBODY, order_of
 from knockem_dagster.nodes.node_pools import SlurmPool
 from knockem_dagster.nodes.opening import open_pools
 from knockem_dagster.nodes.schedulers import node_name
-from knockem_dagster.nodes.tending import tend_nodes
 from knockem_dagster.records.accounts import Scope
 from knockem_dagster.records.nodes import NodeState, ScheduledNodeRecord
 from knockem_dagster.records.record import new_id
 from tests.api.http.conftest import until
 from tests.services.api_server import ALICE, BOB, ApiServer, running_api
 from tests.services.command_line import ROOT, knockem
+from tests.services.node_play import in_slurm, let_all_end, nodes, submit, tend, write_pools
 from tests.services.queues import running_queue
-from tests.services.slurm import CPUS, PARTITION, needs_slurm, running_slurm
+from tests.services.slurm import CPUS, needs_slurm, running_slurm
 
 pytestmark = needs_slurm()
 
@@ -48,53 +44,6 @@ def no_job_is_left(cluster: Path) -> Iterator[None]:
     yield
     subprocess.run(["scancel", "--me"], check=False)
     until(lambda: not in_slurm())
-
-
-def write_pools(api: ApiServer, *pools: dict[str, Any], **whole: Any) -> None:
-    """Write the file of node pools; a pool has nodes of one CPU that end after a second without work."""
-    usual = {
-        "name": "p",
-        "scheduler": "slurm",
-        "partition": PARTITION,
-        "cpus": 1,
-        "memory": "1g",
-        "walltime": "00:10:00",
-        "max_nodes": 2,
-        "max_node_hours": 100,
-        "idle_seconds": 1,
-        "command": [sys.executable, "-P", "-m", "knockem_dagster"],
-        "environment": {"PYTHONPATH": str(ROOT), "KNOCKEM_ENVIRONMENT": "testing", "KNOCKEM_LEASE_SECONDS": "3"},
-        "folder": str(api.platform.settings.home),
-    }
-    content = {"url": api.url, "pools": [{**usual, **pool} for pool in pools], **whole}
-    (api.platform.settings.folder / "nodes.yaml").write_text(json.dumps(content))
-
-
-def tend(api: ApiServer) -> list[PoolState]:
-    states = asyncio.run(tend_nodes(api.platform))
-    assert states is not None
-    return list(states)
-
-
-def submit(api: ApiServer, *jobs: dict[str, Any], address: str = ALICE, **fields: Any) -> tuple[httpx.Client, str]:
-    client = api.client(address)
-    answer = client.post("/v1/workflows", json={"name": "w", "jobs": list(jobs), **fields})
-    assert answer.status_code == 201, answer.text
-    return client, f"/v1/workflows/{answer.json()['id']}"
-
-
-def nodes(api: ApiServer) -> list[ScheduledNodeRecord]:
-    return sorted(api.platform.records.scheduled_nodes.find({}), key=lambda node: node.datetime)
-
-
-def in_slurm(form: str = "%i") -> list[str]:
-    found = subprocess.run(["squeue", "--me", "-h", "-o", form], capture_output=True, text=True, check=True)
-    return found.stdout.split("\n")[:-1]
-
-
-def let_all_end(api: ApiServer) -> None:
-    until(lambda: not in_slurm())
-    tend(api)
 
 
 def test_nodes_come_while_work_is_ready_and_end_when_idle(api: ApiServer, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -25,20 +25,24 @@ MEMORY_MIB = 8192
 PARTITION = "short"
 
 
-def needs_slurm() -> pytest.MarkDecorator:
-    """Return a mark that skips, visibly, where SLURM is not installed."""
-    missing = [name for name in NEEDED if _program(name) is None]
-    return pytest.mark.skipif(bool(missing), reason=f"no {', '.join(missing)} here: slurm-wlm and munge have them")
+def needs_slurm(*more: str) -> pytest.MarkDecorator:
+    """Return a mark that skips, visibly, where SLURM is not installed, or what is needed besides."""
+    missing = [name for name in (*NEEDED, *more) if _program(name) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
 
 
 @contextmanager
-def running_slurm(*, accounting: str = "accounting_storage/none") -> Iterator[Path]:
+def running_slurm(*, with_accounting: bool = False, min_job_age: int = 300) -> Iterator[Path]:
     """Run a cluster with one idle node, and give its configuration, which SLURM_CONF names meanwhile."""
     # Its sockets' paths must be short, which those of pytest's folders are not.
     with ExitStack() as stack:
         base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slurm-")))
+        base.chmod(0o755)  # munge's clients of other users come in
         stack.enter_context(_munge(base))
-        configuration = _configuration(base, accounting)
+        accounting = ["AccountingStorageType=accounting_storage/none"]
+        if with_accounting:
+            accounting = stack.enter_context(_accounting(base))
+        configuration = _configuration(base, [*accounting, f"MinJobAge={min_job_age}"])
         stack.enter_context(pytest.MonkeyPatch.context()).setenv("SLURM_CONF", str(configuration))
         for name in ("slurmctld", "slurmd"):
             stack.enter_context(_daemon(base, name, "-D", "-f", str(configuration)))
@@ -60,7 +64,52 @@ def _munge(base: Path) -> Iterator[None]:
         yield
 
 
-def _configuration(base: Path, accounting: str) -> Path:
+@contextmanager
+def _accounting(base: Path) -> Iterator[list[str]]:
+    """Run the daemon of `sacct` over a database of its own, and give the lines of slurm.conf that name it."""
+    data, database = base / "data", base / "database.sock"
+    user, host, [port] = getpass.getuser(), socket.gethostname(), _free_ports(1)
+    made = ["mariadb-install-db", "--no-defaults", f"--datadir={data}", "--auth-root-authentication-method=normal"]
+    subprocess.run([*made, f"--user={user}"], capture_output=True, check=True)
+    options = ("--no-defaults", f"--datadir={data}", f"--socket={database}", "--skip-networking", f"--user={user}")
+    with _daemon(base, "mariadbd", *options):
+        _wait_for(database.exists, "the database makes no socket")
+        configuration = base / "slurmdbd.conf"
+        lines = {
+            "DbdHost": host,
+            "DbdAddr": "127.0.0.1",
+            "DbdPort": port,
+            "SlurmUser": user,
+            "AuthType": "auth/munge",
+            "AuthInfo": f"socket={base / 'munge/socket'}",
+            "StorageType": "accounting_storage/mysql",
+            "StorageHost": "localhost",
+            "StorageUser": "root",
+            "StorageLoc": "slurm",
+            "PidFile": base / "slurmdbd.pid",
+            "LogFile": base / "slurmdbd.log",
+        }
+        configuration.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
+        configuration.chmod(0o600)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("MYSQL_UNIX_PORT", str(database))
+            patch.setenv("SLURM_CONF", str(configuration))
+            with _daemon(base, "slurmdbd", "-D"):
+                _wait_for(lambda: _answers(port), "slurmdbd does not listen")
+                yield [
+                    "AccountingStorageType=accounting_storage/slurmdbd",
+                    "AccountingStorageHost=127.0.0.1",
+                    f"AccountingStoragePort={port}",
+                    f"AccountingStoragePass={base / 'munge/socket'}",
+                ]
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as trying:
+        return trying.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _configuration(base: Path, more: Sequence[str]) -> Path:
     user, host = getpass.getuser(), socket.gethostname()
     controller, node = _free_ports(2)
     for name in ("state", "spool", "log"):
@@ -83,21 +132,19 @@ def _configuration(base: Path, accounting: str) -> Path:
         "ProctrackType": "proctrack/linuxproc",
         "TaskPlugin": "task/none",
         "JobAcctGatherType": "jobacct_gather/linux",
-        "AccountingStorageType": accounting,
         "ReturnToService": 2,
         "SelectType": "select/cons_tres",
         "SelectTypeParameters": "CR_CPU_Memory",
         "SchedulerType": "sched/backfill",
         "SchedulerParameters": "sched_min_interval=0,batch_sched_delay=0,bf_interval=1",
         "SlurmdParameters": "config_overrides",
-        "MinJobAge": 300,
         "KillWait": 5,
         "MpiDefault": "none",
         "NodeName": f"{host} NodeAddr=127.0.0.1 CPUs={CPUS} RealMemory={MEMORY_MIB} State=UNKNOWN",
         "PartitionName": f"{PARTITION} Nodes={host} Default=YES MaxTime=INFINITE State=UP",
     }
     path = base / "slurm.conf"
-    path.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
+    path.write_text("\n".join([*(f"{name}={value}" for name, value in lines.items()), *more, ""]))
     return path
 
 
