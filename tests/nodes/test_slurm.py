@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -174,7 +175,7 @@ def test_users_have_nodes_of_their_own(api: ApiServer) -> None:
 
 def test_the_schedulers_of_workflow_files_are_used_within_limits(api: ApiServer, tmp_path: Path) -> None:
     usual = {"cpus": 1, "memory": "1g", "idle_seconds": 1, "command": [sys.executable, "-P", "-m", "knockem_dagster"]}
-    setup = [f"export PYTHONPATH={ROOT} KNOCKEM_ENVIRONMENT=testing"]
+    setup = [f"export PYTHONPATH={shlex.quote(str(ROOT))} KNOCKEM_ENVIRONMENT=testing"]
     limits = {**usual, "setup": setup, "max_nodes": 3, "max_node_hours": 10, "folder": str(tmp_path)}
     write_pools(api, workflows=limits)
     client, place = submit(
