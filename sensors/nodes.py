@@ -4,7 +4,7 @@ import asyncio
 
 import dagster as dg
 
-from knockem_dagster.errors import InvalidInput, QueueAway
+from knockem_dagster.errors import KnockemError
 from knockem_dagster.nodes.tending import tend_nodes
 from resources.platform import PlatformResource
 
@@ -22,7 +22,7 @@ def watch_nodes(context: dg.SensorEvaluationContext, platform: PlatformResource)
         return dg.SkipReason("there is no queue: each run works alone")
     try:
         states = asyncio.run(tend_nodes(opened))
-    except (InvalidInput, QueueAway) as error:
+    except KnockemError as error:
         context.log.warning(str(error))
         return dg.SkipReason(str(error))
     if not states:

@@ -16,7 +16,7 @@ from knockem_dagster.cli.working import NO_QUEUE
 from knockem_dagster.errors import KnockemError, NotFound
 from knockem_dagster.nodes.acquiring import NodeKeeper, order_of, permitted_nodes
 from knockem_dagster.nodes.opening import node_pools_file, open_pools
-from knockem_dagster.nodes.tending import Preview, preview_nodes
+from knockem_dagster.nodes.tending import Preview, preview_nodes, states_of_refused
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.nodes import NodeState, ScheduledNodeRecord
 from knockem_dagster.stores.documents import Patch
@@ -57,8 +57,7 @@ def list_nodes(
         found = open_pools(platform)
         if found is None:
             raise _no_pools(platform)
-        whole, pools = found
-        states = NodeKeeper(platform.records, pools, url=whole.url).states()
+        states = NodeKeeper(platform.records, found.pools, url=found.url).states() + states_of_refused(found)
         nodes = {state.name: _nodes_of(platform, state.name, limit) for state in states}
     if as_json:
         listed = {name: [_for_programs(node) for node in those] for name, those in nodes.items()}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from knockem_dagster.nodes.acquiring import PoolOfNodes
-from knockem_dagster.nodes.node_pools import NodePool, NodePools, SlurmPool, read_node_pools
+from knockem_dagster.nodes.node_pools import NodePool, SlurmPool, read_node_pools
 from knockem_dagster.nodes.schedulers import Scheduler
 from knockem_dagster.nodes.slurm import Slurm
-from knockem_dagster.nodes.workflow_pools import pools_of_workflows
+from knockem_dagster.nodes.workflow_pools import Refused, pools_of_workflows
 from knockem_dagster.platform import Platform
 from knockem_dagster.settings import Settings
 
@@ -22,17 +23,29 @@ def node_pools_file(settings: Settings) -> Path:
     return settings.nodes or settings.folder / FILE_NAME
 
 
-def open_pools(platform: Platform) -> tuple[NodePools, Sequence[PoolOfNodes]] | None:
+@dataclass(frozen=True, slots=True)
+class OpenedPools:
+    """The pools there are, where their nodes reach the HTTP API, and what cannot be used."""
+
+    url: str
+    pools: Sequence[PoolOfNodes]
+    refused: Sequence[Refused]
+
+
+def open_pools(platform: Platform) -> OpenedPools | None:
     """Return the pools there are; None where the user has written none. Raises InvalidInput with every fault."""
     found = read_node_pools(node_pools_file(platform.settings))
     if found is None:
         return None
     whole, pools = found
     opened = [PoolOfNodes(pool, scheduler_of(pool)) for pool in pools]
-    if whole.workflows is not None:
-        for workflow, pool in pools_of_workflows(platform.records, whole.workflows):
+    refused: list[Refused] = []
+    for workflow, pool in () if whole.workflows is None else pools_of_workflows(platform.records, whole.workflows):
+        if isinstance(pool, Refused):
+            refused.append(pool)
+        else:
             opened.append(PoolOfNodes(pool, scheduler_of(pool), workflow=workflow))
-    return whole, opened
+    return OpenedPools(whole.url, opened, refused)
 
 
 def scheduler_of(pool: NodePool) -> Scheduler:

@@ -10,7 +10,7 @@ from redis.exceptions import LockError
 from knockem_dagster.jobs.opening import queue_of
 from knockem_dagster.nodes.acquiring import NodeKeeper, PoolOfNodes, PoolState
 from knockem_dagster.nodes.demand import Demand
-from knockem_dagster.nodes.opening import open_pools
+from knockem_dagster.nodes.opening import OpenedPools, open_pools
 from knockem_dagster.platform import Platform
 
 LOCK_SECONDS = 120.0
@@ -35,14 +35,14 @@ async def tend_nodes(platform: Platform) -> Sequence[PoolState] | None:
     found = open_pools(platform)
     if found is None:
         return None
-    whole, pools = found
     async with queue_of(platform) as queue:
         lock = queue.server.lock(f"{queue.prefix}:nodes", timeout=LOCK_SECONDS, blocking=False)
         try:
             async with lock:
-                return await NodeKeeper(platform.records, pools, url=whole.url).tend(queue)
+                states = await NodeKeeper(platform.records, found.pools, url=found.url).tend(queue)
         except LockError:
             return None
+    return [*states, *states_of_refused(found)]
 
 
 async def preview_nodes(platform: Platform) -> Sequence[Preview] | None:
@@ -50,9 +50,14 @@ async def preview_nodes(platform: Platform) -> Sequence[Preview] | None:
     found = open_pools(platform)
     if found is None:
         return None
-    whole, pools = found
-    keeper = NodeKeeper(platform.records, pools, url=whole.url)
+    keeper = NodeKeeper(platform.records, found.pools, url=found.url)
     states = keeper.states()
     async with queue_of(platform) as queue:
         demands = await keeper.demands(queue, states)
-    return [Preview(each, state, demand, whole.url) for each, state, demand in zip(pools, states, demands, strict=True)]
+    looked_at = zip(found.pools, states, demands, strict=True)
+    return [Preview(each, state, demand, found.url) for each, state, demand in looked_at]
+
+
+def states_of_refused(opened: OpenedPools) -> list[PoolState]:
+    """Return how those pools do that cannot be used: they have nothing but a hindrance."""
+    return [PoolState(each.name, "slurm", hindrance=each.reason) for each in opened.refused]

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from knockem_dagster.errors import KnockemError
-from knockem_dagster.jobs.specs.workflow_spec import Memory
+from knockem_dagster.jobs.specs.reading import faults_of
 from knockem_dagster.nodes.node_pools import SlurmPool, WorkflowLimits
 from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.job_graph import SchedulerConfigurationRecord
 from knockem_dagster.records.jobs import WorkflowRecord
 
-_MEMORY = TypeAdapter[int](Memory)
 _SAME = ("account", "partition", "qos", "gres", "tmp")
 
 
-def pools_of_workflows(records: Records, limits: WorkflowLimits) -> Iterator[tuple[str, SlurmPool]]:
-    """Yield the pools of workflows that are going, each with its workflow's id."""
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A scheduler of a workflow that cannot be used, and why."""
+
+    name: str
+    reason: str
+
+
+def pools_of_workflows(records: Records, limits: WorkflowLimits) -> Iterator[tuple[str, SlurmPool | Refused]]:
+    """Yield the pools of workflows that are going, each with its workflow's id; or why one cannot be used."""
     for workflow in list(records.workflows.find({"state": "running"})):
         if workflow.is_graph:
             for configuration in records.scheduler_configurations.find({"workflowId": workflow.id}):
@@ -27,12 +34,15 @@ def pools_of_workflows(records: Records, limits: WorkflowLimits) -> Iterator[tup
                     yield workflow.id, _pool(workflow, configuration, limits)
 
 
-def _pool(workflow: WorkflowRecord, configuration: SchedulerConfigurationRecord, limits: WorkflowLimits) -> SlurmPool:
+def _pool(
+    workflow: WorkflowRecord, configuration: SchedulerConfigurationRecord, limits: WorkflowLimits
+) -> SlurmPool | Refused:
     options = configuration.options
     most = 1 if options.get("serialize_allocations") else min(configuration.num_nodes, limits.max_nodes)
-    given = {name: options[name] for name in _SAME if name in options}
+    name = f"{workflow.id[:8]}.{configuration.id[:8]}"
+    given = {option: options[option] for option in _SAME if option in options}
     content = {
-        "name": f"{workflow.id[:8]}.{configuration.id[:8]}",
+        "name": name,
         "scheduler": "slurm",
         "cpus": limits.cpus,
         "memory": options.get("mem", f"{limits.memory}m"),
@@ -42,7 +52,7 @@ def _pool(workflow: WorkflowRecord, configuration: SchedulerConfigurationRecord,
         "max_node_hours": limits.max_node_hours,
         "idle_seconds": limits.idle_seconds,
         "user": workflow.user_email,
-        "extra": shlex.split(str(options.get("extra", ""))),
+        "extra": _words(str(options.get("extra", ""))),
         "setup": limits.setup,
         "command": limits.command,
         "folder": limits.folder,
@@ -51,7 +61,15 @@ def _pool(workflow: WorkflowRecord, configuration: SchedulerConfigurationRecord,
     try:
         return SlurmPool.model_validate(content)
     except ValidationError as error:
-        raise KnockemError(f"The scheduler {configuration.name} of workflow {workflow.id} is none: {error}") from error
+        told = "; ".join(f"{fault.field} {fault.value}: {fault.allowed}" for fault in faults_of(error, part=SlurmPool))
+        return Refused(name, f"the scheduler {configuration.name!r} of its workflow cannot be used: {told}")
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:  # a quotation without an end: it is refused as it stands
+        return [text]
 
 
 def _gpus(gres: str) -> int:

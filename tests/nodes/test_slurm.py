@@ -125,7 +125,7 @@ def test_a_node_is_found_again_by_its_name_when_its_record_was_not_finished(api:
     submit(api, {"name": "a", "command": "true"})
     found = open_pools(api.platform)
     assert found is not None
-    [each] = found[1]
+    [each] = found.pools
     token, secret = issue_token(api.platform.records, ALICE, Scope.WORKER)
     asked, never = (
         ScheduledNodeRecord(
@@ -181,18 +181,23 @@ def test_the_schedulers_of_workflow_files_are_used_within_limits(api: ApiServer,
     client, place = submit(
         api,
         {"name": "a_{i}", "command": "true", "parameters": {"i": "1:20"}},
-        slurm_schedulers=[{"name": "s", "account": "abc", "walltime": "20", "extra": "--comment='of mine'"}],
+        slurm_schedulers=[
+            {"name": "s", "account": "abc", "walltime": "20", "extra": "--comment='of mine'"},
+            {"name": "odd", "mem": "much"},
+        ],
         slurm_defaults={"constraint": ""},
         actions=[
             {
                 "trigger_type": "on_workflow_start",
                 "action_type": "schedule_nodes",
-                "scheduler": "s",
+                "scheduler": name,
                 "num_allocations": 2,
             }
+            for name in ("s", "odd")
         ],
     )
-    [state] = tend(api)
+    state, refused = tend(api)
+    assert "memory" in refused.hindrance and "'odd'" in refused.hindrance
     assert state.asked == 2, "two are asked for by the file, of three that the limits permit"
     assert all("20:00" in line and "of mine" in line and "abc" in line for line in in_slurm("%l %k %a"))
     until(lambda: client.get(place).json()["state"] == "completed")
@@ -203,7 +208,7 @@ def test_the_preview_shows_what_would_be_asked_for_and_no_token(api: ApiServer) 
     write_pools(api, {"gpus": 2, "qos": "high", "constraint": "skylake"})
     home = api.platform.settings.home
     found = open_pools(api.platform)
-    assert found is not None and isinstance(found[1][0].pool, SlurmPool)
+    assert found is not None and isinstance(found.pools[0].pool, SlurmPool)
     queue_url = str(api.platform.settings.queue_url or "")
     shown = knockem("nodes", "preview", home=home, **({"KNOCKEM_QUEUE_URL": queue_url} if queue_url else {}))
     assert shown.returncode == 0, shown.stderr
