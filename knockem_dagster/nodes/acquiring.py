@@ -15,7 +15,7 @@ from itertools import takewhile
 
 from knockem_dagster.accounts.tokens import issue_token, revoke_token
 from knockem_dagster.accounts.users import add_user
-from knockem_dagster.errors import Conflict
+from knockem_dagster.errors import Conflict, KnockemError
 from knockem_dagster.jobs.http_source import worker_prefix
 from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.jobs.queue_views import QueueViews
@@ -177,7 +177,7 @@ class NodeKeeper:
         for _ in range(0 if state.hindrance else min(demand.more, MOST_ASKED)):
             try:
                 self._ask(each)
-            except (NodeRefused, SchedulerAway) as error:
+            except KnockemError as error:
                 state.hindrance = str(error)
                 return
             state.asked += 1
