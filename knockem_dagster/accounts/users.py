@@ -20,9 +20,14 @@ def user_id(address: str) -> str:
     return derived_id("user", address.lower())
 
 
+def is_address(text: str) -> bool:
+    """Tell whether a text can be a user's address."""
+    return _ADDRESS.fullmatch(text) is not None
+
+
 def add_user(records: Records, address: str, quotas: QuotasValue | None = None) -> UserRecord:
     """Record a user. Raises InvalidInput for what is no address, Conflict when the user is there already."""
-    if not _ADDRESS.fullmatch(address):
+    if not is_address(address):
         raise InvalidInput("The user cannot be added.", [Fault("userEmail", shown(address), "somebody@somewhere is")])
     user = UserRecord(id=user_id(address), user_email=address, quotas=quotas or QuotasValue())
     if not records.users.add(user):

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator
 
+from knockem_dagster.accounts.users import is_address
 from knockem_dagster.errors import Fault, InvalidInput
 from knockem_dagster.jobs.requirements import Capacity
 from knockem_dagster.jobs.specs.reading import faults_of
@@ -37,14 +38,20 @@ def _option(value: str) -> str:
     return value
 
 
-def _address(value: str) -> str:
+def _user(value: str) -> str:
+    if not is_address(value):
+        raise ValueError("somebody@somewhere is")
+    return value
+
+
+def _url(value: str) -> str:
     if not value.startswith(("http://", "https://")):
         raise ValueError("an http:// or https:// address is")
     return value.rstrip("/")
 
 
 Walltime = Annotated[int, BeforeValidator(_walltime)]
-Url = Annotated[str, AfterValidator(_address)]
+Url = Annotated[str, AfterValidator(_url)]
 Option = Annotated[Text, AfterValidator(_option)]
 
 
@@ -64,7 +71,9 @@ class NodePool(SpecPart):
     max_nodes: Count
     max_node_hours: float = Field(gt=0, le=1e9, description="in all, also of nodes that are over")
     idle_seconds: float = Field(default=60.0, ge=1, le=86400)
-    user: Name | None = Field(default=None, description="whose jobs alone they work on; none: everybody's")
+    user: Annotated[str, AfterValidator(_user)] | None = Field(
+        default=None, description="whose jobs alone they work on; none: everybody's"
+    )
     runtimes: tuple[Runtime, ...] = Field(
         default=(), validate_default=True, description="that workers offer; default: all that need no image"
     )

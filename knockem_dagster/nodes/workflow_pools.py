@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from knockem_dagster.accounts.users import is_address
 from knockem_dagster.jobs.specs.reading import faults_of
 from knockem_dagster.nodes.node_pools import SlurmPool, WorkflowLimits
 from knockem_dagster.records.catalog import Records
@@ -51,7 +52,8 @@ def _pool(
         "max_nodes": most,
         "max_node_hours": limits.max_node_hours,
         "idle_seconds": limits.idle_seconds,
-        "user": workflow.user_email,
+        # Who is no user of the HTTP API has workers of everybody's.
+        "user": workflow.user_email if is_address(workflow.user_email) else None,
         "extra": _words(str(options.get("extra", ""))),
         "setup": limits.setup,
         "command": limits.command,
