@@ -8,7 +8,6 @@ import re
 import signal
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -73,7 +72,7 @@ def workers(as_json: AsJson = False) -> None:
             raise KnockemError(NO_QUEUE)
         found = asyncio.run(_worker_states(platform))
     if as_json:
-        answer_json([asdict(each) for each in found])
+        answer_json([each.model_dump(mode="json") for each in found])
     elif not found:
         for_people().print("No worker is there. A run brings its own; `./knockem worker` starts one for all.")
     else:
