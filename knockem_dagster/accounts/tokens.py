@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import socket
 from datetime import UTC, datetime, timedelta
 
-from knockem_dagster.accounts.users import user_of
+from knockem_dagster.accounts.users import add_user, user_id, user_of
 from knockem_dagster.errors import Conflict, Fault, InvalidInput, NotFound
 from knockem_dagster.records.accounts import Scope, TokenRecord
 from knockem_dagster.records.catalog import Records
@@ -55,6 +56,16 @@ def issue_token(
     )
     records.tokens.add(record)
     return record, token
+
+
+def first_administrator(records: Records) -> str | None:
+    """Return a new token for an administrator if nobody has one; None if somebody has."""
+    if any(token.scope is Scope.ADMINISTRATOR and is_in_force(token) for token in records.tokens.find({})):
+        return None
+    address = f"administrator@{socket.gethostname()}"
+    if records.users.find_one(user_id(address)) is None:
+        add_user(records, address)
+    return issue_token(records, address, Scope.ADMINISTRATOR, label="first")[1]
 
 
 def token_record(records: Records, token: str) -> TokenRecord | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from typing import Annotated
 
 import typer
@@ -18,9 +17,8 @@ from knockem_dagster.accounts.tokens import (
     token_record,
     tokens_of,
 )
-from knockem_dagster.accounts.users import add_user, user_id
+from knockem_dagster.accounts.users import add_user
 from knockem_dagster.cli.terminal import AsJson, answer_json, aside, for_people, open_platform, short
-from knockem_dagster.platform import Platform
 from knockem_dagster.records.accounts import QuotasValue, Scope, TokenRecord, UserRecord
 
 users = typer.Typer(no_args_is_help=True, help="Users of the HTTP API.")
@@ -112,17 +110,6 @@ def revoke(token: Annotated[str, typer.Argument(metavar="ID", help="A token's id
         known = token_record(platform.records, token)  # somebody may give the token itself
         record = revoke_token(platform.records, token if known is None else known.id)
     for_people().print(f"Token {short(record.id)} of {record.user_email} is revoked.", markup=False)
-
-
-def first_administrator(platform: Platform) -> str | None:
-    """Return a token for an administrator if nobody has one; None if somebody has."""
-    records = platform.records
-    if any(token.scope is Scope.ADMINISTRATOR and is_in_force(token) for token in records.tokens.find({})):
-        return None
-    address = f"administrator@{socket.gethostname()}"
-    if records.users.find_one(user_id(address)) is None:
-        add_user(records, address)
-    return issue_token(records, address, Scope.ADMINISTRATOR, label="first")[1]
 
 
 def _state(token: TokenRecord) -> str:

@@ -20,16 +20,12 @@ from knockem_dagster.errors import KnockemError
 from knockem_dagster.jobs.http_source import source_at
 from knockem_dagster.jobs.inspection import WorkerState, worker_states
 from knockem_dagster.jobs.near_source import NearSource
-from knockem_dagster.jobs.opening import queue_of
+from knockem_dagster.jobs.opening import NO_QUEUE, queue_of
 from knockem_dagster.jobs.requirements import Capacity
 from knockem_dagster.jobs.worker_sources import WorkSource
 from knockem_dagster.jobs.working import WorkerProcess, capacity_here
 from knockem_dagster.platform import Platform
 
-NO_QUEUE = (
-    "There is no queue: start `./knockem up` in another terminal, or name a Redis or Valkey server in "
-    "KNOCKEM_QUEUE_URL."
-)
 TOLD_SECONDS = 10.0
 _TIME = re.compile(r"(?:(?:(?P<days>\d+)-)?(?:(?P<hours>\d+):)?(?P<minutes>\d+):)?(?P<seconds>\d+)")
 
