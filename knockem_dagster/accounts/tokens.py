@@ -22,6 +22,7 @@ DEFAULT_DAYS = 90
 MOST_DAYS = 3650
 MOST_TOKENS = 1000
 """In force, of one user."""
+FEWEST_CHARACTERS = 4
 
 
 def issue_token(
@@ -85,11 +86,19 @@ def tokens_of(records: Records, address: str | None = None) -> list[TokenRecord]
     return sorted(records.tokens.find(where), key=lambda token: token.datetime, reverse=True)
 
 
-def revoke_token(records: Records, id: str) -> TokenRecord:
-    """Let a token permit nothing any more; one that was revoked stays so. Raises NotFound."""
-    found = records.tokens.beginning_with(id, most=2)
+def revoke_token(records: Records, given: str) -> TokenRecord:
+    """Let a token permit nothing any more; one that was revoked stays so.
+
+    `given`: the token itself, its id, or at least FEWEST_CHARACTERS of its id's beginning. Raises NotFound.
+    """
+    found = list(records.tokens.find({"digest": _digest(given)}, limit=1))
+    if not found and len(given) >= FEWEST_CHARACTERS:
+        found = records.tokens.beginning_with(given, most=2)
     if len(found) != 1:
-        raise NotFound(f"{'No' if not found else 'More than one'} token begins with {id!r}.")
+        many = "Several tokens begin" if found else "No token begins"
+        raise NotFound(
+            f"{many} with {given!r}; give at least {FEWEST_CHARACTERS} characters. `./knockem token list` shows all."
+        )
     if found[0].revoked is not None:
         return found[0]
     return records.tokens.patch(found[0].id, Patch(set={"revoked": now()})) or found[0]
