@@ -20,6 +20,11 @@ from knockem_dagster.errors import Fault, InvalidInput
 
 Syntax: TypeAlias = Literal["yaml", "json5", "json"]
 """How a file is written. JSON alone is for those who are not to wait: broken JSON may be YAML that takes minutes."""
+_WHOLE: Mapping[Syntax, str] = {
+    "yaml": "a whole YAML or JSON mapping without aliases is",
+    "json5": "a whole JSON5 mapping is",
+    "json": "a whole JSON mapping is",
+}
 MOST_BYTES = 16 << 20
 """Largest submission file and file of a genome, bytes. A genome must fit in a document besides: intake.py."""
 MOST_VALUES = 10_000
@@ -109,13 +114,12 @@ def read_mapping(data: bytes, kind: FileKind = SUBMISSION, syntax: Syntax = "yam
         raise InvalidInput(what, [Fault("(file)", f"byte {error.start} is not UTF-8", "UTF-8 text is")]) from error
     except pyjson5.Json5DecoderException as error:
         problem = _BYTES.sub(r"\1", error.message or "it ends too soon")
-        raise InvalidInput(what, [Fault("(file)", one_line(problem), "a whole JSON5 mapping is")]) from error
+        raise InvalidInput(what, [Fault("(file)", one_line(problem), _WHOLE[syntax])]) from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         where = getattr(error, "problem_mark", None)
         line = f"line {where.line + 1}: " if where is not None else ""
         problem = getattr(error, "problem", None) or str(error) or type(error).__name__
-        fault = Fault("(file)", one_line(f"{line}{problem}"), "a whole YAML or JSON mapping without aliases is")
-        raise InvalidInput(what, [fault]) from error
+        raise InvalidInput(what, [Fault("(file)", one_line(f"{line}{problem}"), _WHOLE[syntax])]) from error
     if _levels_of(content) > MOST_LEVELS:
         allowed = f"at most {MOST_LEVELS} are"
         raise InvalidInput(what, [Fault("(file)", "too many lists and mappings within one another", allowed)])

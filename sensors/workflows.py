@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
-from itertools import islice
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
 
 import dagster as dg
 
@@ -12,13 +12,25 @@ from assets.workflows import workflow
 from knockem_dagster.jobs.workflow_views import WorkflowView, view_workflow
 from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.jobs import JobState, WorkflowRecord
+from knockem_dagster.records.record import now
 from resources.names import WORKFLOWS
 from resources.platform import PlatformResource
 
 MOST_NEW = 200
-"""New workflows taken up in one tick."""
+"""New workflows taken up, and ends of workflows told of, in one tick."""
+MARGIN = timedelta(seconds=60)
+"""By how much the clocks of the machines that write the record may differ."""
 MOST_FAILED_SHOWN = 20
-BEGINNING = "0"
+BEGINNING = "1970-01-01T00:00:00+00:00"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was looked at: workflows submitted, and over, until these times; `told`: when each was over, of the last."""
+
+    new: str = BEGINNING
+    ended: str = BEGINNING
+    told: dict[str, str] = field(default_factory=dict[str, str])
 
 
 @dg.sensor(
@@ -28,30 +40,67 @@ BEGINNING = "0"
     description="Adds a partition for each workflow, and reports what became of it each time that it is over.",
 )
 def watch_workflows(context: dg.SensorEvaluationContext, platform: PlatformResource) -> dg.SensorResult:
-    """Look at new workflows, at those that run, and at those that ran when it looked last."""
+    """Look at new workflows, and at those that are over since it looked last."""
     records = platform.open().records
-    seen = json.loads(context.cursor) if context.cursor else {"after": BEGINNING, "going": []}
-    asked = {"isGraph": True, "datetime": {"$gt": seen["after"]}}
-    new = list(islice(records.workflows.find(asked, sort=[("datetime", 1)]), MOST_NEW))
-    running = {each.id: each for each in records.workflows.find({"state": "running"}) if each.is_graph}
-    looked_at = _there(records, {*seen["going"], *(each.id for each in new)}) | running
-    going = sorted(id for id, each in looked_at.items() if each.state not in ("completed", "canceled"))
-    over = [each for id, each in looked_at.items() if id not in going]
-    events = [_materialization(records, each) for each in over]
-    stored = [id for id, each in looked_at.items() if each.state != "uninitialized"]
-    unknown = [id for id in stored if not context.instance.has_dynamic_partition(WORKFLOWS, id)]
-    cursor = json.dumps({"after": new[-1].datetime if new else seen["after"], "going": going})
-    said = None if events or unknown else f"{len(going)} workflows are going"
+    content = json.loads(context.cursor) if context.cursor else {}
+    seen = Seen(**content) if "told" in content else Seen()  # the cursor of an earlier version: all is told once more
+    unknown, new = _unknown(records, context.instance, seen)
+    over, ended = _over(records, seen)
+    unknown += [each.id for each in over if each.id not in unknown and not _is_known(context.instance, each.id)]
+    told = seen.told | {each.id: each.ended or "" for each in over}
+    late = {id: when for id, when in told.items() if when > _margin_before(ended)}
     return dg.SensorResult(
-        asset_events=events,
+        asset_events=[_materialization(records, each) for each in over],
         dynamic_partitions_requests=[workflows.build_add_request(unknown)] if unknown else [],
-        cursor=cursor,
-        skip_reason=said,
+        cursor=json.dumps(asdict(Seen(new, ended, late))),
+        skip_reason=None if over or unknown else "No workflow is new, or over since.",
     )
 
 
-def _there(records: Records, ids: set[str]) -> Mapping[str, WorkflowRecord]:
-    return records.workflows.get_many(sorted(ids))
+def _unknown(records: Records, instance: dg.DagsterInstance, seen: Seen) -> tuple[list[str], str]:
+    """Return workflows without a partition, and until when all that were submitted have one.
+
+    What is not wholly stored has none yet: until it has one, or is taken back, it is looked at again.
+    """
+    unknown: list[str] = []
+    until, is_stored = seen.new, True
+    asked = {"isGraph": True, "datetime": {"$gt": _margin_before(seen.new)}}
+    for each in records.workflows.find(asked, sort=[("datetime", 1)]):
+        is_stored = is_stored and each.state != "uninitialized"
+        if is_stored:
+            until = _later(until, each.datetime)
+        if each.state != "uninitialized" and not _is_known(instance, each.id):
+            unknown.append(each.id)
+            if len(unknown) == MOST_NEW:
+                break
+    return unknown, until
+
+
+def _over(records: Records, seen: Seen) -> tuple[list[WorkflowRecord], str]:
+    """Return workflows whose last end was not told of, and until when all ends are."""
+    over: list[WorkflowRecord] = []
+    until = seen.ended
+    asked = {"isGraph": True, "ended": {"$gt": _margin_before(seen.ended)}}
+    for each in records.workflows.find(asked, sort=[("ended", 1)]):
+        until = _later(until, each.ended or "")
+        if seen.told.get(each.id) != each.ended:
+            over.append(each)
+            if len(over) == MOST_NEW:
+                break
+    return over, until
+
+
+def _is_known(instance: dg.DagsterInstance, id: str) -> bool:
+    return instance.has_dynamic_partition(WORKFLOWS, id)
+
+
+def _margin_before(moment: str) -> str:
+    return (datetime.fromisoformat(moment) - MARGIN).isoformat()
+
+
+def _later(until: str, moment: str) -> str:
+    """Return the later time, but none that is still to come: others may yet write what is before it."""
+    return max(until, min(moment, now()))
 
 
 def _materialization(records: Records, record: WorkflowRecord) -> dg.AssetMaterialization:

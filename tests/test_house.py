@@ -21,6 +21,7 @@ MAX_LINES = 400
 # Of the parts of knockem_dagster, what each may import; errors and settings are free for all but these two.
 # A name with a dot permits that module only.
 EVERYTHING = ("",)
+OF_JOBS = ("errors", "settings", "mapping_file", "knockout", "stores", "records", "containers", "platform", "reports")
 MAY_IMPORT = {
     "errors": (),
     "settings": ("errors",),
@@ -31,29 +32,8 @@ MAY_IMPORT = {
     "records": ("errors", "settings", "stores", "knockout", "containers.attempts"),
     "reports": ("errors", "settings", "knockout", "records.tables"),
     "platform": ("errors", "settings", "stores", "records", "containers"),
-    "jobs": (
-        "errors",
-        "settings",
-        "mapping_file",
-        "knockout",
-        "stores",
-        "records",
-        "containers",
-        "platform",
-        "reports",
-    ),
-    "assay_runs": (
-        "errors",
-        "settings",
-        "mapping_file",
-        "knockout",
-        "stores",
-        "records",
-        "containers",
-        "platform",
-        "jobs",
-        "reports",
-    ),
+    "jobs": OF_JOBS,
+    "assay_runs": (*OF_JOBS, "jobs"),
     "joblogs": ("errors", "settings", "stores", "records", "jobs", "reports"),
     "twins": ("errors", "settings", "stores", "records", "jobs", "reports"),
     "experiments": ("errors", "settings", "stores", "records", "jobs", "reports"),

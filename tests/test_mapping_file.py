@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knockem_dagster.errors import InvalidInput
-from knockem_dagster.mapping_file import MOST_BYTES, MOST_VALUES, one_line, read_mapping, shown
+from knockem_dagster.mapping_file import MOST_BYTES, MOST_VALUES, SUBMISSION, Syntax, one_line, read_mapping, shown
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=9),
@@ -62,6 +62,15 @@ def test_what_is_no_mapping_is_one_line(data: bytes, words: str) -> None:
     fault = fault_of(data)
     assert words in fault
     assert "\n" not in fault
+
+
+@pytest.mark.parametrize(("syntax", "others"), [("yaml", ["JSON5"]), ("json5", ["YAML"]), ("json", ["YAML", "JSON5"])])
+def test_a_fault_speaks_of_no_syntax_that_was_not_asked_for(syntax: Syntax, others: list[str]) -> None:
+    for data in (b'{"a": ', b'{"a": nought', b"[" * 5000):
+        with pytest.raises(InvalidInput) as refused:
+            read_mapping(data, SUBMISSION, syntax)
+        assert "JSON" in str(refused.value)
+        assert [other for other in others if other in str(refused.value)] == []
 
 
 @pytest.mark.parametrize(

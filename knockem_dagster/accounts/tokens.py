@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import socket
 from datetime import UTC, datetime, timedelta
 
-from knockem_dagster.accounts.users import user_of
+from knockem_dagster.accounts.users import add_user, user_id, user_of
 from knockem_dagster.errors import Conflict, Fault, InvalidInput, NotFound
 from knockem_dagster.records.accounts import Scope, TokenRecord
 from knockem_dagster.records.catalog import Records
@@ -21,6 +22,7 @@ DEFAULT_DAYS = 90
 MOST_DAYS = 3650
 MOST_TOKENS = 1000
 """In force, of one user."""
+FEWEST_CHARACTERS = 4
 
 
 def issue_token(
@@ -57,6 +59,16 @@ def issue_token(
     return record, token
 
 
+def first_administrator(records: Records) -> str | None:
+    """Return a new token for an administrator if nobody has one; None if somebody has."""
+    if any(token.scope is Scope.ADMINISTRATOR and is_in_force(token) for token in records.tokens.find({})):
+        return None
+    address = f"administrator@{socket.gethostname()}"
+    if records.users.find_one(user_id(address)) is None:
+        add_user(records, address)
+    return issue_token(records, address, Scope.ADMINISTRATOR, label="first")[1]
+
+
 def token_record(records: Records, token: str) -> TokenRecord | None:
     """Return the record of a token that is in force; None for one that is unknown, revoked or expired."""
     found = next(records.tokens.find({"digest": _digest(token)}, limit=1), None)
@@ -74,11 +86,19 @@ def tokens_of(records: Records, address: str | None = None) -> list[TokenRecord]
     return sorted(records.tokens.find(where), key=lambda token: token.datetime, reverse=True)
 
 
-def revoke_token(records: Records, id: str) -> TokenRecord:
-    """Let a token permit nothing any more; one that was revoked stays so. Raises NotFound."""
-    found = records.tokens.beginning_with(id, most=2)
+def revoke_token(records: Records, given: str) -> TokenRecord:
+    """Let a token permit nothing any more; one that was revoked stays so.
+
+    `given`: the token itself, its id, or at least FEWEST_CHARACTERS of its id's beginning. Raises NotFound.
+    """
+    found = list(records.tokens.find({"digest": _digest(given)}, limit=1))
+    if not found and len(given) >= FEWEST_CHARACTERS:
+        found = records.tokens.beginning_with(given, most=2)
     if len(found) != 1:
-        raise NotFound(f"{'No' if not found else 'More than one'} token begins with {id!r}.")
+        many = "Several tokens begin" if found else "No token begins"
+        raise NotFound(
+            f"{many} with {given!r}; give at least {FEWEST_CHARACTERS} characters. `./knockem token list` shows all."
+        )
     if found[0].revoked is not None:
         return found[0]
     return records.tokens.patch(found[0].id, Patch(set={"revoked": now()})) or found[0]

@@ -5,15 +5,18 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
+
+from pydantic import Field
 
 from knockem_dagster.assay_runs.compete import LOSSES_ALLOWED
 from knockem_dagster.containers.attempts import Outcome
 from knockem_dagster.records.assays import with_needs
 from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.competitions import CompetitionAttemptResultRecord
+from knockem_dagster.records.record import Value
 from knockem_dagster.records.submissions import State, SubmissionRecord
 from knockem_dagster.stores.paging import pages
 
@@ -22,8 +25,7 @@ _MOST_BAD_ATTEMPTS = 5_000
 _MOST_GIVEN_UP = 5
 
 
-@dataclass(frozen=True, slots=True)
-class GivenUp:
+class GivenUp(Value):
     """A competition that could not be tested: its assay type, purpose and replicate, and what its last attempt said."""
 
     assay_type: str
@@ -32,13 +34,10 @@ class GivenUp:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SubmissionStatus:
+class SubmissionStatus(Value):
     """A submission at one moment. Competitions are counted; `rate` is per second, times are seconds.
 
-    Assays count with all that the requested ones need. `total` is an expectation until the
-    submission is completed; `rate` and `seconds_left` are None while nothing can be said about
-    them. `attempts` counts ended attempts by outcome; `given_up` are some of the untestable competitions.
+    `rate` and the seconds left are null while nothing can be said about them.
     """
 
     id: str
@@ -49,15 +48,15 @@ class SubmissionStatus:
     sites: int
     assay_types: tuple[str, ...]
     assays_done: int
-    assays_total: int
-    done: int
+    assays_total: int = Field(description="the requested ones, with all that they need")
+    done: int = Field(description="competitions completed")
     active: int
-    total: int
+    total: int = Field(description="competitions expected in all")
     untestable: int
-    given_up: tuple[GivenUp, ...]
+    given_up: tuple[GivenUp, ...] = Field(description="some of the untestable competitions")
     rate: float | None
     seconds_left: float | None
-    attempts: Mapping[str, int]
+    attempts: Mapping[str, int] = Field(description="ended attempts by outcome")
     interruptions: int
     is_worked_on: bool
     submitted: str
@@ -72,7 +71,7 @@ class SubmissionStatus:
 
     def to_json(self) -> dict[str, object]:
         """Return the form for programs: the fields of this class, in snake_case."""
-        return {**asdict(self), "exit_code": self.exit_code}
+        return {**self.model_dump(mode="json"), "exit_code": self.exit_code}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,10 +193,10 @@ def _given_up(records: Records, submission: SubmissionRecord) -> tuple[GivenUp, 
     assays = records.assays.get_many([competition.assay_id for competition in competitions.values()])
     return tuple(
         GivenUp(
-            assays[competition.assay_id].assay_type.value,
-            competition.purpose,
-            competition.replicate,
-            _why(tries[id], last[id]),
+            assay_type=assays[competition.assay_id].assay_type.value,
+            purpose=competition.purpose,
+            replicate=competition.replicate,
+            reason=_why(tries[id], last[id]),
         )
         for id, competition in competitions.items()
     )

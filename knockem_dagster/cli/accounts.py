@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import socket
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 from rich.markup import escape
 from rich.table import Table
 
@@ -15,12 +15,12 @@ from knockem_dagster.accounts.tokens import (
     is_in_force,
     issue_token,
     revoke_token,
-    token_record,
     tokens_of,
 )
-from knockem_dagster.accounts.users import add_user, user_id
+from knockem_dagster.accounts.users import add_user
 from knockem_dagster.cli.terminal import AsJson, answer_json, aside, for_people, open_platform, short
-from knockem_dagster.platform import Platform
+from knockem_dagster.errors import Fault, InvalidInput
+from knockem_dagster.mapping_file import shown
 from knockem_dagster.records.accounts import QuotasValue, Scope, TokenRecord, UserRecord
 
 users = typer.Typer(no_args_is_help=True, help="Users of the HTTP API.")
@@ -36,7 +36,12 @@ def add(
     stored_bytes: Annotated[int | None, typer.Option(min=0, help="Bytes that may be sent over HTTP in all.")] = None,
 ) -> None:
     """Add a user; without limits where none are given."""
-    quotas = QuotasValue(active_jobs=active_jobs, cpu_hours=cpu_hours, stored_bytes=stored_bytes)
+    try:
+        quotas = QuotasValue(active_jobs=active_jobs, cpu_hours=cpu_hours, stored_bytes=stored_bytes)
+    except ValidationError as error:
+        found = ((str(each["loc"][0]).replace("_", "-"), each) for each in error.errors())
+        faults = [Fault(f"--{name}", shown(each["input"]), each["msg"]) for name, each in found]
+        raise InvalidInput("The user cannot be added.", faults) from error
     with open_platform() as platform:
         user = add_user(platform.records, address, quotas)
     for_people().print(
@@ -106,23 +111,13 @@ def list_tokens(
 
 
 @tokens.command("revoke")
-def revoke(token: Annotated[str, typer.Argument(metavar="ID", help="A token's id, or its beginning.")]) -> None:
+def revoke(
+    token: Annotated[str, typer.Argument(metavar="ID", help="A token's id, its beginning, or the token.")],
+) -> None:
     """Let a token permit nothing any more."""
     with open_platform() as platform:
-        known = token_record(platform.records, token)  # somebody may give the token itself
-        record = revoke_token(platform.records, token if known is None else known.id)
+        record = revoke_token(platform.records, token)
     for_people().print(f"Token {short(record.id)} of {record.user_email} is revoked.", markup=False)
-
-
-def first_administrator(platform: Platform) -> str | None:
-    """Return a token for an administrator if nobody has one; None if somebody has."""
-    records = platform.records
-    if any(token.scope is Scope.ADMINISTRATOR and is_in_force(token) for token in records.tokens.find({})):
-        return None
-    address = f"administrator@{socket.gethostname()}"
-    if records.users.find_one(user_id(address)) is None:
-        add_user(records, address)
-    return issue_token(records, address, Scope.ADMINISTRATOR, label="first")[1]
 
 
 def _state(token: TokenRecord) -> str:

@@ -12,10 +12,10 @@ from rich.table import Table
 
 from knockem_dagster.cli.terminal import AsJson, answer_json, for_people, open_platform
 from knockem_dagster.cli.wording import clock, counted
-from knockem_dagster.cli.working import NO_QUEUE, say
+from knockem_dagster.cli.working import say
 from knockem_dagster.errors import KnockemError
 from knockem_dagster.jobs.inspection import OwnerState, owner_states, worker_states
-from knockem_dagster.jobs.opening import queue_of
+from knockem_dagster.jobs.opening import NO_QUEUE, queue_of
 from knockem_dagster.jobs.queue_views import QueueViews
 from knockem_dagster.jobs.seed_structures import seed_structures
 from knockem_dagster.jobs.tending import Tended, restore_workflows, tend

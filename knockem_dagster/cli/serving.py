@@ -12,7 +12,7 @@ from typing import IO, Annotated
 
 import typer
 
-from knockem_dagster.cli.accounts import first_administrator
+from knockem_dagster.accounts.tokens import first_administrator
 from knockem_dagster.cli.addresses import HOST, Address
 from knockem_dagster.cli.queue_service import queue_services
 from knockem_dagster.cli.service_logs import log_folder
@@ -108,7 +108,7 @@ def _first_token(settings: Settings) -> str:
     """Make a token for an administrator if nobody has one; return it, or nothing."""
     platform = Platform(settings)
     try:
-        return first_administrator(platform) or ""
+        return first_administrator(platform.records) or ""
     finally:
         platform.close()
 

@@ -21,11 +21,11 @@ from knockem_dagster.cli.workflow_tables import (
     summary_of_workflow,
     table_of_workflows,
 )
-from knockem_dagster.cli.working import NO_QUEUE, say
+from knockem_dagster.cli.working import say
 from knockem_dagster.errors import KnockemError
 from knockem_dagster.jobs.graph_pictures import draw_graph
 from knockem_dagster.jobs.near_source import NearSource
-from knockem_dagster.jobs.opening import queue_of
+from knockem_dagster.jobs.opening import NO_QUEUE, queue_of
 from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.jobs.queue_views import QueueViews
 from knockem_dagster.jobs.restarting import Enlargement, restart_workflow

@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -21,17 +21,13 @@ from knockem_dagster.jobs.http_source import source_at
 from knockem_dagster.jobs.inspection import WorkerState, worker_states
 from knockem_dagster.jobs.interruptions import interruption_notice_at
 from knockem_dagster.jobs.near_source import NearSource
-from knockem_dagster.jobs.opening import queue_of
+from knockem_dagster.jobs.opening import NO_QUEUE, queue_of
 from knockem_dagster.jobs.requirements import Capacity
 from knockem_dagster.jobs.walltimes import seconds_of
 from knockem_dagster.jobs.worker_sources import WorkSource
 from knockem_dagster.jobs.working import WorkerProcess, capacity_here
 from knockem_dagster.platform import Platform
 
-NO_QUEUE = (
-    "There is no queue: start `./knockem up` in another terminal, or name a Redis or Valkey server in "
-    "KNOCKEM_QUEUE_URL."
-)
 TOLD_SECONDS = 10.0
 
 
@@ -95,7 +91,7 @@ def workers(as_json: AsJson = False) -> None:
             raise KnockemError(NO_QUEUE)
         found = asyncio.run(_worker_states(platform))
     if as_json:
-        answer_json([asdict(each) for each in found])
+        answer_json([each.model_dump(mode="json") for each in found])
     elif not found:
         for_people().print("No worker is there. A run brings its own; `./knockem worker` starts one for all.")
     else:

@@ -11,7 +11,9 @@ from knockem_dagster.errors import KnockemError
 from knockem_dagster.jobs.queue import Queue
 
 COUNTING_SECONDS = 120
-"""A page of jobs takes a fraction of a second to count."""
+"""From one step of counting to the next. To count a page of jobs takes a fraction of a second; to read a large graph
+before, or to reset what is restarted, takes longer. Who loses the count leaves the rest to whoever has it by then, or
+to upkeep where nobody has."""
 MOST_RELEASED = 50_000
 """Jobs told of in one call: a script holds up everybody else."""
 

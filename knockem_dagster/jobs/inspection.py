@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from pydantic import Field
+
 from knockem_dagster.jobs.attempt_records import attempt_id_of
 from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.jobs.queue_views import OwnerView, QueueViews, Worker
 from knockem_dagster.jobs.requirements import Capacity, Requirement
 from knockem_dagster.records.catalog import Records
+from knockem_dagster.records.record import Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +29,17 @@ class OwnerState:
     hindrance: str
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerState:
+class WorkerState(Value):
     """A worker: what it offers, what it does, seconds since its last sign of life, what it has done."""
 
     name: str
     host: str
     cpus: float
-    memory_mib: int
+    memory_mib: int = Field(alias="memoryMiB")
     gpus: int
-    only: str
-    jobs: int
-    current: str
+    only: str = Field(description="the submission that it works for; empty for whatever is in the queue")
+    jobs: int = Field(description="those it holds")
+    current: str = Field(description="one of them, in words; empty where it holds none")
     last_beat: float
     done: int
     failed: int
@@ -110,7 +112,7 @@ async def worker_states(queue: Queue, records: Records) -> list[WorkerState]:
                 name=name,
                 host=said["host"],
                 cpus=said["cpus"],
-                memory_mib=said["memoryMiB"],
+                memoryMiB=said["memoryMiB"],
                 gpus=said["gpus"],
                 only=said["only"],
                 jobs=len(held),

@@ -12,6 +12,10 @@ from knockem_dagster.stores.queue_connection import open_async_queue
 
 PREFIX = "knockem"
 LOOK_SECONDS = 0.2
+NO_QUEUE = (
+    "There is no queue: start `./knockem up` in another terminal, or name a Redis or Valkey server in "
+    "KNOCKEM_QUEUE_URL."
+)
 
 
 async def open_queue(platform: Platform) -> Queue:

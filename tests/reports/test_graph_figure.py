@@ -55,4 +55,7 @@ def test_long_edges_pass_other_nodes_by() -> None:
 
 
 def test_an_empty_graph_is_a_picture() -> None:
-    ElementTree.fromstring(graph_svg([], [], title="nothing"))
+    root = ElementTree.fromstring(graph_svg([], [], title="nothing"))
+    assert [title.text for title in root.findall(f"{SVG}title")] == ["nothing"]
+    assert min(float(root.get(side, "0")) for side in ("width", "height")) > 0
+    assert not [*root.iter(f"{SVG}g"), *root.iter(f"{SVG}path")]

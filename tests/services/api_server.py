@@ -15,7 +15,7 @@ from knockem_dagster.accounts.tokens import issue_token
 from knockem_dagster.accounts.users import add_user
 from knockem_dagster.api.http.app import build_app
 from knockem_dagster.platform import Platform
-from knockem_dagster.records.accounts import QuotasValue, Scope
+from knockem_dagster.records.accounts import Scope
 from knockem_dagster.settings import Settings
 
 ALICE, BOB, ADMINISTRATOR = "alice@example.org", "bob@example.org", "root@example.org"
@@ -52,7 +52,7 @@ def running_api(settings: Settings) -> Iterator[ApiServer]:
     """Give a server over the stores of these settings, with three users."""
     platform = Platform(settings)
     for address in (ALICE, BOB, ADMINISTRATOR):
-        add_user(platform.records, address, QuotasValue())
+        add_user(platform.records, address)
     config = uvicorn.Config(build_app(Platform(settings)), port=0, loop="asyncio", log_config=None, access_log=False)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)

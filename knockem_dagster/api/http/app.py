@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -28,6 +28,30 @@ _ABOUT = (
 )
 _PARTS = (submissions, workflows, graphs, accounts, work)
 _MODELS: tuple[type[BaseModel], ...] = (*(model for part in _PARTS for model in part.MODELS), Problem)
+_PROBLEM = {
+    "description": "A problem",
+    "content": {MEDIA_TYPE: {"schema": {"$ref": _REFERENCE.format(model=Problem.__name__)}}},
+}
+
+
+class _Api(FastAPI):
+    """An application whose specification also tells of bodies that are read as they are, and of problems."""
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the specification (OpenAPI 3.1)."""
+        if self.openapi_schema is None:
+            made = get_openapi(title=self.title, version=self.version, description=self.description, routes=self.routes)
+            schemas = made["components"]["schemas"]
+            _, bodies = models_json_schema([(model, "validation") for model in _MODELS], ref_template=_REFERENCE)
+            schemas |= bodies["$defs"]
+            for name in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(name, None)
+            for path in made["paths"].values():
+                for operation in path.values():
+                    operation["responses"].pop("422", None)
+                    operation["responses"]["default"] = _PROBLEM
+            self.openapi_schema = made
+        return self.openapi_schema
 
 
 def build_app(platform: Platform) -> FastAPI:
@@ -42,7 +66,7 @@ def build_app(platform: Platform) -> FastAPI:
         finally:
             await site.close()
 
-    app = FastAPI(
+    app = _Api(
         title="knockem_dagster", version=VERSION, description=_ABOUT, lifespan=lifespan, docs_url=None, redoc_url=None
     )
     explain_errors(app)
@@ -50,28 +74,4 @@ def build_app(platform: Platform) -> FastAPI:
     app.add_middleware(AccessLog)
     for part in (*_PARTS, service, routes):
         app.include_router(part.router)
-    app.openapi = _specification(app)  # pyright: ignore[reportAttributeAccessIssue]
     return app
-
-
-def _specification(app: FastAPI) -> Callable[[], dict[str, Any]]:
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-            schemas = made["components"]["schemas"]
-            _, bodies = models_json_schema([(model, "validation") for model in _MODELS], ref_template=_REFERENCE)
-            schemas |= bodies["$defs"]
-            for name in ("HTTPValidationError", "ValidationError"):
-                schemas.pop(name, None)
-            answer = {
-                "description": "A problem",
-                "content": {MEDIA_TYPE: {"schema": {"$ref": _REFERENCE.format(model="Problem")}}},
-            }
-            for path in made["paths"].values():
-                for operation in path.values():
-                    operation["responses"].pop("422", None)
-                    operation["responses"]["default"] = answer
-            app.openapi_schema = made
-        return app.openapi_schema
-
-    return openapi

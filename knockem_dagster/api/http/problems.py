@@ -42,14 +42,6 @@ _STATUS: Sequence[tuple[type[KnockemError], HTTPStatus]] = (
 _log = logging.getLogger(__name__)
 
 
-class FaultModel(Value):
-    """One thing wrong with an input."""
-
-    field: str
-    value: str
-    allowed: str
-
-
 class Problem(Value):
     """What went wrong."""
 
@@ -57,7 +49,7 @@ class Problem(Value):
     title: str
     status: int
     detail: str
-    faults: tuple[FaultModel, ...] = Field(default=(), description="all that is wrong with the input")
+    faults: tuple[Fault, ...] = Field(default=(), description="all that is wrong with the input")
 
 
 def problem(
@@ -74,7 +66,7 @@ def problem(
         title=HTTPStatus(status).phrase,
         status=status,
         detail=detail,
-        faults=tuple(FaultModel(field=each.field, value=each.value, allowed=each.allowed) for each in faults),
+        faults=tuple(faults),
     )
     content = found.model_dump(mode="json", by_alias=True)
     return JSONResponse(content, status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {}))

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, Gauge, generate_latest
-from pydantic import Field
 
 from knockem_dagster.api.http.callers import Administrator, User
 from knockem_dagster.api.http.site import Site, site_of
 from knockem_dagster.errors import NotFound, StoreError
-from knockem_dagster.jobs.inspection import owner_states, worker_states
+from knockem_dagster.jobs.inspection import WorkerState, owner_states, worker_states
 from knockem_dagster.records.jobs import ComputeNodeRecord
 from knockem_dagster.records.record import Value
 from knockem_dagster.records.submissions import State
@@ -29,32 +27,16 @@ class Health(Value):
     queue: bool
 
 
-class WorkerModel(Value):
-    """A worker: what it offers, what it does, seconds since its last sign of life, what it has done."""
-
-    name: str
-    host: str
-    cpus: float
-    memory_mib: int = Field(alias="memoryMiB")
-    gpus: int
-    jobs: int = Field(description="those it holds")
-    current: str = Field(description="one of them, in words")
-    last_beat: float
-    done: int
-    failed: int
-
-
 class Workers(Value):
     """The registered workers."""
 
-    workers: tuple[WorkerModel, ...]
+    workers: tuple[WorkerState, ...]
 
 
 @router.get("/v1/workers", operation_id="list_workers")
 async def list_workers(caller: Administrator) -> Workers:
     """Return the registered workers, by name."""
-    found = await worker_states(await caller.site.queue(), caller.site.records)
-    return Workers(workers=tuple(WorkerModel.model_validate(asdict(each)) for each in found))
+    return Workers(workers=tuple(await worker_states(await caller.site.queue(), caller.site.records)))
 
 
 @router.get("/v1/computeNodes/{node}", operation_id="get_compute_node")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from dataclasses import asdict
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -18,14 +17,14 @@ from knockem_dagster.api.http.callers import Caller, User
 from knockem_dagster.api.http.paging import At, Page, PlaceInList, cursor_of, page_of, place_at
 from knockem_dagster.assay_runs import control
 from knockem_dagster.assay_runs.intake import examine, store, time_competitions
-from knockem_dagster.assay_runs.status import submission_status
+from knockem_dagster.assay_runs.status import SubmissionStatus, submission_status
 from knockem_dagster.assay_runs.submission_file import SubmissionFile, read_submission_file
 from knockem_dagster.assay_runs.tables import read_table, report_key, table_key
 from knockem_dagster.errors import Fault, InvalidInput, NotFound
 from knockem_dagster.mapping_file import shown
 from knockem_dagster.records.record import Value
 from knockem_dagster.records.submissions import State, SubmissionRecord
-from knockem_dagster.records.tables import TABLES
+from knockem_dagster.records.tables import TABLES, Column
 
 router = APIRouter(prefix="/v1/submissions", tags=["submissions"])
 SubmissionId = Annotated[str, Path(alias="submission", max_length=100)]
@@ -45,56 +44,11 @@ class SubmissionLine(Value):
     user_email: str
 
 
-class GivenUpModel(Value):
-    """A competition that could not be tested."""
-
-    assay_type: str
-    purpose: str
-    replicate: int
-    reason: str
-
-
-class SubmissionView(Value):
-    """A submission at one moment. Competitions are counted; `rate` is per second, times are seconds."""
-
-    id: str
-    state: State
-    reason: str | None
-    organism: str
-    runtime: str
-    sites: int
-    assay_types: tuple[str, ...]
-    assays_done: int
-    assays_total: int
-    done: int = Field(description="competitions completed")
-    active: int
-    total: int = Field(description="competitions expected in all")
-    untestable: int
-    given_up: tuple[GivenUpModel, ...] = Field(description="some of the untestable competitions")
-    rate: float | None
-    seconds_left: float | None
-    attempts: dict[str, int] = Field(description="ended attempts by outcome")
-    interruptions: int
-    is_worked_on: bool
-    submitted: str
-    started: str | None
-    finished: str | None
-    user_email: str
-
-
-class ColumnModel(Value):
-    """A column of a table."""
-
-    name: str
-    unit: str = Field(description="empty where there is none")
-    meaning: str
-
-
 class TableModel(Value):
     """A page of the rows of a table."""
 
     name: str
-    columns: tuple[ColumnModel, ...]
+    columns: tuple[Column, ...]
     rows: tuple[tuple[str | bool | int | float | None, ...], ...] = Field(description="in the order of the columns")
     number: int = Field(description="rows in all")
     next: str | None = Field(default=None, description="`cursor` of the next page; null when this is the last")
@@ -112,7 +66,7 @@ class TableNames(Value):
     openapi_extra=described_body("SubmissionFile", "application/yaml"),
     operation_id="create_submission",
 )
-async def create(request: Request, response: Response, caller: User) -> SubmissionView:
+async def create(request: Request, response: Response, caller: User) -> SubmissionStatus:
     """Ask for a study. The body is a submission file, JSON or YAML, with the genome's content in it.
 
     It is checked, and three competitions are tried, before it is stored. `userEmail` is the caller's where left out.
@@ -150,20 +104,20 @@ async def list_them(caller: User, at: At) -> Page[SubmissionLine]:
 
 
 @router.get("/{submission}", operation_id="get_submission")
-async def get(submission: SubmissionId, caller: User) -> SubmissionView:
+async def get(submission: SubmissionId, caller: User) -> SubmissionStatus:
     """Tell how far a submission is."""
     return await _view(caller, await caller.submission(submission))
 
 
 @router.post("/{submission}/cancel", operation_id="cancel_submission")
-async def cancel(submission: SubmissionId, caller: User) -> SubmissionView:
+async def cancel(submission: SubmissionId, caller: User) -> SubmissionStatus:
     """End a submission and its containers; what is recorded is kept."""
     await control.cancel(caller.site.platform, await caller.submission(submission))
     return await _view(caller, await caller.submission(submission))
 
 
 @router.post("/{submission}/resume", operation_id="resume_submission")
-async def resume(submission: SubmissionId, caller: User) -> SubmissionView:
+async def resume(submission: SubmissionId, caller: User) -> SubmissionStatus:
     """Go on with a failed, canceled or interrupted submission: recorded answers are kept."""
     found = await caller.submission(submission)
     async with caller.site.taking(found.user_email, jobs=found.max_active if found.state.is_final else 0):
@@ -200,9 +154,8 @@ async def result(
     return await asyncio.to_thread(_table, caller, found, table, at)
 
 
-async def _view(caller: Caller, submission: SubmissionRecord) -> SubmissionView:
-    status = await asyncio.to_thread(submission_status, caller.site.records, submission)
-    return SubmissionView.model_validate(asdict(status))
+async def _view(caller: Caller, submission: SubmissionRecord) -> SubmissionStatus:
+    return await asyncio.to_thread(submission_status, caller.site.records, submission)
 
 
 def _tables_of(caller: Caller, submission: SubmissionRecord) -> tuple[str, ...]:
@@ -219,11 +172,10 @@ def _table(caller: Caller, submission: SubmissionRecord, name: str, at: PlaceInL
     if frame is None:
         raise NotFound(f"Submission {submission.id} ({submission.state.value}) has no table {name!r}.")
     end = begin + at.limit
-    columns = TABLES[name].columns
     rows = frame.iloc[begin:end].itertuples(index=False, name=None)
     return TableModel(
         name=name,
-        columns=tuple(ColumnModel(name=each.name, unit=each.unit, meaning=each.meaning) for each in columns),
+        columns=TABLES[name].columns,
         rows=tuple(tuple(map(_cell, row)) for row in rows),
         number=len(frame),
         next=cursor_of(str(end)) if end < len(frame) else None,

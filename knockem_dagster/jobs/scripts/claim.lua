@@ -1,5 +1,5 @@
--- ARGV: prefix, worker, waiter, token, most, only (owner or ''), preferred (owner or ''), lead (seconds), wait (1 or 0),
---       excluded, permitted (owners, comma before, between and after; permitted '': all), class...
+-- ARGV: prefix, worker, waiter, token, most, only (owner or ''), preferred (owner or ''), lead (seconds), wait
+--       (1 or 0), excluded, permitted (owners, comma before, between and after; permitted '': all), class...
 -- Gives jobs of one owner and one class to a worker: of the owner whose turn it is, that is who has had the least slot
 -- time and has a job that fits; or of the preferred one while it leads by no more than `lead`, unless it would be the
 -- other's first turn. Returns {owner, class, job...}, or nothing, having noted who waits.

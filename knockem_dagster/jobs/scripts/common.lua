@@ -4,20 +4,24 @@
 --   P:ready                                    sorted set: owners with ready jobs, by the slot time they have had
 --   P:clock                                    the slot time of the owner whose turn it was at the latest claim
 --   P:classes                                  hash: resource class -> its requirement as JSON
---   P:leases                                   sorted set: workers, by when their lease lapses (ms of the server's clock);
---                                              negative: it was ended, and its jobs wait until nothing of them runs
---   P:workers, P:tally                         hashes: worker -> what it says of itself; worker and outcome -> number of jobs
+--   P:leases                                   sorted set: workers, by when their lease lapses (ms of the server's
+--                                              clock); negative: it was ended, and its jobs wait until
+--                                              nothing of them runs
+--   P:workers, P:tally                         hashes: worker -> what it says of itself; worker and outcome -> number
+--                                              of jobs
 --   P:held:W                                   hash: what worker W holds, job -> owner
 --   P:canceled:W                               hash: jobs that W must end, or ends -> owner
 --   P:waiting, P:wake:X                        hash: waiter -> worker, owner, classes; list: its wake-up call
---   P:{owner}                                  hash: maxActive, maxFail, maxLost, weight, served, mean:CLASS, the six counters
+--   P:{owner}                                  hash: maxActive, maxFail, maxLost, weight, served, mean:CLASS, the six
+--                                              counters
 --   P:{owner}:pendingCompetitionAttempts:CLASS list: ready jobs, 16 bytes each
 --   P:{owner}:activeCompetitionAttempts        hash: job -> worker, token, class, charge, since
 --   P:{owner}:classes                          set: the resource classes of its lists
 --   P:{owner}:pendingAssays, ...:activeAssays  sets
 --   P:{owner}:tries                            hash: failures, losses and retries of jobs that had any
 --   P:{owner}:outcomes                         stream: what has ended and is not in the record yet
---   P:{owner}:blockers                         hash: job of a graph that is not ready yet -> how many others it waits for
+--   P:{owner}:blockers                         hash: job of a graph that is not ready yet -> how many others it
+--                                              waits for
 --   P:{owner}:counting                         the token of who counts them
 --   P:{owner}:ended, ...:spoiled               sets: jobs that were counted as over; those of which one blocker did not
 --                                              complete

@@ -1,7 +1,8 @@
 -- ARGV: prefix, owner, token, step, seconds
--- Lets one at a time count for how many others each job of a graph waits: `begin` for so many seconds, until `end`. With
--- `anew`, it begins and forgets what was noted, but only where nothing of the owner is ready, in work, or to be recorded:
--- whoever records what has ended lets others go on before the queue forgets it. Returns 1; 0 if nothing was begun.
+-- Lets one at a time count for how many others each job of a graph waits: `begin` for so many seconds, until `end`.
+-- With `anew`, it begins and forgets what was noted, but only where nothing of the owner is ready, in work, or to be
+-- recorded: whoever records what has ended lets others go on before the queue forgets it. Returns 1; 0 if nothing was
+-- begun.
 local base, token, step, seconds = base_of(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5])
 local function goes_on()
     for _, class in ipairs(redis.call('SMEMBERS', base .. ':classes')) do

@@ -1,8 +1,8 @@
--- ARGV: prefix, owner, settings (JSON object or ''), assays (JSON object or ''), class, requirement (JSON), first (1 or 0),
---       counted (1 or 0), jobs (16 bytes each, one after the other)
--- Makes jobs ready; where they are counted (jobs of a graph), only those that wait for nothing any more, each once, and not
--- after the owner was canceled. Settings are fields of the owner; assays says which are pending and active, how many are completed and
--- how many competitions were answered without a job. Returns the number of jobs.
+-- ARGV: prefix, owner, settings (JSON object or ''), assays (JSON object or ''), class, requirement (JSON), first
+--       (1 or 0), counted (1 or 0), jobs (16 bytes each, one after the other)
+-- Makes jobs ready; where they are counted (jobs of a graph), only those that wait for nothing any more, each once, and
+-- not after the owner was canceled. Settings are fields of the owner; assays says which are pending and active, how
+-- many are completed and how many competitions were answered without a job. Returns the number of jobs.
 local owner, settings, assays, class, requirement, first, counted, jobs =
     ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7] == '1', ARGV[8] == '1', ARGV[9]
 local base = base_of(owner)

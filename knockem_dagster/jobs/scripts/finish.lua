@@ -1,8 +1,8 @@
 -- ARGV: prefix, worker, then for each job: owner, job, token, verdict, seconds of slot time, payload
 -- Ends jobs that this worker holds by these tokens. Verdicts: succeeded; failed (counts towards maxFail); lost (towards
--- maxLost); retried (ready again, whatever maxFail says); returned (untouched, first in line again). Returns for each job
--- the entry of its outcome; '' for one that was returned; false for one that the worker does not hold (any more): nothing
--- has changed then.
+-- maxLost); retried (ready again, whatever maxFail says); returned (untouched, first in line again). Returns for each
+-- job the entry of its outcome; '' for one that was returned; false for one that the worker does not hold (any more):
+-- nothing has changed then.
 local worker = ARGV[2]
 local answers, returned, freed = {}, {}, {}
 local is_there = has_lease(worker)

@@ -1,8 +1,8 @@
--- ARGV: prefix, how long a lease must have lapsed (ms), payload for a job lost with its worker ('': only end the lease),
---       worker...
+-- ARGV: prefix, how long a lease must have lapsed (ms), payload for a job lost with its worker ('': only end the
+--       lease), worker...
 -- Takes away what workers hold whose lease has lapsed: ready again, first in line, or over at maxLost. Where what they
--- run must be killed first, their leases are ended before: from then on they can hand in nothing, nor renew them. Returns
--- the number of jobs of each worker; -1 for one whose lease has not lapsed (any more).
+-- run must be killed first, their leases are ended before: from then on they can hand in nothing, nor renew them.
+-- Returns the number of jobs of each worker; -1 for one whose lease has not lapsed (any more).
 local patience, payload = tonumber(ARGV[2]), ARGV[3]
 local moment = milliseconds()
 local answers = {}

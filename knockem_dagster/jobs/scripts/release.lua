@@ -1,8 +1,8 @@
--- ARGV: prefix, owner, then for each job that is over: job, 1 if it completed (else 0), number of jobs that wait for it,
---       those jobs
--- Counts each job that is over once, whoever tells of it how often. Returns those of the named jobs that wait for nothing
--- any more and are not ready yet, each with 1 if one that it waited for did not complete (else 0). Told again, it answers
--- the same until they are ready: who died before making them ready is made up for by whoever tells next.
+-- ARGV: prefix, owner, then for each job that is over: job, 1 if it completed (else 0), number of jobs that wait for
+--       it, those jobs
+-- Counts each job that is over once, whoever tells of it how often. Returns those of the named jobs that wait for
+-- nothing any more and are not ready yet, each with 1 if one that it waited for did not complete (else 0). Told again,
+-- it answers the same until they are ready: who died before making them ready is made up for by whoever tells next.
 local base = base_of(ARGV[2])
 local answers = {}
 if redis.call('EXISTS', base .. ':blockers', base .. ':counting') == 0 then

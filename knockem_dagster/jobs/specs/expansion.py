@@ -46,45 +46,60 @@ class Expanded:
 
 def expand(spec: WorkflowSpec) -> Expanded:
     """Return what a workflow file stands for. Raises InvalidInput with every fault of its parameters."""
-    faults: list[Fault] = []
     shared = spec.parameters or {}
-
-    def expand_all(kind: str, parts: Sequence[Part] | None, fill: Callable[[Part, Combination], Part]) -> list[Part]:
-        found: list[Part] = []
-        characters = 0
-
-        def counted(singles: Iterable[Part]) -> Iterator[Part]:
-            nonlocal characters
-            for single in singles:
-                characters += sum(map(len, texts_in(dict(single))))
-                if characters > MOST_CHARACTERS:
-                    raise _TooMany
-                yield single
-
-        for number, part in enumerate(parts or ()):
-            where = f"{kind}[{number}]"
-            try:
-                found += _merged(counted(_single_parts(part, shared, fill)))
-                if len(found) > MOST_VALUES:
-                    raise _TooMany
-            except _Refused as error:
-                faults.append(error.fault_at(where))
-            except UnknownFormat as error:
-                faults.append(Fault(f"{where}.name", shown(part.name), str(error)))
-            except ValidationError as error:
-                faults.extend(faults_of(error, at=where))
-            except _TooMany:
-                told = f"more than {MOST_VALUES:,}, or {MOST_CHARACTERS:,} characters"
-                faults.append(Fault(kind, told, "a smaller workflow is: divide it"))
-                break
-        return found
-
-    jobs = expand_all("jobs", spec.jobs, _filled_job)
-    files = expand_all("files", spec.files, _filled_file)
-    user_data = expand_all("user_data", spec.user_data, _filled_user_data)
+    faults: list[Fault] = []
+    expanded = Expanded(
+        tuple(_expanded("jobs", spec.jobs, shared, _filled_job, faults)),
+        tuple(_expanded("files", spec.files, shared, _filled_file, faults)),
+        tuple(_expanded("user_data", spec.user_data, shared, _filled_user_data, faults)),
+    )
     if faults:
         raise refused(faults)
-    return Expanded(tuple(jobs), tuple(files), tuple(user_data))
+    return expanded
+
+
+def _expanded(
+    kind: str,
+    parts: Sequence[Part] | None,
+    shared: Mapping[str, Parameter],
+    fill: Callable[[Part, Combination], Part],
+    faults: list[Fault],
+) -> list[Part]:
+    """Return the single parts of one kind; the faults of those that cannot be expanded are added to `faults`."""
+    found: list[Part] = []
+    room = _Room()
+    for number, part in enumerate(parts or ()):
+        where = f"{kind}[{number}]"
+        try:
+            found += _merged(room.let_in(_single_parts(part, shared, fill)))
+            if len(found) > MOST_VALUES:
+                raise _TooMany
+        except _Refused as error:
+            faults.append(error.fault_at(where))
+        except UnknownFormat as error:
+            faults.append(Fault(f"{where}.name", shown(part.name), str(error)))
+        except ValidationError as error:
+            faults.extend(faults_of(error, at=where))
+        except _TooMany:
+            told = f"more than {MOST_VALUES:,}, or {MOST_CHARACTERS:,} characters"
+            faults.append(Fault(kind, told, "a smaller workflow is: divide it"))
+            break
+    return found
+
+
+class _Room:
+    """Room for MOST_CHARACTERS."""
+
+    def __init__(self) -> None:
+        self._characters = 0
+
+    def let_in(self, parts: Iterable[Part]) -> Iterator[Part]:
+        """Give these parts on. Raises _TooMany at the first that finds no room."""
+        for part in parts:
+            self._characters += sum(map(len, texts_in(dict(part))))
+            if self._characters > MOST_CHARACTERS:
+                raise _TooMany
+            yield part
 
 
 class _TooMany(Exception):

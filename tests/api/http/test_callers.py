@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -44,10 +43,8 @@ def test_a_revoked_token_is_refused_at_once(api: ApiServer) -> None:
     assert [each["label"] for each in other.get("/v1/tokens", params={"limit": 1}).json()["items"]] == ["script"]
     assert "token" not in other.get("/v1/tokens").text.replace("tokens", "")
     assert api.client(BOB).delete(f"/v1/tokens/{made['id']}").status_code == 404
-    began = time.monotonic()
     assert alice.delete(f"/v1/tokens/{made['id']}").json()["revoked"]
     assert script.get("/v1/self").status_code == 401
-    assert time.monotonic() - began < 5
 
 
 def test_what_belongs_to_others_is_not_there(api: ApiServer) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from tests.api.http.conftest import until
 from tests.api.http.test_workflows import a_worker, submit
@@ -20,6 +20,7 @@ from tests.services.platforms import study
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 SLOW_MS = 30_000
+EVERY_MS = 5000
 expect.set_options(timeout=SLOW_MS)
 
 
@@ -65,6 +66,32 @@ def test_who_logs_in_sees_what_is_theirs_and_nothing_after_logging_out(
     page.get_by_role("button", name="Log out").click()
     page.goto(f"/workflows/{mine['id']}")
     expect(page.get_by_role("heading", name="Who are you?")).to_be_visible()
+
+
+def test_after_logging_out_nothing_more_is_asked_or_shown(api: ApiServer, page: Page, tmp_path: Path) -> None:
+    made = submit(api.client(), {"name": "a", "command": "true"}, folder=tmp_path)
+    place = f"/v1/workflows/{made['id']}"
+    page.clock.install()
+    page.goto(f"/workflows/{made['id']}#{api.token()}")
+    expect(page.get_by_role("cell", name="a", exact=True)).to_be_visible()
+    held: list[Route] = []
+    page.route(f"**{place}", lambda route: held.append(route), times=1)  # noqa: PLW0108
+    with page.expect_request(f"**{place}"):
+        page.clock.run_for(EVERY_MS)
+    page.get_by_role("button", name="Log out").click()
+    page.get_by_label("Token").fill("knockem_half")
+    with page.expect_response(f"**{place}"):
+        held.pop().continue_()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.clock.run_for(3 * EVERY_MS)
+    page.evaluate("async () => (await fetch('/healthz')).json()")
+    assert asked == [f"{api.url}/healthz"]
+    expect(page.get_by_label("Token")).to_have_value("knockem_half")
+    expect(page.locator("#trouble")).to_be_hidden()
+    page.get_by_label("Token").fill(api.token())
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("cell", name="a", exact=True)).to_be_visible()
 
 
 def test_a_workflow_is_followed_filtered_opened_and_run_again(api: ApiServer, page: Page, tmp_path: Path) -> None:

@@ -7,9 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,19 +17,23 @@ import dagster as dg
 import httpx
 import orjson
 import pytest
+import redis
 
 from knockem_dagster.accounts.tokens import issue_token
+from knockem_dagster.accounts.users import add_user
+from knockem_dagster.api.http.site import MOST_WAITING
 from knockem_dagster.containers.attempts import Outcome
 from knockem_dagster.jobs.attempt_records import job_of
 from knockem_dagster.jobs.http_source import worker_prefix
 from knockem_dagster.jobs.opening import queue_of
 from knockem_dagster.jobs.queue import Report, Verdict
 from knockem_dagster.jobs.tending import tend
-from knockem_dagster.jobs.work_messages import Ended, Reported
+from knockem_dagster.jobs.work_messages import Claimed, Ended, Reported
 from knockem_dagster.records.accounts import Scope
 from knockem_dagster.records.record import new_id
 from knockem_dagster.records.submissions import State
-from tests.api.http.conftest import until
+from knockem_dagster.stores.queue_connection import open_queue
+from tests.api.http.conftest import PATIENCE_SECONDS, until
 from tests.services.api_server import ADMINISTRATOR, ALICE, BOB, ApiServer, running_api
 from tests.services.command_line import environment_of
 from tests.services.organisms import serving, write_organism
@@ -162,8 +165,7 @@ def test_a_token_works_for_its_user_unless_an_administrator_said_for_all(
     assert client.post("/v1/work/jobs", json={"ids": [job]}).json()["jobs"] == []
     with worker(api, tmp_path, api.token(scope=Scope.WORKER), organisms):
         until(lambda: alice.get(mine).json()["state"] == "completed")
-        time.sleep(0.5)
-        assert bob.get(theirs).json()["jobs"] == {"ready": 1}
+    assert bob.get(theirs).json()["jobs"] == {"ready": 1}
     for_all = issue_token(api.platform.records, ALICE, Scope.WORKER, for_all=True)[1]
     with worker(api, tmp_path, for_all, organisms) as (_, log):
         until(lambda: "offers" in log.read_text())
@@ -173,39 +175,56 @@ def test_a_token_works_for_its_user_unless_an_administrator_said_for_all(
         until(lambda: bob.get(theirs).json()["state"] == "completed")
 
 
-def test_a_revoked_token_ends_its_worker_and_a_wait_within_seconds(
-    api: ApiServer, organisms: Path, tmp_path: Path
-) -> None:
+def test_a_claim_brings_jobs_only_of_those_for_whom_its_token_works(api: ApiServer) -> None:
+    carol, dave = "carol@example.org", "dave@example.org"
+    for address in (carol, dave):
+        add_user(api.platform.records, address)
+    two = {"name": "a_{i}", "command": "true", "parameters": {"i": "1:2"}}
+    theirs, mine = (submit(api.client(address), two) for address in (dave, carol))
+    hand, anybody = ByHand(api, carol), ByHand(api, carol, for_all=True)
+    assert hand.claim(only=theirs) == Claimed().model_dump(by_alias=True, mode="json")
+    assert [hand.claim(preferred=theirs)["owner"], hand.claim()["owner"]] == [id_of(mine)] * 2
+    assert hand.claim()["jobs"] == hand.claim(preferred=theirs)["jobs"] == []
+    assert api.client(dave).get(theirs).json()["jobs"] == {"ready": 2}
+    assert anybody.claim(only=theirs)["owner"] == id_of(theirs)
+    hand.leave()  # its jobs are ready again
+    assert anybody.claim(only=mine)["owner"] == id_of(mine)
+    anybody.leave()
+    for address, place in ((dave, theirs), (carol, mine)):
+        assert api.client(address).post(f"{place}/cancel").json()["state"] == "canceled"
+
+
+def test_a_revoked_token_ends_its_worker_and_its_waits(api: ApiServer, organisms: Path, tmp_path: Path) -> None:
     record, token = issue_token(api.platform.records, ALICE, Scope.WORKER)
-    client = api.client(token=token)
-    waiter = f"{worker_prefix(record.id)}w/1"
-    answers: list[tuple[int, float]] = []
-
-    def wait() -> None:
-        answer = client.post("/v1/work/waits", json={"waiter": waiter, "seconds": 30})
-        answers.append((answer.status_code, time.monotonic()))
-
-    with worker(api, tmp_path, token, organisms) as (process, log):
-        until(lambda: "offers" in log.read_text())
-        waiting = threading.Thread(target=wait)
-        waiting.start()
-        time.sleep(0.5)
-        revoked = time.monotonic()
-        assert api.client().delete(f"/v1/tokens/{record.id}").status_code == 200
-        waiting.join()
-        assert process.wait(30) == 1
-    [(status, when)] = answers
-    assert status == 401
-    assert when - revoked < 5
+    with ThreadPoolExecutor() as pool, open_queue(api.platform.settings) as server:
+        told = {"waiter": f"{worker_prefix(record.id)}w/1", "seconds": PATIENCE_SECONDS}
+        waiting = pool.submit(api.client(token=token).post, "/v1/work/waits", json=told)
+        until(lambda: waiting_in(server) == 1)
+        with worker(api, tmp_path, token, organisms) as (process, log):
+            until(lambda: waiting_in(server) > 1)
+            assert api.client().delete(f"/v1/tokens/{record.id}").status_code == 200
+            assert waiting.result().status_code == 401
+            assert process.wait(PATIENCE_SECONDS) == 1
     assert "refuses the token" in log.read_text()
     assert "Traceback" not in log.read_text()
+
+
+def waiting_in(server: redis.Redis) -> int:
+    """Return how many wait for work in the queue server at this moment."""
+    return sum(each["cmd"] == "blpop" and "b" in each["flags"] for each in server.client_list())
+
+
+def id_of(place: str) -> str:
+    """Return the id of the workflow at this place."""
+    return place.rpartition("/")[2]
 
 
 class ByHand:
     """A worker played by the test: registered, holding one job."""
 
-    def __init__(self, api: ApiServer) -> None:
-        record, token = issue_token(api.platform.records, ALICE, Scope.WORKER)
+    def __init__(self, api: ApiServer, address: str = ALICE, *, for_all: bool = False) -> None:
+        record, token = issue_token(api.platform.records, address, Scope.WORKER, for_all=for_all)
+        self.token_id = record.id
         self.client = api.client(token=token)
         self.name = f"{worker_prefix(record.id)}w"
         description = {"host": socket.gethostname(), "owner": "o", "cpus": 1, "memoryMiB": 9000, "gpus": 0}
@@ -213,11 +232,11 @@ class ByHand:
         told = {"worker": self.name, "leaseSeconds": 60, "description": description}
         assert self.client.post("/v1/work/beats", json=told).status_code == 200
 
-    def claim(self, place: str) -> dict[str, Any]:
-        """Take a job of this workflow."""
+    def claim(self, only: str = "", *, preferred: str = "") -> dict[str, Any]:
+        """Take a job: of the one workflow, or rather of the other one than of any."""
         classes = [*self.client.get("/v1/work/classes").json()["classes"]]
-        only = place.rpartition("/")[2]
-        asked = {"worker": self.name, "waiter": self.name, "classes": classes, "only": only}
+        asked = {"worker": self.name, "waiter": self.name, "classes": classes}
+        asked |= {"only": id_of(only), "preferred": id_of(preferred)}
         return self.client.post("/v1/work/claims", json=asked).json()
 
     def report(self, claimed: dict[str, Any], **said: Any) -> httpx.Response:
@@ -274,17 +293,22 @@ def test_a_result_that_the_queue_took_before_the_server_died_is_recorded_when_it
 
 def test_an_outcome_that_cannot_be_read_stops_nobody(api: ApiServer) -> None:
     client = api.client()
-    place = submit(client, {"name": "a", "command": "true"})
+    place = submit(client, {"name": "a_{i}", "command": "true", "parameters": {"i": "1:2"}})
     hand = ByHand(api)
-    claimed = hand.claim(place)
-    report = Report(claimed["owner"], job_of(claimed["jobs"][0]), claimed["token"].encode(), Verdict.FAILED, 0.0, b"")
+    readable = Ended.model_validate(SUCCEEDED["ended"]).to_payload(hand.name)
+    outcomes = [(hand.claim(place), Verdict.FAILED, b""), (hand.claim(place), Verdict.SUCCEEDED, readable)]
+    reports = [
+        Report(claimed["owner"], job_of(claimed["jobs"][0]), claimed["token"].encode(), verdict, 0.0, payload)
+        for claimed, verdict, payload in outcomes
+    ]
 
     async def take() -> None:
         async with queue_of(api.platform) as queue:
-            await queue.finish(hand.name, [report])
+            assert None not in await queue.finish(hand.name, reports)
 
     asyncio.run(take())
-    until(lambda: _reaped(api) and client.get(place).json()["jobs"] == {"failed": 1})
+    until(lambda: _reaped(api) and client.get(place).json()["state"] == "completed")
+    assert client.get(place).json()["jobs"] == {"completed": 1, "failed": 1}
     hand.leave()
 
 
@@ -312,19 +336,17 @@ def test_messages_hold_what_a_queue_may_have(api: ApiServer) -> None:
 
 def test_many_that_wait_keep_nobody_else_waiting(api: ApiServer) -> None:
     hand = ByHand(api)
-    others = [api.client(token=hand.client.headers["Authorization"].removeprefix("Bearer ")) for _ in range(120)]
-    asked = [{"waiter": f"{hand.name}/{number}", "seconds": 4} for number in range(len(others))]
-    waiting = [
-        threading.Thread(target=each.post, args=("/v1/work/waits",), kwargs={"json": body})
-        for each, body in zip(others, asked, strict=True)
-    ]
-    for each in waiting:
-        each.start()
-    time.sleep(1)
-    assert hand.client.post("/v1/work/beats", json={"worker": hand.name, "leaseSeconds": 60}).status_code == 200
-    for each in waiting:
-        each.join()
-    hand.leave()
+    token = hand.client.headers["Authorization"].removeprefix("Bearer ")
+    with ThreadPoolExecutor(120) as pool, open_queue(api.platform.settings) as server:
+        asked = [{"waiter": f"{hand.name}/{number}", "seconds": PATIENCE_SECONDS} for number in range(120)]
+        waiting = [pool.submit(api.client(token=token).post, "/v1/work/waits", json=each) for each in asked]
+        until(lambda: waiting_in(server) == MOST_WAITING)
+        assert hand.client.post("/v1/work/beats", json={"worker": hand.name, "leaseSeconds": 60}).status_code == 200
+        assert sum(not each.done() for each in waiting) >= MOST_WAITING
+        hand.leave()
+        assert api.client().delete(f"/v1/tokens/{hand.token_id}").status_code == 200
+        statuses = [each.result().status_code for each in waiting]
+    assert statuses.count(401) == MOST_WAITING
 
 
 def test_a_worker_may_not_speak_for_another(api: ApiServer) -> None:

@@ -6,6 +6,7 @@ const EVERY_MS = 5000;
 const STATES = ["blocked", "ready", "running", "completed", "failed", "canceled", "terminated", "disabled"];
 const KEY = "knockem-token";
 const main = document.getElementById("main");
+let session = 0; // raised when somebody logs in or out
 
 function element(tag, properties, ...children) {
   const made = document.createElement(tag);
@@ -37,7 +38,17 @@ class Refused extends Error {
   constructor(status, words) { super(words); this.status = status; }
 }
 
-async function call(path, { method = "GET", as = "json" } = {}) {
+// Asks the API. What was asked for somebody who has logged out is never answered, so that nothing more comes of it.
+async function call(path, options) {
+  const asked = session;
+  try {
+    return await answerTo(path, options);
+  } finally {
+    if (asked !== session) await new Promise(() => {});
+  }
+}
+
+async function answerTo(path, { method = "GET", as = "json" } = {}) {
   let answer;
   try {
     answer = await fetch(path, { method, headers: { Authorization: `Bearer ${localStorage.getItem(KEY) || ""}` } });
@@ -110,7 +121,8 @@ function deed(words, question, path, after) {
 
 // Shows a page again and again for as long as it is looked at; what goes wrong is told, and tried again.
 async function keepShowing(refresh) {
-  for (;;) {
+  const begun = session;
+  while (begun === session) {
     if (!document.hidden) {
       try {
         await refresh();
@@ -126,6 +138,8 @@ async function keepShowing(refresh) {
 }
 
 function login(why) {
+  session += 1;
+  trouble("");
   const field = element("input", { type: "password", id: "token", autocomplete: "off", required: true, placeholder: "knockem_..." });
   fill(document.getElementById("who"));
   show(element("form", { class: "card", onsubmit: (event) => {
@@ -244,7 +258,7 @@ function workflow(id) {
   } });
   let built = false;
 
-  function again() { showJobs().catch((error) => trouble(error.message)); }
+  function again() { if (jobs.isConnected) showJobs().catch((error) => trouble(error.message)); }
 
   function showHead(seen) {
     fill(head, 
@@ -332,6 +346,7 @@ function workflow(id) {
 }
 
 async function start() {
+  session += 1;
   const given = location.hash.slice(1);
   if (given.startsWith("knockem_")) {
     localStorage.setItem(KEY, given);
