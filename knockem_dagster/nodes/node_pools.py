@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator
 
 from knockem_dagster.errors import Fault, InvalidInput
 from knockem_dagster.jobs.requirements import Capacity
@@ -23,6 +23,7 @@ FILE = FileKind(name="file of node pools", keys="url and pools", most_bytes=1 <<
 LEAST_WALLTIME = 60
 ContainerRuntime = Literal["process", "docker", "podman", "apptainer"]
 Runtime = Literal["command", ContainerRuntime]
+TolerationKey = Literal["key", "operator", "value", "effect", "tolerationSeconds"]
 
 
 def _walltime(value: object) -> int:
@@ -127,6 +128,9 @@ class KubernetesPool(NodePool):
     service_account: Name | None = None
     image_pull_secrets: tuple[Name, ...] = ()
     node_selector: dict[str, str] | None = None
+    tolerations: tuple[dict[TolerationKey, str | int], ...] = Field(
+        default=(), description="as in a pod's specification"
+    )
     gpu_resource: Name = "nvidia.com/gpu"
 
 
@@ -149,6 +153,13 @@ class ComposePool(NodePool):
     file: Text
     service: Name = "worker"
     project: Name | None = None
+
+    @field_validator("file")
+    @classmethod
+    def _is_absolute(cls, value: str) -> str:
+        if not value.startswith("/"):
+            raise ValueError("an absolute path is")
+        return value
 
 
 POOL_KINDS: Mapping[str, type[NodePool]] = {
