@@ -130,14 +130,15 @@ def test_no_command_line_holds_the_token(trial: Callable[..., Trial], tmp_path: 
 def test_a_container_that_failed_tells_how_and_is_removed(trial: Callable[..., Trial]):
     made = trial('echo "starting"; echo "KnockemError: the token is not known" >&2; exit 3')
     asked = made.order()
+    before = datetime.now(UTC)
     made.scheduler.ask(asked)
     docker("wait", asked.name)
     sight = made.scheduler.look({asked.name: asked.name})[asked.name]
     assert sight.state is NodeState.ENDED
     assert sight.reason == "exited: exit code 3: starting KnockemError: the token is not known"
-    assert sight.started is not None
-    assert sight.ended is not None
-    assert sight.started <= sight.ended <= datetime.now(UTC)
+    for time in (sight.started, sight.ended):  # of a container this short the engine may tell them the wrong way round
+        assert time is not None
+        assert before <= time <= datetime.now(UTC)
     assert not exists(asked.name)
     assert not made.scheduler.look({asked.name: asked.name})
 
