@@ -31,6 +31,7 @@ except ImportError as error:
     ) from error
 
 ANSWER_SECONDS = 60
+_NOT_NOW = (HTTPStatus.UNAUTHORIZED, HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
 _WITHIN: Mapping[str, Any] = {"_request_timeout": ANSWER_SECONDS}
 
 
@@ -105,7 +106,7 @@ class Kubernetes:
                 yield connection
         except ApiException as error:
             raise SchedulerAway(f"Kubernetes does not answer as it should: {_message(error)}") from error
-        except (HTTPError, ConfigException) as error:
+        except (HTTPError, ConfigException, yaml.YAMLError, OSError) as error:  # the last two: of the kubeconfig
             raise SchedulerAway(reason_of("Kubernetes cannot be reached", str(error))) from error
 
 
@@ -122,8 +123,9 @@ def _configuration(context: str | None) -> Configuration:
 
 
 def _is_refusal(error: ApiException) -> bool:
+    """Tell whether the cluster does not want this node, rather than not us, or not now."""
     status = error.status or 0
-    return 400 <= status < 500 and status != HTTPStatus.TOO_MANY_REQUESTS
+    return 400 <= status < 500 and status not in _NOT_NOW
 
 
 def _message(error: ApiException) -> str:

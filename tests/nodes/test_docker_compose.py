@@ -24,7 +24,8 @@ from tests.containers.laboratory import BASE_IMAGE, build_base_image
 
 pytestmark = pytest.mark.docker
 TOKEN = "the token of a 'worker'"
-DRAINS = "trap 'echo drained > /out/last-words; exit' TERM; echo ready; sleep infinity & wait"
+DRAINS = "trap 'sleep 1; echo drained > /out/last-words; exit' TERM; echo ready; sleep infinity & wait"
+"""Draining takes a while, as a worker's does."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from knockem_dagster.nodes.schedulers import NodeOrder, NodeRefused, NodeSight, 
 from knockem_dagster.records.nodes import NodeState
 from knockem_dagster.records.record import new_id
 from tests.services.kubernetes_api import NAMESPACE, KubernetesApi, kubernetes_api
+from tests.services.kubernetes_api import TOKEN as API_TOKEN
 
 TOKEN = "the-token-of-a-worker"
 STARTED, ENDED = "2026-01-02T03:10:00Z", "2026-01-02T04:00:00Z"
@@ -241,6 +242,26 @@ def test_a_cluster_that_does_not_answer_is_away(api: KubernetesApi, scheduler: S
     api.broken = {("list", "jobs")}
     with pytest.raises(SchedulerAway, match=r"500 .*: etcdserver: request timed out"):
         scheduler.look({"a": "a"})
+
+
+def test_credentials_that_are_over_are_no_fault_of_the_node(
+    api: KubernetesApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "another"
+    path.write_text(api.write_kubeconfig(path).read_text().replace(API_TOKEN, "an-old-token"))
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    with pytest.raises(SchedulerAway, match="401 Unauthorized"):
+        scheduler_of(pool()).ask(order())
+
+
+@pytest.mark.parametrize("content", [None, "", "clusters: [", "clusters: {}\n"])
+def test_a_kubeconfig_that_is_none_is_told(content: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "kubeconfig"
+    if content is not None:
+        path.write_text(content)
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    with pytest.raises(SchedulerAway, match="Kubernetes cannot be reached: "):
+        scheduler_of(pool()).look({})
 
 
 def test_a_preview_is_what_would_be_made(api: KubernetesApi, scheduler: Scheduler):
