@@ -7,6 +7,7 @@ install_debian_packages() {
     command -v git >/dev/null || missing+=(git)
     command -v chromium >/dev/null || missing+=(chromium)
     command -v dockerd >/dev/null || missing+=(docker.io)
+    command -v docker-compose >/dev/null || docker compose version >/dev/null 2>&1 || missing+=(docker-compose)
     command -v setpriv >/dev/null || missing+=(util-linux)
     command -v faketime >/dev/null || missing+=(faketime)
     command -v curl >/dev/null || missing+=(curl)

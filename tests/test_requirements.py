@@ -20,7 +20,8 @@ PYTHONS = re.findall(r"3\.\d+", re.search(r"^ +(3\.\d+(?: \| 3\.\d+)*)\)", LAUNC
 
 
 def asked() -> list[Requirement]:
-    return [Requirement(line) for line in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]]
+    extras = PROJECT["optional-dependencies"].values()
+    return [Requirement(line) for line in [*PROJECT["dependencies"], *(line for extra in extras for line in extra)]]
 
 
 def locked(python: str) -> dict[str, Version]:

@@ -23,6 +23,7 @@ from knockem_dagster.mapping_file import FileKind, read_mapping, shown
 FILE = FileKind(name="file of node pools", keys="url and pools", most_bytes=1 << 20, most_values=10_000)
 LEAST_WALLTIME = 60
 Runtime = Literal["command", "process", "docker", "podman", "apptainer"]
+TolerationKey = Literal["key", "operator", "value", "effect", "tolerationSeconds"]
 
 
 def _walltime(value: object) -> int:
@@ -148,6 +149,9 @@ class KubernetesPool(NodePool):
     service_account: Name | None = None
     image_pull_secrets: tuple[Name, ...] = ()
     node_selector: dict[str, str] | None = None
+    tolerations: tuple[dict[TolerationKey, str | int], ...] = Field(
+        default=(), description="as in a pod's specification"
+    )
     gpu_resource: Name = "nvidia.com/gpu"
 
 
@@ -170,6 +174,13 @@ class ComposePool(NodePool):
     file: Text
     service: Name = "worker"
     project: Name | None = None
+
+    @field_validator("file")
+    @classmethod
+    def _is_absolute(cls, value: str) -> str:
+        if not value.startswith("/"):
+            raise ValueError("an absolute path is")
+        return value
 
 
 POOL_KINDS: Mapping[str, type[NodePool]] = {

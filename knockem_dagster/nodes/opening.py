@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from knockem_dagster.nodes.acquiring import PoolOfNodes
-from knockem_dagster.nodes.node_pools import NodePool, SlurmPool, read_node_pools
+from knockem_dagster.nodes.docker_compose import DockerCompose
+from knockem_dagster.nodes.node_pools import (
+    AwsBatchPool,
+    ComposePool,
+    KubernetesPool,
+    NodePool,
+    SlurmPool,
+    read_node_pools,
+)
 from knockem_dagster.nodes.schedulers import Scheduler
 from knockem_dagster.nodes.slurm import Slurm
 from knockem_dagster.nodes.workflow_pools import Refused, pools_of_workflows
@@ -53,5 +61,15 @@ def scheduler_of(pool: NodePool) -> Scheduler:
     match pool:
         case SlurmPool():
             return Slurm(pool, launcher=LAUNCHER)
+        case KubernetesPool():
+            from knockem_dagster.nodes.kubernetes import Kubernetes  # here, because its client takes a second
+
+            return Kubernetes(pool)
+        case AwsBatchPool():
+            from knockem_dagster.nodes.aws_batch import AwsBatch  # here, because its client takes half a second
+
+            return AwsBatch(pool)
+        case ComposePool():
+            return DockerCompose(pool)
         case _:
             raise NotImplementedError(pool.scheduler)

@@ -12,6 +12,8 @@ from knockem_dagster.records.nodes import NodeState
 
 NAME = "knockem-"
 """What the names of our nodes begin with."""
+MOST_REASON = 400
+"""Characters of a reason."""
 
 
 class SchedulerAway(KnockemError):
@@ -64,3 +66,8 @@ class Scheduler(Protocol):
 def node_name(id: str) -> str:
     """Return the name of a node for its scheduler."""
     return f"{NAME}{id}"
+
+
+def reason_of(*parts: str | None) -> str:
+    """Return a reason in one line: what there is of its parts, the general before the particular."""
+    return " ".join(": ".join(part for part in parts if part).split())[:MOST_REASON]

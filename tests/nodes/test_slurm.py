@@ -62,7 +62,8 @@ def test_nodes_come_while_work_is_ready_and_end_when_idle(api: ApiServer, tmp_pa
     let_all_end(api)
     assert (tmp_path / "order").read_text().split()[-1] == "end"
     found = nodes(api)
-    assert [node.state for node in found] == [NodeState.ENDED] * 2
+    assert {(node.state, node.reason) for node in found} == {(NodeState.ENDED, "COMPLETED")}
+    assert len(found) == 2
     results = client.get(f"{place}/results").json()["items"]
     tokens = {node.token_id[:8] for node in found}
     assert {each["computeNode"].partition("-")[0] for each in results} <= tokens
