@@ -1,8 +1,8 @@
-"""A campaign against job graphs: workers and the HTTP API are killed at random while jobs wait for one another.
+"""A campaign against job graphs: workers, the HTTP API and Dagster's daemon are killed at random meanwhile.
 
-Half of the workers reach the stores, half only the API. Each job appends a line to a file as it begins and as it ends.
-At the end every job has one last result, no job began before all that it waits for were recorded, and the workflow is
-completed.
+Half of the workers reach the stores, half only the API; the daemon alone does the upkeep. Each job appends a line to a
+file as it begins and as it ends. At the end every job has one last result, no job began before all that it waits for
+were recorded, and the workflow is completed.
 
     python -m benchmarks.graph_faults [--scale 1.0] [--seed 1] [--json]
 """
@@ -21,10 +21,8 @@ from benchmarks.workplace import WorkerCommand, Workplace, until
 from knockem_dagster.accounts.tokens import issue_token
 from knockem_dagster.accounts.users import add_user
 from knockem_dagster.errors import KnockemError
-from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.jobs.specs.graph_builder import graph_of
 from knockem_dagster.jobs.specs.reading import spec_of
-from knockem_dagster.jobs.tending import tend
 from knockem_dagster.jobs.workflows import Submitter, start_workflow, store_workflow
 from knockem_dagster.records.accounts import Scope
 from knockem_dagster.records.jobs import JobState, WorkflowRecord
@@ -34,6 +32,8 @@ LEASE_SECONDS = 2.0
 BETWEEN_KILLS = (0.1, 0.5)
 API_KILLED = 0.1
 """How often the API is killed beside a worker."""
+DAEMON_KILLED = 0.02
+"""How often the daemon is: it takes ten seconds and more to be back."""
 USER = "bench@example.org"
 PATIENCE_SECONDS = 1800.0
 
@@ -69,12 +69,13 @@ class _Campaign:
     def run(self) -> list[Measurement]:
         """Let the workflow run to its end while workers are killed, then look at what it left."""
         self._api = self._workplace.start_api()
+        daemon = self._workplace.start_daemon()
         for number in range(WORKERS):
             self._start_worker(is_near=number % 2 == 0)
         for worker in self._workplace.workers:
             until(lambda worker=worker: self._workplace.is_registered(worker), "a worker")
         workflow = self._submit()
-        kills, api_kills, began = 0, 0, time.monotonic()
+        kills, api_kills, daemon_kills, began = 0, 0, 0, time.monotonic()
         while self._state(workflow) != "completed":
             if time.monotonic() - began > PATIENCE_SECONDS:
                 raise KnockemError("the workflow did not end")
@@ -91,7 +92,11 @@ class _Campaign:
                 self._api.kill()
                 self._api = self._workplace.start_api(self._api.port)
                 api_kills += 1
-            self._workplace.on_queue(self._tend)
+            if self._rng.random() < DAEMON_KILLED:
+                daemon.kill()
+                daemon.wait()
+                daemon = self._workplace.start_daemon()
+                daemon_kills += 1
         seconds = time.monotonic() - began
         begun_twice = self._check(workflow)
         number = len(self._blockers)
@@ -99,6 +104,7 @@ class _Campaign:
             Measurement("dependent jobs, each with one last result, in order", float(number), "jobs", 1),
             Measurement("workers killed meanwhile", float(kills), "kills", 1),
             Measurement("kills of the HTTP API meanwhile", float(api_kills), "kills", 1),
+            Measurement("kills of Dagster's daemon meanwhile", float(daemon_kills), "kills", 1),
             Measurement("jobs begun again, since their worker was killed", float(begun_twice), "jobs", 1),
             Measurement("it took", seconds, "s", 1),
         ]
@@ -123,10 +129,6 @@ class _Campaign:
 
     def _telling(self, name: str) -> list[str]:
         return [f"echo begin {name} >> {self._told}", "sleep 0.02", f"echo end {name} >> {self._told}"]
-
-    async def _tend(self, queue: Queue) -> None:
-        records = self._workplace.platform.records
-        await tend(queue, records, [], lease_seconds=LEASE_SECONDS, say=lambda line: None)
 
     def _state(self, workflow: WorkflowRecord) -> str:
         return self._workplace.platform.records.workflows.get(workflow.id).state

@@ -184,6 +184,16 @@ class Workplace:
         said = until(lambda: re.search(r"running on (http://[0-9.:]+)", log.read_text()), "the HTTP API")
         return ApiCommand(process, said[1])
 
+    def start_daemon(self) -> subprocess.Popen[bytes]:
+        """Start Dagster's daemon, which does the upkeep."""
+        home = self.platform.settings.folder / "dagster"
+        home.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "deploy" / "dagster.yaml", home)
+        command = [sys.executable, "-P", "-m", "dagster._daemon", "run", "--workspace", str(ROOT / "workspace.yaml")]
+        daemon = self._start(command, self.folder / "daemon.log", DAGSTER_HOME=str(home))
+        self._others.append(daemon)
+        return daemon
+
     def start(self, *arguments: str | Path) -> subprocess.Popen[bytes]:
         """Start a command in the background; its output goes to `commands.log`."""
         process = self._start(_command_line(*arguments), self.folder / "commands.log")
