@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 import stat
 import time
@@ -67,7 +68,9 @@ def is_listening(path: Path) -> bool:
 
 
 class Engine:
-    """One container engine."""
+    """One container engine. `has_local_processes`: its numbers of processes are this machine's for certain."""
+
+    has_local_processes = False
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -116,22 +119,25 @@ class Engine:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             if _status(head) not in (101, 200):
-                raise EngineError(_status(head), _reason(await reader.read()))
+                raise EngineError(_status(head), _reason(await reader.readexactly(_length(head))))
         except BaseException:
             writer.close()
             raise
         return reader, writer
 
-    async def _send(
-        self, request: str, headers: Mapping[str, str], content: bytes
-    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         try:
-            reader, writer = await asyncio.open_unix_connection(self._path, limit=READ_BYTES)
+            return await asyncio.open_unix_connection(self._path, limit=READ_BYTES)
         except OSError as error:
             raise ContainerError(
                 f"the container engine at {self._path} does not answer ({error.strerror}): start it, make sure you "
                 "may use it (on Linux: be in the group docker), or use --runtime process."
             ) from error
+
+    async def _send(
+        self, request: str, headers: Mapping[str, str], content: bytes
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await self._connect()
         lines = [request, "Host: engine", f"Content-Length: {len(content)}"]
         lines += ["Content-Type: application/json", *(f"{name}: {value}" for name, value in headers.items())]
         writer.write("\r\n".join([*lines, "", ""]).encode() + content)
@@ -140,6 +146,11 @@ class Engine:
 
 def _status(head: bytes) -> int:
     return int(head.split(None, 2)[1])
+
+
+def _length(head: bytes) -> int:
+    found = re.search(rb"\r\ncontent-length: *(\d+)", head, re.IGNORECASE)
+    return int(found[1]) if found else 0
 
 
 def _reason(payload: bytes) -> str:

@@ -117,14 +117,11 @@ class ProcessCommand:
         death = await asyncio.shield(child.died)
         await self._close_outputs(child)
         self._folder.cleanup()
-        tail = self._output.tail
-        if watched.too_many_processes:
-            tail = f"{tail}\nkilled: it started more than {watched.process_limit} processes".strip()
         return Ended(
             cause=EndCause.OUT_OF_MEMORY if watched.out_of_memory else EndCause.EXITED,
             exit_code=death.exit_code,
             stdout=b"",
-            tail=tail,
+            tail=watched.tail_of(self._output.tail),
             wall_seconds=time.perf_counter() - self._started,
             cpu_seconds=death.cpu_seconds,
             peak_memory=watched.peak_memory or None,

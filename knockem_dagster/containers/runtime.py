@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
-RuntimeName: TypeAlias = Literal["process", "docker"]
+RuntimeName: TypeAlias = Literal["process", "docker", "podman", "apptainer"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from knockem_dagster.containers.podman_service import podman_facts
 from knockem_dagster.containers.runtimes import has_engine
-from tests.containers.laboratory import Laboratory, build_base_image, docker_laboratory, process_laboratory
+from knockem_dagster.errors import ContainerError
+from tests.containers.laboratory import (
+    Laboratory,
+    build_base_image,
+    docker_laboratory,
+    podman_laboratory,
+    process_laboratory,
+)
 
 
 @pytest.fixture(scope="session")
@@ -20,13 +28,28 @@ def engine() -> None:
         pytest.skip(reason)
 
 
-@pytest.fixture(params=["process", pytest.param("docker", marks=pytest.mark.docker)])
+@pytest.fixture(scope="session")
+def podman() -> None:
+    """Podman with the base image; skips where it does not work."""
+    try:
+        podman_facts()
+    except ContainerError as error:
+        pytest.skip(str(error))
+    reason = build_base_image("podman")
+    if reason is not None:
+        pytest.skip(reason)
+
+
+@pytest.fixture(params=["process", *(pytest.param(name, marks=pytest.mark.docker) for name in ("docker", "podman"))])
 def laboratory(request: pytest.FixtureRequest, tmp_path: Path) -> Laboratory:
     """A laboratory of each runtime. Tests marked isolation run only where the runtime isolates."""
     if request.param == "process":
         if request.node.get_closest_marker("isolation") is not None:
             pytest.skip("the process runtime does not isolate")
         return process_laboratory(tmp_path)
+    if request.param == "podman":
+        request.getfixturevalue("podman")
+        return podman_laboratory(tmp_path)
     request.getfixturevalue("engine")
     return docker_laboratory(tmp_path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import textwrap
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from knockem_dagster.containers.attempts import Attempt, GenomeVariant
 from knockem_dagster.containers.docker_engine import DockerRuntime
+from knockem_dagster.containers.podman_engine import PodmanRuntime
 from knockem_dagster.containers.processes import ProcessRuntime
 from knockem_dagster.containers.runtime import ContainerSpec, Limits, Mount, Runtime
 from knockem_dagster.knockout.knockouts import KnockoutSet
@@ -61,12 +63,20 @@ def docker_laboratory(folder: Path) -> Laboratory:
     return Laboratory(DockerRuntime(), organisms)
 
 
-def build_base_image() -> str | None:
+def podman_laboratory(folder: Path) -> Laboratory:
+    """Return a laboratory of podman's containers; `build_base_image` must have been called for it."""
+    organisms = folder / "organisms"
+    organisms.mkdir()
+    return Laboratory(PodmanRuntime(), organisms)
+
+
+def build_base_image(engine: str = "docker") -> str | None:
     """Make the image the trials run in, from Debian packages; return why that is not possible here."""
-    present = subprocess.run(["docker", "image", "inspect", BASE_IMAGE], capture_output=True, check=False)
+    present = subprocess.run([engine, "image", "inspect", BASE_IMAGE], capture_output=True, check=False)
     if present.returncode == 0:
         return None
-    built = subprocess.run([BUILD_BASE_IMAGE, BASE_IMAGE], capture_output=True, text=True, check=False)
+    environment = {**os.environ, "ENGINE": engine}
+    built = subprocess.run([BUILD_BASE_IMAGE, BASE_IMAGE], capture_output=True, text=True, check=False, env=environment)
     return None if built.returncode == 0 else f"no base image: {built.stderr[-500:]}"
 
 
