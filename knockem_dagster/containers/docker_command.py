@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from knockem_dagster.containers.cgroup_counters import CgroupCounters, Counters
 from knockem_dagster.containers.commands import Output, not_found
-from knockem_dagster.containers.engine_api import READ_BYTES, Engine, EngineError
+from knockem_dagster.containers.engine_api import READ_BYTES, Attachment, Engine, EngineError
 from knockem_dagster.containers.exits import ExitWatch
 from knockem_dagster.containers.frames import STDOUT, FrameReader
 from knockem_dagster.containers.memory_watch import MemoryWatch, Watched
@@ -61,7 +61,7 @@ class DockerCommand:
         self._name = f"{NAME_PREFIX}{uuid.uuid4().hex}"
         self._path = f"/containers/{self._name}"
         self._started = time.perf_counter()
-        self._writer: asyncio.StreamWriter | None = None
+        self._attached: Attachment | None = None
         self._reading: asyncio.Task[None] | None = None
         self._cgroup: CgroupCounters | None = None
         self._exit_watch: ExitWatch | None = None
@@ -79,8 +79,8 @@ class DockerCommand:
             self._engine.call("POST", "/containers/create", query={"name": self._name}, body=self._body)
         )
         try:
-            reader, self._writer = await self._engine.attach(self._name)
-            self._reading = asyncio.create_task(self._read(reader))
+            self._attached = await self._engine.attach(self._name)
+            self._reading = asyncio.create_task(self._read(self._attached.reader))
             await uninterrupted(self._engine.call("POST", f"{self._path}/start"))
         except EngineError as error:
             if not _is_about_the_command(error):
@@ -94,7 +94,7 @@ class DockerCommand:
         self._watch(created["Id"], int(state["Pid"]))
 
     def _watch(self, container: str, pid: int) -> None:
-        """Have memory watched if need be, and the counters read: now and then, and when they are final, just in time."""
+        """Have memory watched if need be, and the counters read now and then, and when they are final."""
         if not pid:
             return  # it has ended already: the engine's memory of events must do
         if self._memory_watch is not None:
@@ -121,20 +121,20 @@ class DockerCommand:
 
     async def write(self, data: bytes) -> bool:
         """Write to standard input; False when nobody reads it any more."""
-        if self._ended or self._writer is None or self._reading is None or self._reading.done():
+        if self._ended or self._attached is None or self._reading is None or self._reading.done():
             return False
         try:
-            self._writer.write(data)
-            await self._writer.drain()
+            self._attached.writer.write(data)
+            await self._attached.writer.drain()
         except (ConnectionError, RuntimeError):
             return False
         return True
 
     async def finish_input(self) -> None:
         """Close standard input."""
-        if self._writer is not None and not self._ended:
+        if self._attached is not None and not self._ended:
             try:
-                self._writer.write_eof()
+                self._attached.writer.write_eof()
             except OSError:
                 return  # it has ended
 
@@ -210,6 +210,9 @@ class DockerCommand:
         try:
             await self._wait()
             state = await self._inspect()
+            if state["Running"]:  # podman has not heard of it yet
+                await self._engine.call("POST", f"{self._path}/wait")
+                state = await self._inspect()
         except EngineError as error:
             if error.status != 404:  # somebody else removed it, or it was never created
                 raise
@@ -267,8 +270,8 @@ class DockerCommand:
             self._looking.cancel()
         if self._reading is not None:
             self._reading.cancel()
-        if self._writer is not None:
-            self._writer.transport.abort()  # closing would wait until the engine has read all that was written
+        if self._attached is not None:
+            self._attached.abort()
         try:
             await self._engine.call("DELETE", self._path, query={"force": "1", "v": "1"})
         except EngineError as error:

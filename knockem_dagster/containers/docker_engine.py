@@ -84,9 +84,7 @@ class DockerRuntime:
     def _pull(self, reference: str) -> None:
         pull_image(reference)
 
-    def _command(
-        self, spec: ContainerSpec, command: Sequence[str], output: Output, image_user: str
-    ) -> DockerCommand:
+    def _command(self, spec: ContainerSpec, command: Sequence[str], output: Output, image_user: str) -> DockerCommand:
         body = describe_container(spec, command, image_user=image_user)
         return DockerCommand(self._engine, spec, command, output, body=body)
 

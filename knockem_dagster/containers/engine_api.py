@@ -14,6 +14,7 @@ import socket
 import stat
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -24,6 +25,8 @@ from knockem_dagster.errors import ContainerError
 
 DEFAULT_SOCKETS = ("/var/run/docker.sock", "{XDG_RUNTIME_DIR}/docker.sock")
 READ_BYTES = 1 << 18
+OUTPUT_STREAMS = "stdout=1&stderr=1"
+ALL_STREAMS = f"stdin=1&{OUTPUT_STREAMS}"
 
 
 class EngineError(ContainerError):
@@ -65,6 +68,20 @@ def is_listening(path: Path) -> bool:
         except OSError:
             return False
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A container's standard streams: where its output is read, where its input is written, and all connections."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    connections: tuple[asyncio.StreamWriter, ...]
+
+    def abort(self) -> None:
+        """Let go. Closing would wait until the engine has read all that was written."""
+        for connection in self.connections:
+            connection.transport.abort()
 
 
 class Engine:
@@ -111,9 +128,12 @@ class Engine:
             raise EngineError(status, _reason(payload))
         return payload
 
-    async def attach(self, container: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def attach(self, container: str) -> Attachment:
         """Connect to a container's standard streams; see frames.py for what the reader gives."""
-        target = f"/containers/{container}/attach?stream=1&stdin=1&stdout=1&stderr=1"
+        return await self._attach(container, ALL_STREAMS)
+
+    async def _attach(self, container: str, streams: str) -> Attachment:
+        target = f"/containers/{container}/attach?stream=1&{streams}"
         upgrade = {"Connection": "Upgrade", "Upgrade": "tcp"}
         reader, writer = await self._send(f"POST {target} HTTP/1.1", upgrade, b"")
         try:
@@ -123,7 +143,7 @@ class Engine:
         except BaseException:
             writer.close()
             raise
-        return reader, writer
+        return Attachment(reader, writer, (writer,))
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         try:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from resource import RLIM_INFINITY, RLIMIT_NOFILE, RLIMIT_NPROC, getrlimit
 from typing import Any
 
 from knockem_dagster.containers.commands import Output
@@ -38,9 +40,7 @@ class PodmanRuntime(DockerRuntime):
     def _pull(self, reference: str) -> None:
         pull_with_podman(reference)
 
-    def _command(
-        self, spec: ContainerSpec, command: Sequence[str], output: Output, image_user: str
-    ) -> DockerCommand:
+    def _command(self, spec: ContainerSpec, command: Sequence[str], output: Output, image_user: str) -> DockerCommand:
         body = for_podman(describe_container(spec, command, image_user=image_user), self._facts)
         watch = None if {"memory", "pids"} <= self._facts.controllers else MEMORY_WATCH
         return DockerCommand(self._engine, spec, command, output, body=body, memory_watch=watch)
@@ -52,12 +52,24 @@ def for_podman(body: Mapping[str, Any], facts: PodmanFacts) -> dict[str, Any]:
     Without subordinate ids the container's user is its root, who has no capabilities and is the caller outside.
     Podman makes more places to write in a read-only container than /tmp: they are kept small.
     """
-    host = {
-        name: value for name, value in body["HostConfig"].items() if LIMITED_BY.get(name, "") in {"", *facts.controllers}
-    }
+    possible = {"", *facts.controllers}
+    host = {name: value for name, value in body["HostConfig"].items() if LIMITED_BY.get(name, "") in possible}
+    host["Ulimits"] = [*host["Ulimits"], *_own_limits()]
     host["Tmpfs"] = {**host["Tmpfs"], "/run": SMALL_TMPFS, "/var/tmp": SMALL_TMPFS}
     user = body["User"] if facts.maps_users else ITSELF
     return {**body, "User": user, "HostConfig": host}
+
+
+def _own_limits() -> list[dict[str, Any]]:
+    """Return the user's limits of open files and processes.
+
+    Podman would ask for 1,048,576 of each where it runs as root, who may not always have them, and has itself no more
+    processes than there are numbers for.
+    """
+    numbers = int(Path("/proc/sys/kernel/pid_max").read_text(encoding="ascii"))
+    files, processes = getrlimit(RLIMIT_NOFILE)[1], getrlimit(RLIMIT_NPROC)[1]
+    processes = numbers if processes == RLIM_INFINITY else min(processes, numbers)
+    return [{"Name": name, "Soft": most, "Hard": most} for name, most in (("nofile", files), ("nproc", processes))]
 
 
 def pull_with_podman(reference: str) -> None:

@@ -7,6 +7,7 @@ process, on a socket in a private folder, and ends when this process does, SIGKI
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 import shutil
@@ -21,7 +22,15 @@ from typing import Any
 import orjson
 
 from knockem_dagster.containers import marked_processes
-from knockem_dagster.containers.engine_api import READ_BYTES, Engine, EngineError, is_listening
+from knockem_dagster.containers.engine_api import (
+    ALL_STREAMS,
+    OUTPUT_STREAMS,
+    READ_BYTES,
+    Attachment,
+    Engine,
+    EngineError,
+    is_listening,
+)
 from knockem_dagster.containers.owners import current_owner, make_private_folder
 from knockem_dagster.containers.warden import ensure_warden
 from knockem_dagster.errors import ContainerError
@@ -79,10 +88,28 @@ class PodmanEngine(Engine):
 
     def __init__(self) -> None:
         super().__init__(Path("podman"))
+        self._unread: set[asyncio.Task[None]] = set()
 
     async def past_events(self, kind: str, *, container: str, since: float) -> list[Any]:
         """Nothing is remembered: podman tells memory kills of children too in a container's state."""
         return []
+
+    async def attach(self, container: str) -> Attachment:
+        """Connect to a container's output and, apart, to its input.
+
+        Podman closes the connection of the input, and drops output that is still on its way there, when a container
+        ends without having read all. What the second connection gives is read away, or podman would wait.
+        """
+        output = await self._attach(container, OUTPUT_STREAMS)
+        try:
+            given = await self._attach(container, ALL_STREAMS)
+        except BaseException:
+            output.abort()
+            raise
+        unread = asyncio.create_task(_read_away(given.reader))
+        self._unread.add(unread)
+        unread.add_done_callback(self._unread.discard)
+        return Attachment(output.reader, given.writer, (output.writer, given.writer))
 
     async def _exchange(self, method: str, path: str, query: Mapping[str, str], content: bytes) -> bytes:
         try:
@@ -98,6 +125,12 @@ class PodmanEngine(Engine):
         except OSError:
             service = await asyncio.to_thread(_start_service)
             return await asyncio.open_unix_connection(service.socket, limit=READ_BYTES)
+
+
+async def _read_away(reader: asyncio.StreamReader) -> None:
+    with contextlib.suppress(ConnectionError):
+        while await reader.read(READ_BYTES):
+            pass
 
 
 @dataclass(frozen=True, slots=True)

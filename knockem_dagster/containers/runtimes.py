@@ -53,7 +53,7 @@ IS_HERE: Mapping[RuntimeName, Callable[[], bool]] = {
 """How each runtime is found out; those that run images in the order in which they are chosen."""
 
 
-def runtimes_here() -> list[RuntimeName]:
+def runtime_names_here() -> list[RuntimeName]:
     """Name the runtimes that can be used on this machine by this user, the best for images first."""
     return [name for name, is_here in IS_HERE.items() if is_here()]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from knockem_dagster.containers.attempts import Attempt, GenomeVariant
 from knockem_dagster.containers.docker_engine import DockerRuntime
 from knockem_dagster.containers.podman_engine import PodmanRuntime
+from knockem_dagster.containers.podman_service import podman_facts
 from knockem_dagster.containers.processes import ProcessRuntime
 from knockem_dagster.containers.runtime import ContainerSpec, Limits, Mount, Runtime
 from knockem_dagster.knockout.knockouts import KnockoutSet
@@ -29,6 +30,13 @@ class Laboratory:
 
     runtime: Runtime
     organisms: Path
+
+    @property
+    def watches_memory(self) -> bool:
+        """Whether memory is looked at, process by process, as no cgroup counts it."""
+        if self.runtime.name == "podman":
+            return "memory" not in podman_facts().controllers
+        return self.runtime.name != "docker"
 
     def organism(self, *, limits: Limits | None = None, submission_id: str = "", **scripts: str) -> ContainerSpec:
         """Return how to start an organism with these commands: /bin/sh, unless they begin with #!."""
