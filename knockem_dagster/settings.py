@@ -75,7 +75,7 @@ class Settings(BaseSettings):
         default=None,
         description="the http:// or https:// address of an S3 server other than Amazon's",
     )
-    runtime: RuntimeName | Literal["auto"] = Field(
+    runtime: Literal["auto", RuntimeName] = Field(
         default="auto",
         description="what runs containers: docker, podman, apptainer, process (organism folders), or auto (process for "
         "those, and for images the first of the others that is there)",

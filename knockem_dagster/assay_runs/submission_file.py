@@ -60,7 +60,7 @@ class SubmissionFile(Value):
         default=0.02,
         description="sites without effect that may be named, in expectation; kept, in each skeleton by prefix search",
     )
-    container_runtime: RuntimeName | Literal["auto"] = "auto"
+    container_runtime: Literal["auto", RuntimeName] = "auto"
 
     @property
     def digest(self) -> str:

@@ -31,9 +31,7 @@ SHUT_IN = ("--containall", "--cleanenv", "--no-home", "--no-privs", "--net", "--
 """Of the network, `none` is what every user may ask for. Where a site forbids even that no container starts."""
 
 REGISTRIES = ("docker://", "oras://", "library://")
-NEVER_EXECUTED = re.compile(
-    r"FATAL: .*(executable file not found|no such file|permission denied|exec format)", re.DOTALL
-)
+NEVER_EXECUTED = re.compile("FATAL: .*(executable file not found|no such file|permission denied|exec format)")
 """What apptainer says when the command is not in the image or cannot be executed; it then ends with 255."""
 
 
@@ -57,9 +55,7 @@ class ApptainerRuntime(ProcessRuntime):
         self, spec: ContainerSpec, command: Sequence[str], output: Output, *, cpu_limit_seconds: int | None = None
     ) -> ProcessCommand:
         if spec.image.runtime != self.name:
-            raise ContractError(
-                f"{spec.image.reference} was resolved for the {spec.image.runtime} runtime: do it again"
-            )
+            raise ContractError(f"{spec.image.reference} was resolved for {spec.image.runtime}: resolve it again here")
         ensure_warden()
         return ApptainerCommand(
             spec,

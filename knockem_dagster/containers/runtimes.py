@@ -17,7 +17,7 @@ from knockem_dagster.containers.runtime import Runtime, RuntimeName
 from knockem_dagster.errors import ContainerError, ImageNotFound
 
 
-def open_runtime(name: RuntimeName | Literal["auto"], *, organisms: Sequence[Path]) -> Runtime:
+def open_runtime(name: Literal["auto", RuntimeName], *, organisms: Sequence[Path]) -> Runtime:
     """Return a runtime; `auto` is what runs images here, else process.
 
     `organisms` are the folders of trusted organism folders (KNOCKEM_ORGANISMS), for the process runtime.

@@ -46,7 +46,7 @@ class Description(Value):
     memory_mib: int = Field(alias="memoryMiB", ge=0, lt=1 << 40)
     gpus: int = Field(ge=0, lt=1 << 20)
     seconds_left: float | None = Field(default=None, description="until it ends; null: for ever")
-    runtimes: tuple[RuntimeName | Literal["command"], ...]
+    runtimes: tuple[Literal["command", RuntimeName], ...]
     only: Literal[""] = ""
     lease_seconds: float = Field(gt=0, le=86400)
     started: str = Field(max_length=50)

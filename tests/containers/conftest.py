@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from knockem_dagster.containers.apptainer import has_apptainer
 from knockem_dagster.containers.podman_service import podman_facts
 from knockem_dagster.containers.runtimes import has_engine
 from knockem_dagster.errors import ContainerError
 from tests.containers.laboratory import (
     Laboratory,
+    apptainer_laboratory,
     build_base_image,
     docker_laboratory,
     podman_laboratory,
@@ -40,13 +43,20 @@ def podman() -> None:
         pytest.skip(reason)
 
 
-@pytest.fixture(params=["process", *(pytest.param(name, marks=pytest.mark.docker) for name in ("docker", "podman"))])
+@pytest.fixture(
+    params=["process", *(pytest.param(name, marks=pytest.mark.docker) for name in ("docker", "podman", "apptainer"))]
+)
 def laboratory(request: pytest.FixtureRequest, tmp_path: Path) -> Laboratory:
     """A laboratory of each runtime. Tests marked isolation run only where the runtime isolates."""
     if request.param == "process":
         if request.node.get_closest_marker("isolation") is not None:
             pytest.skip("the process runtime does not isolate")
         return process_laboratory(tmp_path)
+    if request.param == "apptainer":
+        image = os.environ.get("KNOCKEM_TEST_APPTAINER_IMAGE")
+        if image is None or not has_apptainer():
+            pytest.skip("apptainer, or an image for it in KNOCKEM_TEST_APPTAINER_IMAGE, is not here")
+        return apptainer_laboratory(tmp_path, image)
     if request.param == "podman":
         request.getfixturevalue("podman")
         return podman_laboratory(tmp_path)

@@ -9,6 +9,7 @@ import textwrap
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from knockem_dagster.containers.apptainer import ApptainerRuntime
 from knockem_dagster.containers.attempts import Attempt, GenomeVariant
 from knockem_dagster.containers.docker_engine import DockerRuntime
 from knockem_dagster.containers.podman_engine import PodmanRuntime
@@ -30,6 +31,7 @@ class Laboratory:
 
     runtime: Runtime
     organisms: Path
+    base_image: str = BASE_IMAGE
 
     @property
     def watches_memory(self) -> bool:
@@ -51,7 +53,7 @@ class Laboratory:
         if self.runtime.name == "process":
             image = asyncio.run(self.runtime.resolve("trial"))
             return ContainerSpec(image, limits=limits, submission_id=submission_id)
-        image = asyncio.run(self.runtime.resolve(BASE_IMAGE))
+        image = asyncio.run(self.runtime.resolve(self.base_image))
         environment = {"PATH": "/organism:/usr/local/bin:/usr/bin:/bin"}
         mounts = [Mount(folder, "/organism")]
         return ContainerSpec(image, environment, limits, mounts, submission_id)
@@ -76,6 +78,13 @@ def podman_laboratory(folder: Path) -> Laboratory:
     organisms = folder / "organisms"
     organisms.mkdir()
     return Laboratory(PodmanRuntime(), organisms)
+
+
+def apptainer_laboratory(folder: Path, image: str) -> Laboratory:
+    """Return a laboratory of apptainer's containers, which run in this image."""
+    organisms = folder / "organisms"
+    organisms.mkdir()
+    return Laboratory(ApptainerRuntime(), organisms, image)
 
 
 def build_base_image(engine: str = "docker") -> str | None:
