@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,12 @@ def processes(tmp_path: Path) -> Laboratory:
 @pytest.fixture
 def containers(engine: None, tmp_path: Path) -> Laboratory:
     return docker_laboratory(tmp_path)
+
+
+@pytest.fixture
+def nothing_on_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """A machine without podman and apptainer."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    podman_facts.cache_clear()
+    yield
+    podman_facts.cache_clear()

@@ -341,7 +341,7 @@ def test_the_runtime_of_an_image_is_told_by_what_is_there(processes: Laboratory)
 
 
 def test_auto_falls_back_to_processes_and_docker_says_what_is_missing(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    nothing_on_path: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no.sock")
     assert open_runtime("auto", organisms=[tmp_path]).name == "process"
