@@ -7,6 +7,7 @@ process, on a socket in a private folder, and ends when this process does, SIGKI
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import functools
 import os
@@ -155,7 +156,9 @@ def _start_service() -> _Service:
             return _running_service()
         except FileNotFoundError:
             pass
-        socket = make_private_folder() / "podman.sock"
+        folder = make_private_folder()
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        socket = folder / "podman.sock"
         mark = marked_processes.mark_of(str(current_owner()), 0, "")
         process = subprocess.Popen(
             ["podman", "system", "service", "--time=0", f"unix://{socket}"],
