@@ -8,6 +8,8 @@ install_debian_packages() {
     command -v chromium >/dev/null || missing+=(chromium)
     command -v dockerd >/dev/null || missing+=(docker.io)
     command -v docker-compose >/dev/null || docker compose version >/dev/null 2>&1 || missing+=(docker-compose)
+    command -v podman >/dev/null || missing+=(podman)
+    command -v newuidmap >/dev/null || missing+=(uidmap)
     command -v setpriv >/dev/null || missing+=(util-linux)
     command -v faketime >/dev/null || missing+=(faketime)
     command -v curl >/dev/null || missing+=(curl)
@@ -45,6 +47,18 @@ start_docker() {
     tail -5 "$scratch/dockerd.log"
 }
 
+# Lets a user run rootless podman: ids for the users of its containers, and the image of the tests, whose building
+# needs root. Where podman cannot run, the tests that need it are skipped and say so.
+prepare_podman() {
+    local name=$1 home=$2 image=$scratch/base.tar
+    usermod --add-subuids 1000000-1065535 --add-subgids 1000000-1065535 "$name"
+    ENGINE=podman deploy/organisms/base/build.sh knockem/base >/dev/null &&
+        podman save --quiet --output "$image" knockem/base && chmod 644 "$image" &&
+        (cd / && as_user "$name" "$home" podman load --quiet --input "$image" >/dev/null) ||
+        echo "WARNING: podman cannot run here as root and as $name, its tests will be skipped"
+    rm -f "$image"
+}
+
 find_uv() {
     if uv --version >/dev/null 2>&1; then
         command -v uv
@@ -63,6 +77,11 @@ as_user() {
         setpriv --reuid="$name" --regid="$name" --clear-groups "$@"
 }
 
+# Ends what keeps the namespaces of a user's podman.
+end_podman() {
+    (cd / && as_user "$1" "$2" podman system migrate >/dev/null 2>&1) || true
+}
+
 nothing_runs_as() {
     for _ in $(seq 10); do
         pgrep -u "$1" >/dev/null || return 0
@@ -76,7 +95,10 @@ nothing_runs_as() {
 no_container_is_left() {
     docker info >/dev/null 2>&1 || return 0
     local left
-    left=$(docker ps --all --filter label=knockem.owner --format '{{.Names}} {{.Image}} {{.Status}}')
+    left=$(
+        docker ps --all --filter label=knockem.owner --format '{{.Names}} {{.Image}} {{.Status}}'
+        podman ps --all --filter label=knockem.owner --format '{{.Names}} {{.Image}} {{.Status}}'
+    )
     [ -z "$left" ] || {
         printf 'these containers were left:\n%s\n' "$left" >&2
         return 1

@@ -1,7 +1,6 @@
 """A job for trying an image from the launchpad: each contract command in a container, once."""
 
 import asyncio
-from typing import Literal
 
 import dagster as dg
 from pydantic import Field
@@ -12,6 +11,7 @@ from knockem_dagster.containers.runtime import ContainerSpec, Limits
 from knockem_dagster.errors import KnockemError
 from knockem_dagster.knockout.knockouts import KnockoutSet
 from knockem_dagster.records.record import derived_id
+from knockem_dagster.settings import RuntimeName
 from resources.platform import PlatformResource
 
 
@@ -19,7 +19,7 @@ class Trial(dg.Config):
     """What to try: an image with a genome. Type these into the launchpad."""
 
     image: str = Field(description="image name, or organism folder below KNOCKEM_ORGANISMS", examples=["explicit"])
-    runtime: Literal["process", "docker"] = Field(default="process", description="where the commands run")
+    runtime: RuntimeName = Field(default="process", description="where the commands run")
     genome: str = Field(description="the genome's content")
     environment: dict[str, str] = Field(default={}, description="containerEnv")
     sites: list[int] = Field(default=[0], description="zero-based sites to knock out")

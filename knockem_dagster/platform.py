@@ -42,7 +42,7 @@ class Platform:
         return self._runtimes[name]
 
     def runtime_for(self, image: str) -> RuntimeName:
-        """Tell which runtime an image is for: the one set, else process for an organism folder, else docker."""
+        """Tell which runtime an image is for: the one set, process for an organism folder, or what runs images."""
         if self.settings.runtime != "auto":
             return self.settings.runtime
         return runtime_for_image(image, organisms=self.settings.organisms)

@@ -9,13 +9,17 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from knockem_dagster.errors import Fault, SettingsError
+
+RuntimeName: TypeAlias = Literal["process", "docker", "podman", "apptainer"]
+RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
+"""What runs organisms; see containers/runtime.py."""
 
 _PREFIX = "KNOCKEM_"
 _SECRET = {"documents_url", "queue_url", "token"}
@@ -71,9 +75,10 @@ class Settings(BaseSettings):
         default=None,
         description="the http:// or https:// address of an S3 server other than Amazon's",
     )
-    runtime: Literal["auto", "process", "docker"] = Field(
+    runtime: Literal["auto", RuntimeName] = Field(
         default="auto",
-        description="what runs containers: docker, process (organism folders), or auto (docker where there is one)",
+        description="what runs containers: docker, podman, apptainer, process (organism folders), or auto (process for "
+        "those, and for images the first of the others that is there)",
     )
     organisms: Annotated[tuple[Path, ...], NoDecode] = Field(
         default_factory=_bundled_organisms,

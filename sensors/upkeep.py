@@ -11,6 +11,7 @@ from dagster._core.storage.tags import RUN_KEY_TAG
 from assets.knockout import genome
 from assets.partitions import SUBMISSION_JOB
 from knockem_dagster.assay_runs.status import is_leased
+from knockem_dagster.containers.runtimes import runtime_names_here
 from knockem_dagster.errors import ContainerError
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.submissions import State, SubmissionRecord
@@ -149,7 +150,7 @@ def leftovers(context: dg.SensorEvaluationContext, platform: PlatformResource) -
     """Remove what runs that died left behind, under every runtime that can be used here, and traces of purges."""
     opened = platform.open()
     removed: list[str] = []
-    for name in ("process", "docker"):
+    for name in runtime_names_here():
         try:
             number = asyncio.run(opened.runtime(name).remove_leftovers())
         except ContainerError as error:

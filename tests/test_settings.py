@@ -83,7 +83,7 @@ def test_arguments_win_over_variables_and_empty_variables_count_as_unset(monkeyp
         ("KNOCKEM_OBJECTS_URL", "gs://bucket", "s3://bucket/prefix"),
         ("KNOCKEM_OBJECTS_URL", "s3:///prefix", "s3://bucket/prefix"),
         ("KNOCKEM_S3_ENDPOINT", "localhost:9000", "http://"),
-        ("KNOCKEM_RUNTIME", "podman", "docker, process"),
+        ("KNOCKEM_RUNTIME", "lxc", "docker, podman, apptainer, process"),
         ("KNOCKEM_ORGANISMS", "/no/such/folder", "each must exist"),
         ("KNOCKEM_CPUS", "0", "a whole number from 1"),
         ("KNOCKEM_CPUS", "two", "a whole number from 1"),

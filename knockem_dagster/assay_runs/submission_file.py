@@ -20,6 +20,7 @@ from knockem_dagster.records.record import Value
 from knockem_dagster.records.stages import OPTIONS_OF
 from knockem_dagster.records.submissions import LimitsValue
 from knockem_dagster.reports.wording import enumerated
+from knockem_dagster.settings import RUNTIMES, RuntimeName
 
 MOST_FAULTS = 100
 """Faults reported at once; what has more of them is no submission file."""
@@ -59,7 +60,7 @@ class SubmissionFile(Value):
         default=0.02,
         description="sites without effect that may be named, in expectation; kept, in each skeleton by prefix search",
     )
-    container_runtime: Literal["auto", "process", "docker"] = "auto"
+    container_runtime: Literal["auto", RuntimeName] = "auto"
 
     @property
     def digest(self) -> str:
@@ -241,7 +242,7 @@ class _Checker:
         return LimitsValue.model_validate({"cpus": cpus, "memory_mib": memory})
 
     def _runtime(self, value: Any) -> str:
-        if value not in ("auto", "process", "docker"):  # a tuple, as the value may be a list, which no set can look up
-            self._fault("containerRuntime", value, "auto, process or docker is")
+        if value not in ("auto", *RUNTIMES):  # a tuple, as the value may be a list, which no set can look up
+            self._fault("containerRuntime", value, f"auto, {', '.join(RUNTIMES[:-1])} or {RUNTIMES[-1]} is")
             return "auto"
         return value

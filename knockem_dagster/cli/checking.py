@@ -113,7 +113,7 @@ def _settings_for(image: str) -> tuple[Settings, str]:
     """Return the settings and the reference for what the user named; a folder he names himself may lie anywhere."""
     settings = load_settings()
     folder = Path(image)
-    if not folder.is_dir() or settings.runtime == "docker":
+    if not folder.is_dir() or settings.runtime not in ("auto", "process"):
         return settings, image
     resolved = folder.resolve()
     return settings.model_copy(update={"organisms": (resolved.parent,), "runtime": "process"}), resolved.name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import shutil
 import subprocess
 from enum import StrEnum
@@ -36,6 +37,7 @@ class DemoRuntime(StrEnum):
 
     PROCESS = "process"
     DOCKER = "docker"
+    PODMAN = "podman"
 
 
 def demo(
@@ -46,8 +48,8 @@ def demo(
 ) -> None:
     """Study a genome of 1,000 sites whose truth is known, from submission to report."""
     with open_platform() as platform:
-        if runtime is DemoRuntime.DOCKER:
-            _have_image()
+        if runtime is not DemoRuntime.PROCESS:
+            _have_image(runtime.value)
         submission = _submission(platform, runtime, seed)
         if not submission.state.is_final:
             again = "./knockem demo" + ("" if runtime is DemoRuntime.PROCESS else f" --runtime {runtime.value}")
@@ -81,27 +83,28 @@ def _submission(platform: Platform, runtime: DemoRuntime, seed: int | None) -> S
 def _file(runtime: DemoRuntime, seed: int) -> SubmissionFile:
     return SubmissionFile(
         genome=(ORGANISMS / "explicit" / "demo_genome.json").read_text(encoding="utf-8"),
-        container_image=IMAGE if runtime is DemoRuntime.DOCKER else "explicit",
+        container_image="explicit" if runtime is DemoRuntime.PROCESS else IMAGE,
         container_env={"EXPLICIT_MODE": "wright-fisher"},
-        container_runtime="docker" if runtime is DemoRuntime.DOCKER else "process",
+        container_runtime=runtime.value,
         user_email=USER,
         seed=seed,
     )
 
 
-def _have_image() -> None:
+def _have_image(engine: str) -> None:
     """Build the organism's image unless the engine has it; never pull one of that name from elsewhere.
 
     Raises ContainerError when it cannot be built.
     """
-    if shutil.which("docker") is None:
+    if shutil.which(engine) is None:
         raise ContainerError(
-            "`docker` is not on PATH, and the demo's image is built with it; `./knockem demo` needs none."
+            f"`{engine}` is not on PATH, and the demo's image is built with it; `./knockem demo` needs none."
         )
-    if _attempt("docker", "image", "inspect", IMAGE) is None:
+    if _attempt(engine, "image", "inspect", IMAGE) is None:
         return
     aside().print(f"Building the image {IMAGE}; this takes about a minute, once.")
     build, build_base = str(ORGANISMS / "build.sh"), str(ORGANISMS / "base" / "build.sh")
+    os.environ["ENGINE"] = engine  # which the scripts build with
     trouble = _attempt(build)
     if trouble is not None:
         aside().print("Its base image cannot be pulled; making one from Debian packages instead.")

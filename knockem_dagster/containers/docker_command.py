@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 
 from knockem_dagster.containers.cgroup_counters import CgroupCounters, Counters
 from knockem_dagster.containers.commands import Output, not_found
-from knockem_dagster.containers.engine_api import READ_BYTES, Engine, EngineError
+from knockem_dagster.containers.engine_api import READ_BYTES, Attachment, Engine, EngineError
 from knockem_dagster.containers.exits import ExitWatch
 from knockem_dagster.containers.frames import STDOUT, FrameReader
+from knockem_dagster.containers.memory_watch import MemoryWatch, Watched
 from knockem_dagster.containers.runtime import ContainerSpec, EndCause, Ended
 from knockem_dagster.errors import ContainerError
 
@@ -37,21 +38,35 @@ class DockerCommand:
     """Implements Command (see commands.py) for a container of its own."""
 
     def __init__(
-        self, engine: Engine, spec: ContainerSpec, command: Sequence[str], output: Output, *, body: Mapping[str, Any]
+        self,
+        engine: Engine,
+        spec: ContainerSpec,
+        command: Sequence[str],
+        output: Output,
+        *,
+        body: Mapping[str, Any],
+        memory_watch: MemoryWatch | None = None,
     ) -> None:
-        """`body` is the engine's description of the container; see hardening.py."""
+        """`body` is the engine's description of the container; see hardening.py.
+
+        `memory_watch` keeps memory and processes below their limits where the engine's cgroups cannot.
+        """
         self._engine = engine
         self._spec = spec
         self._command = command
         self._output = output
         self._body = body
+        self._memory_watch = memory_watch
+        self._watched: Watched | None = None
         self._name = f"{NAME_PREFIX}{uuid.uuid4().hex}"
         self._path = f"/containers/{self._name}"
         self._started = time.perf_counter()
-        self._writer: asyncio.StreamWriter | None = None
+        self._attached: Attachment | None = None
         self._reading: asyncio.Task[None] | None = None
         self._cgroup: CgroupCounters | None = None
         self._exit_watch: ExitWatch | None = None
+        self._first_process_ended = asyncio.Event()
+        self._first_process_ended.set()
         self._looking: asyncio.Task[None] | None = None
         self._counters: Counters | None = None
         self._counters_are_final = False
@@ -63,9 +78,9 @@ class DockerCommand:
         created = await uninterrupted(
             self._engine.call("POST", "/containers/create", query={"name": self._name}, body=self._body)
         )
-        reader, self._writer = await self._engine.attach(self._name)
-        self._reading = asyncio.create_task(self._read(reader))
         try:
+            self._attached = await self._engine.attach(self._name)
+            self._reading = asyncio.create_task(self._read(self._attached.reader))
             await uninterrupted(self._engine.call("POST", f"{self._path}/start"))
         except EngineError as error:
             if not _is_about_the_command(error):
@@ -76,16 +91,25 @@ class DockerCommand:
             return
         self._started = time.perf_counter()
         state = await self._inspect()
-        self._watch_counters(created["Id"], int(state["Pid"]))
+        self._watch(created["Id"], int(state["Pid"]))
 
-    def _watch_counters(self, container: str, pid: int) -> None:
-        """Have the counters read at the one moment when they are final and still there, and now and then before."""
-        self._cgroup = CgroupCounters.of_container(container, pid) if pid else None
-        if self._cgroup is not None:
+    def _watch(self, container: str, pid: int) -> None:
+        """Have memory watched if need be, and the counters read now and then, and when they are final."""
+        if not pid:
+            return  # it has ended already: the engine's memory of events must do
+        if self._memory_watch is not None:
+            limits = self._spec.limits
+            self._watched = self._memory_watch.watch(
+                pid, memory_limit=limits.memory_mib << 20, process_limit=limits.processes
+            )
+        self._cgroup = CgroupCounters.of_container(container, pid)
+        if self._cgroup is not None or self._engine.has_local_processes:
             try:
-                self._exit_watch = ExitWatch(pid, self._read_final_counters)
+                self._exit_watch = ExitWatch(pid, self._take_end)
             except ProcessLookupError:
-                return  # it has ended already: the engine's memory of events must do
+                return
+            self._first_process_ended.clear()
+        if self._cgroup is not None:
             self._looking = asyncio.create_task(self._look())
 
     async def _look(self) -> None:
@@ -97,20 +121,20 @@ class DockerCommand:
 
     async def write(self, data: bytes) -> bool:
         """Write to standard input; False when nobody reads it any more."""
-        if self._ended or self._writer is None or self._reading is None or self._reading.done():
+        if self._ended or self._attached is None or self._reading is None or self._reading.done():
             return False
         try:
-            self._writer.write(data)
-            await self._writer.drain()
+            self._attached.writer.write(data)
+            await self._attached.writer.drain()
         except (ConnectionError, RuntimeError):
             return False
         return True
 
     async def finish_input(self) -> None:
         """Close standard input."""
-        if self._writer is not None and not self._ended:
+        if self._attached is not None and not self._ended:
             try:
-                self._writer.write_eof()
+                self._attached.writer.write_eof()
             except OSError:
                 return  # it has ended
 
@@ -118,7 +142,7 @@ class DockerCommand:
         """Wait until the container has stopped."""
         if self._ended is None and self._reading is not None:
             # Its output ends with it, unless the engine hangs on input that nobody reads.
-            stopped = asyncio.ensure_future(self._engine.call("POST", f"{self._path}/wait"))
+            stopped = asyncio.ensure_future(self._wait())
             try:
                 await asyncio.wait([self._reading, stopped], return_when=asyncio.FIRST_COMPLETED)
                 await stopped
@@ -139,8 +163,12 @@ class DockerCommand:
             out_of_memory = bool(state.get("OOMKilled")) or await self._had_memory_kills()
         finally:
             await self._remove()
-        tail, counters = self._output.tail, self._counters
+        tail, counters, watched = self._output.tail, self._counters, self._watched
         peak_memory = counters.peak_memory if counters else None
+        if watched is not None:
+            tail = watched.tail_of(tail)
+            out_of_memory = out_of_memory or watched.out_of_memory
+            peak_memory = peak_memory or watched.peak_memory or None
         if peak_memory is None and out_of_memory:
             peak_memory = self._spec.limits.memory_mib << 20  # what it was killed at
         if NEVER_EXECUTED.fullmatch(tail):
@@ -180,8 +208,11 @@ class DockerCommand:
     async def _last_state(self) -> Mapping[str, Any]:
         """Wait until the container has stopped and its output is read, and return how it ended."""
         try:
-            await self._engine.call("POST", f"{self._path}/wait")
+            await self._wait()
             state = await self._inspect()
+            if state["Running"]:  # podman has not heard of it yet
+                await self._engine.call("POST", f"{self._path}/wait")
+                state = await self._inspect()
         except EngineError as error:
             if error.status != 404:  # somebody else removed it, or it was never created
                 raise
@@ -200,17 +231,25 @@ class DockerCommand:
         if self._cgroup is not None and not self._counters_are_final:
             self._counters = self._cgroup.read() or self._counters
 
-    def _read_final_counters(self) -> None:
-        """The first process has ended: these are the last numbers, if we are in time to see them."""
+    def _take_end(self) -> None:
+        """The first process has ended: the counters are the last, if we are in time to see them."""
         counters = self._cgroup.read() if self._cgroup is not None else None
         if counters is not None:
             self._counters, self._counters_are_final = counters, True
+        self._first_process_ended.set()
 
     def _cannot_be_run(self, reason: str) -> Ended:
         return not_found(
             f"{self._command[0]} cannot be run in image {self._spec.image.reference}: put an executable of that name "
             f"on its PATH, and the interpreter its first line names. The engine said: {reason}"
         )
+
+    async def _wait(self) -> None:
+        """Wait until the first process has ended: an engine knows at once, podman looks four times a second."""
+        if self._engine.has_local_processes:
+            await self._first_process_ended.wait()
+        else:
+            await self._engine.call("POST", f"{self._path}/wait")
 
     async def _inspect(self) -> Mapping[str, Any]:
         return (await self._engine.call("GET", f"{self._path}/json"))["State"]
@@ -223,14 +262,16 @@ class DockerCommand:
                 raise
 
     async def _remove(self) -> None:
+        if self._memory_watch is not None and self._watched is not None:
+            self._memory_watch.release(self._watched)
         if self._exit_watch is not None:
             self._exit_watch.stop()
         if self._looking is not None:
             self._looking.cancel()
         if self._reading is not None:
             self._reading.cancel()
-        if self._writer is not None:
-            self._writer.transport.abort()  # closing would wait until the engine has read all that was written
+        if self._attached is not None:
+            self._attached.abort()
         try:
             await self._engine.call("DELETE", self._path, query={"force": "1", "v": "1"})
         except EngineError as error:

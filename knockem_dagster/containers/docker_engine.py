@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -27,9 +26,9 @@ class DockerRuntime:
     name: RuntimeName = "docker"
     isolates = True
 
-    def __init__(self, socket: Path | None = None) -> None:
-        """Use the engine at this socket, or the one found. Raises ContainerError when there is none."""
-        self._engine = Engine(engine_socket() if socket is None else socket)
+    def __init__(self, engine: Engine | None = None) -> None:
+        """Use this engine, or the one found. Raises ContainerError when there is none."""
+        self._engine = Engine(engine_socket()) if engine is None else engine
         self._image_users: dict[str, str] = {}
 
     async def answers(self) -> None:
@@ -43,24 +42,25 @@ class DockerRuntime:
         """
         found = await self._inspect_image(reference)
         if found is None:
-            await asyncio.to_thread(pull_image, reference)
+            await asyncio.to_thread(self._pull, reference)
             found = await self._inspect_image(reference)
         if found is None:
             raise ImageNotFound(f"image {reference!r} was pulled but the engine does not have it: pull it by hand")
-        digest: str = (found.get("RepoDigests") or [found["Id"]])[0]
+        digest = pinned(found)
         self._image_users[digest] = (found.get("Config") or {}).get("User") or ""
-        return Image("docker", reference, digest)
+        return Image(self.name, reference, digest)
 
     async def run(self, spec: ContainerSpec, command: Sequence[str], stdin: bytes = b"") -> Ended:
         """Run one command to its end within the limits."""
         capture = Capture(spec.limits.output_bytes)
-        container = await self._command(spec, command, capture)
+        container = self._command(spec, command, capture, await self._image_user(spec.image))
         return await run_to_end(container, capture, stdin=stdin, timeout_seconds=spec.limits.timeout_seconds)
 
     async def converse(self, spec: ContainerSpec, command: Sequence[str]) -> Conversation:
         """Start a command and keep talking to it. `limits.timeout_seconds` is not applied."""
         inbox = Inbox(spec.limits.output_bytes)
-        return await converse_with(await self._command(spec, command, inbox), inbox)
+        container = self._command(spec, command, inbox, await self._image_user(spec.image))
+        return await converse_with(container, inbox)
 
     async def remove_leftovers(self, submission_id: str | None = None) -> int:
         """Remove the containers of one submission, or of all whose owner is gone; return how many."""
@@ -81,8 +81,11 @@ class DockerRuntime:
         query = {"all": "1", "filters": orjson.dumps({"label": [label]}).decode()}
         return await self._engine.call("GET", "/containers/json", query=query)
 
-    async def _command(self, spec: ContainerSpec, command: Sequence[str], output: Output) -> DockerCommand:
-        body = describe_container(spec, command, image_user=await self._image_user(spec.image))
+    def _pull(self, reference: str) -> None:
+        pull_image(reference)
+
+    def _command(self, spec: ContainerSpec, command: Sequence[str], output: Output, image_user: str) -> DockerCommand:
+        body = describe_container(spec, command, image_user=image_user)
         return DockerCommand(self._engine, spec, command, output, body=body)
 
     async def _image_user(self, image: Image) -> str:
@@ -113,3 +116,12 @@ class DockerRuntime:
                 return 0
             raise
         return 1
+
+
+def pinned(found: Mapping[str, Any]) -> str:
+    """Return the name that an image keeps: its digest in a registry, else its id.
+
+    Podman knows images that were built here by a digest too, of a registry `localhost` that nobody has.
+    """
+    digests: list[str] = found.get("RepoDigests") or []
+    return next((digest for digest in digests if not digest.startswith("localhost/")), found["Id"])

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 import stat
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -23,6 +25,8 @@ from knockem_dagster.errors import ContainerError
 
 DEFAULT_SOCKETS = ("/var/run/docker.sock", "{XDG_RUNTIME_DIR}/docker.sock")
 READ_BYTES = 1 << 18
+OUTPUT_STREAMS = "stdout=1&stderr=1"
+ALL_STREAMS = f"stdin=1&{OUTPUT_STREAMS}"
 
 
 class EngineError(ContainerError):
@@ -66,8 +70,24 @@ def is_listening(path: Path) -> bool:
     return True
 
 
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A container's standard streams: where its output is read, where its input is written, and all connections."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    connections: tuple[asyncio.StreamWriter, ...]
+
+    def abort(self) -> None:
+        """Let go. Closing would wait until the engine has read all that was written."""
+        for connection in self.connections:
+            connection.transport.abort()
+
+
 class Engine:
-    """One container engine."""
+    """One container engine. `has_local_processes`: its numbers of processes are this machine's for certain."""
+
+    has_local_processes = False
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -108,30 +128,36 @@ class Engine:
             raise EngineError(status, _reason(payload))
         return payload
 
-    async def attach(self, container: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def attach(self, container: str) -> Attachment:
         """Connect to a container's standard streams; see frames.py for what the reader gives."""
-        target = f"/containers/{container}/attach?stream=1&stdin=1&stdout=1&stderr=1"
+        return await self._attach(container, ALL_STREAMS)
+
+    async def _attach(self, container: str, streams: str) -> Attachment:
+        target = f"/containers/{container}/attach?stream=1&{streams}"
         upgrade = {"Connection": "Upgrade", "Upgrade": "tcp"}
         reader, writer = await self._send(f"POST {target} HTTP/1.1", upgrade, b"")
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             if _status(head) not in (101, 200):
-                raise EngineError(_status(head), _reason(await reader.read()))
+                raise EngineError(_status(head), _reason(await reader.readexactly(_length(head))))
         except BaseException:
             writer.close()
             raise
-        return reader, writer
+        return Attachment(reader, writer, (writer,))
 
-    async def _send(
-        self, request: str, headers: Mapping[str, str], content: bytes
-    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         try:
-            reader, writer = await asyncio.open_unix_connection(self._path, limit=READ_BYTES)
+            return await asyncio.open_unix_connection(self._path, limit=READ_BYTES)
         except OSError as error:
             raise ContainerError(
                 f"the container engine at {self._path} does not answer ({error.strerror}): start it, make sure you "
                 "may use it (on Linux: be in the group docker), or use --runtime process."
             ) from error
+
+    async def _send(
+        self, request: str, headers: Mapping[str, str], content: bytes
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await self._connect()
         lines = [request, "Host: engine", f"Content-Length: {len(content)}"]
         lines += ["Content-Type: application/json", *(f"{name}: {value}" for name, value in headers.items())]
         writer.write("\r\n".join([*lines, "", ""]).encode() + content)
@@ -140,6 +166,11 @@ class Engine:
 
 def _status(head: bytes) -> int:
     return int(head.split(None, 2)[1])
+
+
+def _length(head: bytes) -> int:
+    found = re.search(rb"\r\ncontent-length: *(\d+)", head, re.IGNORECASE)
+    return int(found[1]) if found else 0
 
 
 def _reason(payload: bytes) -> str:

@@ -52,6 +52,12 @@ class Watched:
         self._last_memory = memory
         self._due = now + self._pause
 
+    def tail_of(self, output: str) -> str:
+        """Return the end of the output, and why the tree was killed if its output cannot tell."""
+        if not self.too_many_processes:
+            return output
+        return f"{output}\nkilled: it started more than {self.process_limit} processes".strip()
+
     def due_in(self, now: float) -> float:
         """Return seconds until the next look; zero or less when it is due."""
         return self._due - now

@@ -57,13 +57,13 @@ class ProcessCommand:
 
     async def start(self) -> None:
         """Start the process; a missing or unusable executable makes a command that has ended."""
-        executable = find_command(self._organism, self._command[0])
-        if isinstance(executable, str):
-            self._never_started(executable)
+        arguments = self._arguments()
+        if isinstance(arguments, str):
+            self._never_started(arguments)
             return
         try:
             self._child = child = ChildProcess(
-                [str(executable), *self._command[1:]],
+                arguments,
                 environment=self._environment(),
                 folder=Path(self._folder.name),
                 on_stdout=self._take_stdout,
@@ -72,8 +72,8 @@ class ProcessCommand:
             )
         except OSError as error:
             if error.errno not in UNUSABLE:
-                raise ContainerError(f"{executable} could not be started: {error.strerror}") from error
-            self._never_started(f"{executable} cannot be executed ({error.strerror}): check its first line, `#!...`")
+                raise ContainerError(f"{arguments[0]} could not be started: {error.strerror}") from error
+            self._never_started(f"{arguments[0]} cannot be executed ({error.strerror}): check its first line, `#!...`")
             return
         limits = self._spec.limits
         self._watched = self._memory_watch.watch(
@@ -117,14 +117,11 @@ class ProcessCommand:
         death = await asyncio.shield(child.died)
         await self._close_outputs(child)
         self._folder.cleanup()
-        tail = self._output.tail
-        if watched.too_many_processes:
-            tail = f"{tail}\nkilled: it started more than {watched.process_limit} processes".strip()
         return Ended(
             cause=EndCause.OUT_OF_MEMORY if watched.out_of_memory else EndCause.EXITED,
             exit_code=death.exit_code,
             stdout=b"",
-            tail=tail,
+            tail=watched.tail_of(self._output.tail),
             wall_seconds=time.perf_counter() - self._started,
             cpu_seconds=death.cpu_seconds,
             peak_memory=watched.peak_memory or None,
@@ -145,6 +142,11 @@ class ProcessCommand:
     def _take_stdout(self, data: bytes) -> None:
         if not self._output.feed_stdout(data) and self._child is not None:
             self._child.kill()
+
+    def _arguments(self) -> list[str] | str:
+        """Return what to execute, or why that cannot be done."""
+        executable = find_command(self._organism, self._command[0])
+        return executable if isinstance(executable, str) else [str(executable), *self._command[1:]]
 
     def _environment(self) -> dict[str, str]:
         """Return the command's whole environment: what the specification says, and what any program needs."""

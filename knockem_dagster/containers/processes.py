@@ -81,7 +81,10 @@ class ProcessRuntime:
             command,
             output,
             organism=find_organism(spec.image.reference, self._organisms),
-            mark=marked_processes.mark_of(str(current_owner()), next(self._numbers), spec.submission_id),
+            mark=self._next_mark(spec.submission_id),
             memory_watch=MEMORY_WATCH,
             cpu_limit_seconds=cpu_limit_seconds,
         )
+
+    def _next_mark(self, submission_id: str) -> str:
+        return marked_processes.mark_of(str(current_owner()), next(self._numbers), submission_id)

@@ -1,4 +1,4 @@
-"""What every container runtime offers. Implementations: docker_engine.py and processes.py.
+"""What every container runtime offers. Implementations: docker_engine.py, podman_engine.py, apptainer.py, processes.py.
 
 A runtime starts commands of an image (or organism folder) and tells how they ended; it knows
 nothing of genomes or competitions, which is the contract's business (contract.py).
@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias
+from typing import Protocol
 
-RuntimeName: TypeAlias = Literal["process", "docker"]
+from knockem_dagster.settings import RuntimeName
+
+RUN_BY_DIGEST: frozenset[RuntimeName] = frozenset({"docker", "podman"})
+"""The runtimes that run what an image was when it was resolved, whatever its name stands for by now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +32,9 @@ class Limits:
 class Image:
     """A resolved image: `reference` as the user wrote it, `digest` what it was when resolved.
 
-    docker: digest is the image id or repository digest, and is what is run. process: `reference`
-    names a folder below KNOCKEM_ORGANISMS, digest is the SHA-256 over its files.
+    docker, podman: digest is the image id or repository digest, and is what is run. apptainer: `reference` is a file,
+    a folder or docker://NAME, digest is the SHA-256 over it. process: `reference` names a folder below
+    KNOCKEM_ORGANISMS, digest is the SHA-256 over its files.
     """
 
     runtime: RuntimeName

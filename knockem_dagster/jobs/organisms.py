@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from knockem_dagster.containers.contract import Organism
-from knockem_dagster.containers.runtime import ContainerSpec, Image, Limits
+from knockem_dagster.containers.runtime import RUN_BY_DIGEST, ContainerSpec, Image, Limits
 from knockem_dagster.errors import ContainerError
 from knockem_dagster.jobs.requirements import Requirement
 from knockem_dagster.jobs.worker_sources import WorkerRecord
@@ -51,9 +51,10 @@ async def check_organism(platform: Platform, submission: SubmissionRecord) -> No
 
     Raises ContainerError when it is not there any more, or is another.
     """
-    if submission.container_runtime == "docker":
-        return  # run by its digest, whatever its name stands for by now
-    image = await platform.runtime("process").resolve(submission.container_image)
+    runtime = submission.container_runtime
+    if runtime in RUN_BY_DIGEST:
+        return  # whatever its name stands for by now
+    image = await platform.runtime(runtime).resolve(submission.container_image)
     if image.digest != submission.image_digest:
         raise ContainerError(
             f"The organism {submission.container_image} has changed since the study was accepted (it is "
@@ -75,8 +76,8 @@ class Organisms:
         if submission_id not in self._kept:
             submission, genome = await self._record.study(submission_id)
             await check_organism(self._platform, submission)
-            if submission.container_runtime == "docker":
-                await self._platform.runtime("docker").resolve(submission.image_digest)
+            if submission.container_runtime in RUN_BY_DIGEST:
+                await self._platform.runtime(submission.container_runtime).resolve(submission.image_digest)
             self._kept[submission_id] = organism_of(self._platform, submission, genome)
             if len(self._kept) > MOST_ORGANISMS:
                 self._kept.popitem(last=False)

@@ -16,8 +16,8 @@ import orjson
 class Requirement:
     """What a job needs while it runs: CPUs, memory in MiB, GPUs, seconds at most, and the runtime that starts it.
 
-    `runtime` is "process", "docker", or "command" for a plain command of the worker's machine. Turns are taken by the
-    CPU time that jobs have had, so each needs some.
+    `runtime` is the name of a container runtime, or "command" for a plain command of the worker's machine. Turns are
+    taken by the CPU time that jobs have had, so each needs some.
     """
 
     cpus: float

@@ -18,6 +18,7 @@ from knockem_dagster.records.genomes import GenomeRecord
 from knockem_dagster.records.jobs import JobRecord
 from knockem_dagster.records.record import Value
 from knockem_dagster.records.submissions import SubmissionRecord
+from knockem_dagster.settings import RuntimeName
 
 MOST_TAIL = 1 << 20
 MOST_WORDS = 2000
@@ -45,7 +46,7 @@ class Description(Value):
     memory_mib: int = Field(alias="memoryMiB", ge=0, lt=1 << 40)
     gpus: int = Field(ge=0, lt=1 << 20)
     seconds_left: float | None = Field(default=None, description="until it ends; null: for ever")
-    runtimes: tuple[Literal["command", "process", "docker"], ...]
+    runtimes: tuple[Literal["command", RuntimeName], ...]
     only: Literal[""] = ""
     lease_seconds: float = Field(gt=0, le=86400)
     started: str = Field(max_length=50)

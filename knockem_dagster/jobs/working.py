@@ -13,7 +13,7 @@ import psutil
 from knockem_dagster.containers.attempts import Attempt
 from knockem_dagster.containers.processes import ProcessRuntime
 from knockem_dagster.containers.runtime import Runtime
-from knockem_dagster.containers.runtimes import has_engine
+from knockem_dagster.containers.runtimes import runtime_names_here
 from knockem_dagster.containers.warden import ensure_warden
 from knockem_dagster.errors import ContainerError, QueueAway
 from knockem_dagster.jobs.attempt_records import attempt_id_of
@@ -27,6 +27,7 @@ from knockem_dagster.jobs.requirements import Capacity
 from knockem_dagster.jobs.worker_sources import Say, WorkSource
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.jobs import ComputeNodeRecord
+from knockem_dagster.settings import RUNTIMES
 
 
 def capacity_here(
@@ -38,20 +39,19 @@ def capacity_here(
     seconds_left: float | None = None,
 ) -> Capacity:
     """Return what a worker on this machine offers: all of it where nothing else is said."""
-    runtimes = {"command", "process"} | ({"docker"} if has_engine() else set())
     return Capacity(
         cpus=float(platform.settings.cpus) if cpus is None else cpus,
         memory_mib=psutil.virtual_memory().total >> 20 if memory_mib is None else memory_mib,
         gpus=gpus,
         seconds_left=seconds_left,
-        runtimes=frozenset(runtimes),
+        runtimes=frozenset({"command", *runtime_names_here()}),
     )
 
 
 def runtimes_here(platform: Platform) -> list[Runtime]:
     """Return the runtimes that this machine has."""
     found: list[Runtime] = []
-    for name in ("process", "docker"):
+    for name in runtime_names_here():
         with contextlib.suppress(ContainerError):
             found.append(platform.runtime(name))
     return found
@@ -138,7 +138,7 @@ class WorkerProcess:
         attempts = AttemptLane(organisms.of, self._read, worker=self.name)
         recovery = Recovery(source.queue, self._launcher)
         commands = CommandLane(source.record, self._launcher, source.journal, recovery, worker=self.name)
-        return {"process": attempts, "docker": attempts, "command": commands}
+        return {**dict.fromkeys(RUNTIMES, attempts), "command": commands}
 
     async def _read(self, jobs: Sequence[bytes]) -> Sequence[Attempt]:
         return await self._source.record.attempts([attempt_id_of(job) for job in jobs])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -13,6 +13,7 @@ from knockem_dagster.errors import KnockemError
 from knockem_dagster.records.assays import AssayResultRecord, AssayType
 from knockem_dagster.records.record import Record, Repository, Value, now
 from knockem_dagster.records.stages import StageValue, WeighingGoalValue, stage_of_result
+from knockem_dagster.settings import RuntimeName
 from knockem_dagster.stores.documents import Collection, Documents, Index, Patch
 
 
@@ -93,7 +94,7 @@ class SubmissionRecord(Record):
     skeleton_resolution: float = Field(
         default=0.4, description="smallest effect that keeps a site in a skeleton by prefix search, under noise"
     )
-    container_runtime: Literal["process", "docker"]
+    container_runtime: RuntimeName
     image_digest: str
     stated_unit: float | None = Field(
         default=None, description="score of one detection threshold, if the organism states it"

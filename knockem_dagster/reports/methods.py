@@ -51,7 +51,7 @@ def _competitions(facts: StudyFacts, assay_type: str) -> str:
 
 
 def _material(facts: StudyFacts) -> str:
-    where = "in containers" if facts.text(fact.RUNTIME) == "docker" else "as processes"
+    where = "as processes" if facts.text(fact.RUNTIME) == "process" else "in containers"
     return (
         f"A genome of {_count(facts, fact.SITES, 'site')} (SHA-256 {facts.text(fact.GENOME_DIGEST)}) of the organism "
         f"{facts.text(fact.ORGANISM)} (digest {facts.text(fact.IMAGE_DIGEST)}, run {where}) was studied by "

@@ -28,7 +28,7 @@ class Fact:
 SUBMISSION = Fact("submission", "", "id of the submission")
 ORGANISM = Fact("organism", "", "container image, or folder, of the organism")
 IMAGE_DIGEST = Fact("organism: digest", "", "digest of the organism's image or folder")
-RUNTIME = Fact("organism: runtime", "", "what ran the organism: containers (docker) or processes")
+RUNTIME = Fact("organism: runtime", "", "what ran the organism: containers (docker, podman, apptainer) or processes")
 GENOME_DIGEST = Fact("genome: digest", "", "SHA-256 of the wild type's content")
 SITES = Fact("genome: sites", "sites", "length of the genome")
 SEED = Fact("seed", "", "what every random choice of the study follows from")

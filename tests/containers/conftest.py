@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from knockem_dagster.containers.apptainer import has_apptainer
+from knockem_dagster.containers.podman_service import podman_facts
 from knockem_dagster.containers.runtimes import has_engine
-from tests.containers.laboratory import Laboratory, build_base_image, docker_laboratory, process_laboratory
+from knockem_dagster.errors import ContainerError
+from tests.containers.laboratory import (
+    Laboratory,
+    apptainer_laboratory,
+    build_base_image,
+    docker_laboratory,
+    podman_laboratory,
+    process_laboratory,
+)
 
 
 @pytest.fixture(scope="session")
@@ -20,13 +32,35 @@ def engine() -> None:
         pytest.skip(reason)
 
 
-@pytest.fixture(params=["process", pytest.param("docker", marks=pytest.mark.docker)])
+@pytest.fixture(scope="session")
+def podman() -> None:
+    """Podman with the base image; skips where it does not work."""
+    try:
+        podman_facts()
+    except ContainerError as error:
+        pytest.skip(str(error))
+    reason = build_base_image("podman")
+    if reason is not None:
+        pytest.skip(reason)
+
+
+@pytest.fixture(
+    params=["process", *(pytest.param(name, marks=pytest.mark.docker) for name in ("docker", "podman", "apptainer"))]
+)
 def laboratory(request: pytest.FixtureRequest, tmp_path: Path) -> Laboratory:
     """A laboratory of each runtime. Tests marked isolation run only where the runtime isolates."""
     if request.param == "process":
         if request.node.get_closest_marker("isolation") is not None:
             pytest.skip("the process runtime does not isolate")
         return process_laboratory(tmp_path)
+    if request.param == "apptainer":
+        image = os.environ.get("KNOCKEM_TEST_APPTAINER_IMAGE")
+        if image is None or not has_apptainer():
+            pytest.skip("apptainer, or an image for it in KNOCKEM_TEST_APPTAINER_IMAGE, is not here")
+        return apptainer_laboratory(tmp_path, image)
+    if request.param == "podman":
+        request.getfixturevalue("podman")
+        return podman_laboratory(tmp_path)
     request.getfixturevalue("engine")
     return docker_laboratory(tmp_path)
 
@@ -39,3 +73,12 @@ def processes(tmp_path: Path) -> Laboratory:
 @pytest.fixture
 def containers(engine: None, tmp_path: Path) -> Laboratory:
     return docker_laboratory(tmp_path)
+
+
+@pytest.fixture
+def nothing_on_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """A machine without podman and apptainer."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    podman_facts.cache_clear()
+    yield
+    podman_facts.cache_clear()

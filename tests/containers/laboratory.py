@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import textwrap
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from knockem_dagster.containers.apptainer import ApptainerRuntime
 from knockem_dagster.containers.attempts import Attempt, GenomeVariant
 from knockem_dagster.containers.docker_engine import DockerRuntime
+from knockem_dagster.containers.podman_engine import PodmanRuntime
+from knockem_dagster.containers.podman_service import podman_facts
 from knockem_dagster.containers.processes import ProcessRuntime
 from knockem_dagster.containers.runtime import ContainerSpec, Limits, Mount, Runtime
 from knockem_dagster.knockout.knockouts import KnockoutSet
@@ -27,6 +31,14 @@ class Laboratory:
 
     runtime: Runtime
     organisms: Path
+    base_image: str = BASE_IMAGE
+
+    @property
+    def watches_memory(self) -> bool:
+        """Whether memory is looked at, process by process, as no cgroup counts it."""
+        if self.runtime.name == "podman":
+            return "memory" not in podman_facts().controllers
+        return self.runtime.name != "docker"
 
     def organism(self, *, limits: Limits | None = None, submission_id: str = "", **scripts: str) -> ContainerSpec:
         """Return how to start an organism with these commands: /bin/sh, unless they begin with #!."""
@@ -41,7 +53,7 @@ class Laboratory:
         if self.runtime.name == "process":
             image = asyncio.run(self.runtime.resolve("trial"))
             return ContainerSpec(image, limits=limits, submission_id=submission_id)
-        image = asyncio.run(self.runtime.resolve(BASE_IMAGE))
+        image = asyncio.run(self.runtime.resolve(self.base_image))
         environment = {"PATH": "/organism:/usr/local/bin:/usr/bin:/bin"}
         mounts = [Mount(folder, "/organism")]
         return ContainerSpec(image, environment, limits, mounts, submission_id)
@@ -61,12 +73,27 @@ def docker_laboratory(folder: Path) -> Laboratory:
     return Laboratory(DockerRuntime(), organisms)
 
 
-def build_base_image() -> str | None:
+def podman_laboratory(folder: Path) -> Laboratory:
+    """Return a laboratory of podman's containers; `build_base_image` must have been called for it."""
+    organisms = folder / "organisms"
+    organisms.mkdir()
+    return Laboratory(PodmanRuntime(), organisms)
+
+
+def apptainer_laboratory(folder: Path, image: str) -> Laboratory:
+    """Return a laboratory of apptainer's containers, which run in this image."""
+    organisms = folder / "organisms"
+    organisms.mkdir()
+    return Laboratory(ApptainerRuntime(), organisms, image)
+
+
+def build_base_image(engine: str = "docker") -> str | None:
     """Make the image the trials run in, from Debian packages; return why that is not possible here."""
-    present = subprocess.run(["docker", "image", "inspect", BASE_IMAGE], capture_output=True, check=False)
+    present = subprocess.run([engine, "image", "inspect", BASE_IMAGE], capture_output=True, check=False)
     if present.returncode == 0:
         return None
-    built = subprocess.run([BUILD_BASE_IMAGE, BASE_IMAGE], capture_output=True, text=True, check=False)
+    environment = {**os.environ, "ENGINE": engine}
+    built = subprocess.run([BUILD_BASE_IMAGE, BASE_IMAGE], capture_output=True, text=True, check=False, env=environment)
     return None if built.returncode == 0 else f"no base image: {built.stderr[-500:]}"
 
 

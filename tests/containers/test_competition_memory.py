@@ -32,7 +32,7 @@ HOLD = """
         result.write('{"updatesElapsed": 1, "numAlpha": 1, "numBeta": 1}')
 """
 """Holds 10 MB for 200 ms; of a single knockout a grandchild holds 300 MB."""
-WHAT = {"process": "VmHWM", "docker": "RssAnon"}
+WATCHED, COUNTED = "VmHWM", "RssAnon"
 """What is a process's own: a container is not charged for pages of files that others have read before."""
 
 
@@ -42,7 +42,7 @@ def test_a_large_competition_and_the_small_one_after_it_are_recorded_with_their_
     specification = laboratory.organism(
         limits=Limits(memory_mib=600, timeout_seconds=60),
         knockem_apply_knockout="cat",
-        knockem_compete_two=HOLD.replace("WHAT", WHAT[laboratory.runtime.name]),
+        knockem_compete_two=HOLD.replace("WHAT", WATCHED if laboratory.watches_memory else COUNTED),
     )
     organism = Organism(laboratory.runtime, specification, wild_type="content")
 

@@ -1,12 +1,13 @@
 #!/bin/sh
 # Build a small base image for organisms (sh, awk, grep, sed, coreutils, python3) where no image can be pulled.
 #
-# usage: deploy/organisms/base/build.sh [TAG]        (default: knockem/base)
+# usage: [ENGINE=podman] deploy/organisms/base/build.sh [TAG]        (default: docker, knockem/base)
 #
 # Everything in it comes from Debian packages, fetched with apt-get as this machine is set up to. Needs root, and a
 # Debian 12 host (package names of libraries differ between releases). An image that is up to date is left alone.
 set -eu
 
+ENGINE=${ENGINE:-docker}
 TAG=${1:-knockem/base}
 PYTHON=python3.11
 PACKAGES="dash mawk grep sed coreutils libacl1 libattr1 libgmp10 libpcre2-8-0 libselinux1 libc6 libgcc-s1
@@ -15,7 +16,7 @@ PACKAGES="dash mawk grep sed coreutils libacl1 libattr1 libgmp10 libpcre2-8-0 li
 UNUSED="test idlelib lib2to3 distutils ensurepip turtledemo tkinter pydoc_data curses dbm sqlite3 wsgiref xmlrpc"
 
 recipe=$(sha256sum "$0" | cut -d ' ' -f 1)
-if [ "$(docker image inspect --format '{{index .Config.Labels "knockem.recipe"}}' "$TAG" 2>/dev/null)" = "$recipe" ]; then
+if [ "$("$ENGINE" image inspect --format '{{index .Config.Labels "knockem.recipe"}}' "$TAG" 2>/dev/null)" = "$recipe" ]; then
     echo "$TAG is up to date"
     exit 0
 fi
@@ -47,6 +48,6 @@ printf 'root:x:0:\nnogroup:x:65534:\n' >"$root/etc/group"
 # A read-only container could not keep what it compiles, and would compile at every start.
 chroot "$root" "/usr/bin/$PYTHON" -m compileall -q "/usr/lib/$PYTHON"
 
-tar --create --directory "$root" --numeric-owner . | docker import --change "LABEL knockem.recipe=$recipe" \
+tar --create --directory "$root" --numeric-owner . | "$ENGINE" import --change "LABEL knockem.recipe=$recipe" \
     --change 'ENV PATH=/usr/local/bin:/usr/bin:/bin LANG=C.UTF-8' --change 'CMD ["/bin/sh"]' - "$TAG" >/dev/null
 echo "$TAG is built"
