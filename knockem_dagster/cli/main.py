@@ -10,6 +10,7 @@ from knockem_dagster.cli import (
     comparing,
     controlling,
     demonstration,
+    deploying,
     developing,
     looking,
     planning,
@@ -53,6 +54,7 @@ app.add_typer(queueing.app, name="queue")
 app.add_typer(workflows.app, name="workflow")
 app.add_typer(accounts.users, name="user")
 app.add_typer(accounts.tokens, name="token")
+app.add_typer(deploying.app, name="deploy")
 app.command("test", context_settings=developing.PASS_ON)(developing.test)
 app.command("bench")(developing.bench)
 

@@ -8,16 +8,19 @@ import re
 import signal
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
+from knockem_dagster.assay_runs.errands import ERRANDS
 from knockem_dagster.cli.terminal import AsJson, answer_json, aside, for_people, open_platform
 from knockem_dagster.cli.wording import clock, counted
 from knockem_dagster.errors import KnockemError
+from knockem_dagster.jobs.errands import run_errands
 from knockem_dagster.jobs.http_source import source_at
 from knockem_dagster.jobs.inspection import WorkerState, worker_states
 from knockem_dagster.jobs.near_source import NearSource
@@ -32,16 +35,30 @@ NO_QUEUE = (
     "KNOCKEM_QUEUE_URL."
 )
 TOLD_SECONDS = 10.0
+
+
+class Kind(StrEnum):
+    """What jobs run in: containers, organism folders, or the worker's own shell."""
+
+    DOCKER = "docker"
+    PROCESS = "process"
+    COMMAND = "command"
+
+
 _TIME = re.compile(r"(?:(?:(?P<days>\d+)-)?(?:(?P<hours>\d+):)?(?P<minutes>\d+):)?(?P<seconds>\d+)")
 
 
 def worker(
+    *,
     cpus: Annotated[float | None, typer.Option(help="CPUs to offer.  [default: KNOCKEM_CPUS, all]")] = None,
     memory: Annotated[int | None, typer.Option(metavar="MIB", help="Memory to offer.  [default: all]")] = None,
     gpus: Annotated[int, typer.Option(help="GPUs to offer.")] = 0,
     time_left: Annotated[
         str | None,
         typer.Option(metavar="TIME", help="End after it: seconds, MM:SS, HH:MM:SS or D-HH:MM:SS.  [default: never]"),
+    ] = None,
+    only: Annotated[
+        list[Kind] | None, typer.Option(help="Take only jobs of this kind; may be repeated.  [default: all]")
     ] = None,
     url: Annotated[
         str | None,
@@ -63,6 +80,10 @@ def worker(
         if url is None and not platform.has_queue:
             raise KnockemError(NO_QUEUE)
         capacity = capacity_here(platform, cpus=cpus, memory_mib=memory, gpus=gpus, seconds_left=seconds)
+        if only:
+            capacity = replace(capacity, runtimes=capacity.runtimes.intersection(only))
+            if not capacity.runtimes:
+                raise KnockemError(f"Jobs of kind {' or '.join(only)} cannot run here: is there a container engine?")
         asyncio.run(_work(platform, capacity, url))
 
 
@@ -114,13 +135,17 @@ async def _work(platform: Platform, capacity: Capacity, url: str | None) -> None
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, end)
-        telling = asyncio.create_task(_tell(process, capacity))
+        beside = [asyncio.create_task(_tell(process, capacity))]
+        if url is None and capacity.runtimes & {Kind.DOCKER, Kind.PROCESS}:
+            beside.append(asyncio.create_task(run_errands(platform, ERRANDS, say=say)))
         try:
             await process.run()
         except asyncio.CancelledError:
             say("Ended at once; what was in work goes to others.")
         finally:
-            telling.cancel()
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
         say(f"Done: {process.tally}.")
 
 

@@ -13,6 +13,7 @@ import orjson
 from knockem_dagster.containers.commands import Output, converse_with, run_to_end
 from knockem_dagster.containers.docker_command import DockerCommand
 from knockem_dagster.containers.engine_api import Engine, EngineError, engine_socket
+from knockem_dagster.containers.engine_paths import EnginePaths
 from knockem_dagster.containers.hardening import OWNER_LABEL, SUBMISSION_LABEL, describe_container
 from knockem_dagster.containers.image_pull import pull_image
 from knockem_dagster.containers.output import Capture, Inbox
@@ -30,6 +31,7 @@ class DockerRuntime:
     def __init__(self, socket: Path | None = None) -> None:
         """Use the engine at this socket, or the one found. Raises ContainerError when there is none."""
         self._engine = Engine(engine_socket() if socket is None else socket)
+        self._paths = EnginePaths(self._engine)
         self._image_users: dict[str, str] = {}
 
     async def answers(self) -> None:
@@ -82,6 +84,7 @@ class DockerRuntime:
         return await self._engine.call("GET", "/containers/json", query=query)
 
     async def _command(self, spec: ContainerSpec, command: Sequence[str], output: Output) -> DockerCommand:
+        spec = await self._paths.seen(spec)
         body = describe_container(spec, command, image_user=await self._image_user(spec.image))
         return DockerCommand(self._engine, spec, command, output, body=body)
 
