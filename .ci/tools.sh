@@ -11,6 +11,8 @@ install_debian_packages() {
     command -v faketime >/dev/null || missing+=(faketime)
     command -v curl >/dev/null || missing+=(curl)
     command -v jq >/dev/null || missing+=(jq)
+    command -v docker-compose >/dev/null || missing+=(docker-compose)
+    command -v mmdebstrap >/dev/null || missing+=(mmdebstrap)
     command -v pgrep >/dev/null || missing+=(procps)
     [ -d /usr/share/fonts/truetype/dejavu ] || missing+=(fonts-dejavu-core)
     [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)

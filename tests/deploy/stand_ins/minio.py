@@ -1,4 +1,4 @@
-"""`minio server FOLDER`: an S3 server, moto's, that writes down what it was told and is told it again when it starts."""
+"""`minio server FOLDER`: an S3 server, moto's, that writes down what it is told, and is told it again at its start."""
 
 import json
 import os
@@ -28,7 +28,9 @@ partial.replace(log)
 server = ThreadedMotoServer("0.0.0.0", port=9000, verbose=False)
 server.start()
 answer = requests.post(
-    "http://127.0.0.1:9000/moto-api/recorder/replay-recording", json={"target_host": "http://127.0.0.1:9000"}, timeout=300
+    "http://127.0.0.1:9000/moto-api/recorder/replay-recording",
+    json={"target_host": "http://127.0.0.1:9000"},
+    timeout=300,
 )
 answer.raise_for_status()
 Path("/tmp/ready").touch()
