@@ -272,8 +272,12 @@ class SubmissionRun:
         """End the worker with its containers; the next assay gets a new one."""
         workforce, self._workforce = self._workforce, None
         if workforce is not None:
-            current = await asyncio.to_thread(self.records.submissions.find_one, self._id)
-            await workforce.stop(forget=current is None or current.state.is_final)
+            try:
+                current = await asyncio.to_thread(self.records.submissions.find_one, self._id)
+                is_over = current is None or current.state.is_final
+            except StoreError:
+                is_over = False  # the next run decides
+            await workforce.stop(forget=is_over)
 
     async def _finish(self) -> None:
         await self._stop_working()

@@ -1,4 +1,4 @@
-"""`deploy init|revise|prepare`: the secrets of a served deployment, the commit it is built from, what it needs first.
+"""`deploy init|revise|login|prepare`: the secrets of a served deployment, and what its stores need first.
 
 The deployment itself is deploy/compose.yaml, and docker compose runs it.
 """
@@ -27,7 +27,6 @@ app = typer.Typer(no_args_is_help=True, help="The served deployment: deploy/comp
 FOLDER = Path(__file__).parents[2] / "deploy"
 SECRETS = ("POSTGRES_PASSWORD", "DOCUMENTS_PASSWORD", "QUEUE_PASSWORD", "OBJECTS_PASSWORD")
 USER = "knockem"
-_REVISION = re.compile(r"^REVISION=.*$", re.MULTILINE)
 Folder = Annotated[
     Path, typer.Argument(metavar="[FOLDER]", help="Where compose.yaml is.  [default: deploy/ of the checkout]")
 ]
@@ -51,13 +50,8 @@ def init(
         )
     password = secrets.token_urlsafe(18)
     _write(path, _environment(password))
-    aside().print(
-        f"The secrets are in {path}, which only you may read. Whoever opens the pages or the Dagster UI logs in as "
-        "follows; the password is told only now:",
-        markup=False,
-        soft_wrap=True,
-    )
-    typer.echo(f"user      {USER}\npassword  {password}")
+    aside().print(f"The secrets are in {path}, which only you may read.", markup=False, soft_wrap=True)
+    _tell_login(password)
     aside().print(
         f"Start it with: docker compose -f {folder / 'compose.yaml'} up --build --detach", markup=False, soft_wrap=True
     )
@@ -66,13 +60,17 @@ def init(
 @app.command("revise")
 def revise(folder: Folder = FOLDER) -> None:
     """Note in FOLDER/.env the commit that is checked out now: images are built from it, and records name it."""
-    path = folder / ".env"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise KnockemError(f"{path} cannot be read ({error.strerror}): `./knockem deploy init` makes it.") from error
-    _write(path, _REVISION.sub(f"REVISION={revision()}", text))
+    _change(folder / ".env", "REVISION", revision())
     aside().print(f"Images are built from {revision()} now: docker compose up --build --detach", markup=False)
+
+
+@app.command("login")
+def login(folder: Folder = FOLDER) -> None:
+    """Make a new password for the login, note it in FOLDER/.env, and tell it, once."""
+    password = secrets.token_urlsafe(18)
+    _change(folder / ".env", "LOGIN", f"{USER}:{_hashed(password)}")
+    _tell_login(password)
+    aside().print("It is asked for after: docker compose up --detach", markup=False)
 
 
 @app.command("prepare")
@@ -112,6 +110,13 @@ def _environment(password: str) -> str:
     return "\n".join([*lines, ""])
 
 
+def _tell_login(password: str) -> None:
+    aside().print(
+        "Whoever opens the pages or the Dagster UI logs in as follows; the password is told only now:", markup=False
+    )
+    typer.echo(f"user      {USER}\npassword  {password}")
+
+
 def _hashed(password: str) -> str:
     """Return a password as nginx checks it: salted SHA-1 (RFC 2307), which is enough for one that is random."""
     salt = secrets.token_bytes(16)
@@ -128,6 +133,15 @@ def _engine() -> tuple[Path, int]:
         )
         return Path(DEFAULT_SOCKETS[0]), 0
     return socket, socket.stat().st_gid
+
+
+def _change(path: Path, name: str, value: str) -> None:
+    """Set one variable of a file. Raises KnockemError where there is none."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise KnockemError(f"{path} cannot be read ({error.strerror}): `./knockem deploy init` makes it.") from error
+    _write(path, re.sub(rf"^{name}=.*$", f"{name}={value}", text, flags=re.MULTILINE))
 
 
 def _write(path: Path, text: str) -> None:

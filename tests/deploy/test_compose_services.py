@@ -28,8 +28,8 @@ from tests.services.deployment import (
     why_not_here,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.docker, pytest.mark.timeout(1200)]
-STUDY_SECONDS = 240.0
+pytestmark = [pytest.mark.slow, pytest.mark.docker, pytest.mark.timeout(2400)]
+STUDY_SECONDS = 600.0
 SERVICES = ("api", "code", "commands", "daemon", "documents", "front", "objects", "postgres", "queue", "webserver")
 
 

@@ -37,8 +37,9 @@ IMAGES = {
     "FRONT_IMAGE": "knockem/stand-in-front",
 }
 ADDRESS = "someone@example.org"
-UP_SECONDS = 240.0
-HEALING_SECONDS = 60.0
+VERSION = "import sys; print('%d.%d' % sys.version_info[:2])"
+PATIENCE_SECONDS = 300.0
+"""What is waited for is mostly programs that start, which takes seconds, or minutes on a busy machine."""
 
 
 def why_not_here() -> str | None:
@@ -48,6 +49,9 @@ def why_not_here() -> str | None:
     lacking = [name for name in ("docker-compose", "mmdebstrap") if shutil.which(name) is None]
     if lacking:
         return f"not installed: {', '.join(lacking)}"
+    debian = subprocess.run(["/usr/bin/python3", "-c", VERSION], capture_output=True, text=True, check=False)
+    if debian.stdout.split() != [f"{sys.version_info.major}.{sys.version_info.minor}"]:
+        return "Python is not of Debian's version here, so its packages cannot be used in Debian's place"
     answers = subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
     return None if answers else "no container engine answers"
 
@@ -104,7 +108,7 @@ class Deployment:
     def up(self, *, files: Sequence[str] = ()) -> None:
         """Start everything, and wait until all are healthy."""
         self.compose("up", "--detach", "--scale", f"worker={self.workers}", files=files)
-        until(self.is_healthy, "everything to be healthy", seconds=UP_SECONDS)
+        until(self.is_healthy, "everything to be healthy", seconds=PATIENCE_SECONDS)
 
     def containers(self) -> dict[str, dict[str, Any]]:
         """Return what the engine tells of the running services' containers, by name: worker_1."""
@@ -128,7 +132,7 @@ class Deployment:
             now = self.containers()[name]
             return now["State"]["StartedAt"] != before["StartedAt"] and _is_healthy(now)
 
-        until(is_healed, f"{name} to be healed", seconds=HEALING_SECONDS)
+        until(is_healed, f"{name} to be healed", seconds=PATIENCE_SECONDS)
 
     def token(self) -> str:
         """Make a user who is an administrator, and return a token, as README.md says."""

@@ -17,24 +17,25 @@ export DOCKER_BUILDKIT=0
 recipe=$(cat "$0" "$site/../../../requirements.lock" | sha256sum | cut -d ' ' -f 1)
 if [ "$(docker image inspect --format '{{index .Config.Labels "knockem.recipe"}}' "$root_image" 2>/dev/null)" != "$recipe" ]; then
     work=$(mktemp -d)
+    tree=$work/tree
     trap 'rm -rf "$work"' EXIT
     trap 'exit 1' INT TERM
     . /etc/os-release
     archive=$(apt-get indextargets --format '$(SITE)' "Codename: $VERSION_CODENAME" 'Component: main' 'Origin: Debian' | head -1)
     mmdebstrap --quiet --variant=minbase --include="$packages" --aptopt='APT::Install-Recommends "false"' \
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
-        --dpkgopt='path-exclude=/usr/share/locale/*' "$VERSION_CODENAME" "$work/root" "$archive"
-    installed=$(echo "$work"/root/usr/local/lib/python3*/dist-packages)
+        --dpkgopt='path-exclude=/usr/share/locale/*' "$VERSION_CODENAME" "$tree" "$archive"
+    installed=$(echo "$tree"/usr/local/lib/python3*/dist-packages)
     cp -a "$site/." "$installed"
     # An image that runs as nobody cannot keep what it compiles, and would compile at every start.
-    (cd "$installed" && "$site/../../../bin/python" -m compileall -q -j 0 -d "${installed#"$work/root"}" \
+    (cd "$installed" && "$site/../../../bin/python" -m compileall -q -j 0 -d "${installed#"$tree"}" \
         alembic anyio boto3 botocore dagster dagster_aws dagster_docker dagster_graphql dagster_pipes dagster_postgres \
         dagster_shared dagster_webserver docker fastapi graphene graphql grpc httpx jinja2 matplotlib moto neosqlite numpy \
         nx_27017 obstore pandas psycopg2 pydantic pymongo redis rich scipy sqlalchemy starlette typer uvicorn) >/dev/null || true
-    rm -f "$work"/root/usr/lib/python3*/EXTERNALLY-MANAGED
-    ln -s python3 "$work/root/usr/bin/python"
-    cp /etc/ssl/certs/ca-certificates.crt "$work/root/etc/ssl/certs/"
-    tar --create --directory "$work/root" --numeric-owner . | docker import --change "LABEL knockem.recipe=$recipe" \
+    rm -f "$tree"/usr/lib/python3*/EXTERNALLY-MANAGED
+    ln -s python3 "$tree/usr/bin/python"
+    cp /etc/ssl/certs/ca-certificates.crt "$tree/etc/ssl/certs/"
+    tar --create --directory "$tree" --numeric-owner . | docker import --change "LABEL knockem.recipe=$recipe" \
         --change 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8' - "$root_image" >/dev/null
 fi
 for name in python postgres documents queue objects front; do
