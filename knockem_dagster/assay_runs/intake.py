@@ -82,7 +82,7 @@ async def examine(platform: Platform, file: SubmissionFile, *, may_exist: bool =
     try:
         image = await platform.runtime(runtime).resolve(file.container_image)
     except (ImageNotFound, ContractError) as error:
-        was_guessed = file.container_runtime == "auto" and runtime == "docker"
+        was_guessed = file.container_runtime == platform.settings.runtime == "auto" and runtime == "docker"
         why = (_no_folder(platform, file.container_image) if was_guessed else "") + str(error)
         raise _cannot_run("containerImage", file.container_image, why) from error
     draft = _submission(file, id, runtime=runtime, digest=image.digest)

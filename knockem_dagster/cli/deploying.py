@@ -13,9 +13,7 @@ import secrets
 from pathlib import Path
 from typing import Annotated
 
-import boto3
 import typer
-from botocore.exceptions import BotoCoreError, ClientError
 
 from knockem_dagster.cli.terminal import aside
 from knockem_dagster.containers.engine_api import DEFAULT_SOCKETS, engine_socket
@@ -156,6 +154,9 @@ def _write(path: Path, text: str) -> None:
 
 
 def _make_bucket(name: str, endpoint: str | None) -> None:
+    import boto3  # here, because importing it slows every command down
+    from botocore.exceptions import BotoCoreError, ClientError
+
     client = boto3.client("s3", endpoint_url=endpoint)
     try:
         client.create_bucket(Bucket=name)

@@ -6,7 +6,6 @@ The tests are one story, told in this order about one deployment: starting it is
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,16 +20,25 @@ from tests.containers.laboratory import build_organism_images
 from tests.services.command_line import ROOT
 from tests.services.deployment import (
     ADDRESS,
+    IMAGE,
     Deployment,
-    containers_since,
     containers_there,
+    image_id,
     running_deployment,
+    watched_containers,
     why_not_here,
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.docker, pytest.mark.timeout(2400)]
 STUDY_SECONDS = 600.0
-SERVICES = ("api", "code", "commands", "daemon", "documents", "front", "objects", "postgres", "queue", "webserver")
+KILLED_TOGETHER = (
+    ("worker_1",),
+    ("code_1",),
+    ("documents_1",),
+    ("postgres_1",),
+    ("queue_1", "objects_1"),
+    ("api_1", "commands_1", "daemon_1", "front_1", "webserver_1"),
+)
 
 
 @dataclass
@@ -86,12 +94,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 @pytest.fixture(scope="module")
 def study(site: Site) -> tuple[str, list[dict[str, str]]]:
     """A finished study, and the containers that were made for it."""
-    began = time.time()
     genome = (ROOT / "deploy/organisms/explicit/demo_genome.json").read_text()
-    assays = ["nulldist", "screenCritical"]
-    id = site.submit(genome=genome, containerImage="knockem/explicit", assayTypes=assays, budget=None)
-    site.finished(id)
-    return id, containers_since(began, label=f"knockem.submission={id}")
+    with watched_containers(label="knockem.submission") as made:
+        id = site.submit(genome=genome, containerImage="knockem/explicit", assayTypes=["nulldist", "screenCritical"])
+        site.finished(id)
+        return id, [each for each in made() if each["knockem.submission"] == id]
 
 
 def test_nothing_starts_without_secrets(tmp_path: Path) -> None:
@@ -150,15 +157,16 @@ def test_a_study_is_worked_on_by_three_workers_in_containers_of_its_own(
     assert all(worker["done"] for worker in workers)
     assert sum(worker["done"] for worker in workers) == view["done"]
     assert len({each["knockem.owner"] for each in made}) == 3
+    assert {each["image"] for each in made} == {image_id("knockem/explicit")}
 
 
 def test_killing_any_container_heals_and_loses_no_job(site: Site) -> None:
     genome = (ROOT / "deploy/organisms/additive/genome.txt").read_text()
     assays = ["nulldist", "screenCritical"]
     id = site.submit(genome=genome, containerImage="knockem/additive", assayTypes=assays, maxFail=1)
-    for name in ("worker_1", *(f"{service}_1" for service in SERVICES)):
+    for names in KILLED_TOGETHER:
         until(lambda: site.view(id)["active"] or site.view(id)["state"] == "completed", "work")
-        site.deployment.kill(name)
+        site.deployment.kill(*names)
     view = site.finished(id)
     assert view["untestable"] == 0
     assert view["attempts"].get("succeeded") == view["done"]
@@ -174,8 +182,7 @@ def test_down_and_up_show_the_same_report_and_runs_may_be_launched_in_containers
     site.deployment.compose("down", "--timeout", "20")
     site.deployment.up(files=["compose.run-containers.yaml"])
     assert site.report(id) == before
-    began = time.time()
     genome = (ROOT / "deploy/organisms/explicit/demo_genome.json").read_text()
-    site.finished(site.submit(genome=genome, containerImage="knockem/explicit", assayTypes=["nulldist"], seed=2))
-    [run] = containers_since(began, label="knockem.part=run")
-    assert run["image"] == "knockem/test-deployment"
+    with watched_containers(label="knockem.part=run") as made:
+        site.finished(site.submit(genome=genome, containerImage="knockem/explicit", assayTypes=["nulldist"], seed=2))
+        assert {each["image"] for each in made()} == {IMAGE}

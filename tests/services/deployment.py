@@ -11,8 +11,8 @@ import site
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -123,16 +123,18 @@ class Deployment:
         found = self.containers()
         return len(found) > self.workers and all(map(_is_healthy, found.values()))
 
-    def kill(self, name: str) -> None:
-        """Kill a container's first process, as the kernel does that is short of memory; wait until it is healed."""
-        before = self.containers()[name]["State"]
-        os.kill(before["Pid"], signal.SIGKILL)
+    def kill(self, *names: str) -> None:
+        """Kill the first process of each, as the kernel does that is short of memory; wait until all are healed."""
+        before = {name: each["State"] for name, each in self.containers().items() if name in names}
+        for state in before.values():
+            os.kill(state["Pid"], signal.SIGKILL)
 
-        def is_healed() -> bool:
-            now = self.containers()[name]
-            return now["State"]["StartedAt"] != before["StartedAt"] and _is_healthy(now)
+        def are_healed() -> bool:
+            now = self.containers()
+            started = all(now[name]["State"]["StartedAt"] != state["StartedAt"] for name, state in before.items())
+            return started and all(map(_is_healthy, now.values()))
 
-        until(is_healed, f"{name} to be healed", seconds=PATIENCE_SECONDS)
+        until(are_healed, f"{', '.join(names)} to be healed", seconds=PATIENCE_SECONDS)
 
     def token(self) -> str:
         """Make a user who is an administrator, and return a token, as README.md says."""
@@ -170,13 +172,26 @@ def running_deployment(folder: Path) -> Iterator[Deployment]:
         subprocess.run(["docker", "rmi", IMAGE], capture_output=True, check=False)
 
 
-def containers_since(moment: float, *, label: str) -> list[dict[str, str]]:
-    """Return the labels and the image of every container with this label that was made since a moment of Unix time."""
-    lines = _docker(
-        *("events", "--since", f"{moment:.3f}", "--until", f"{time.time():.3f}", "--format", "{{json .}}"),
-        *("--filter", "type=container", "--filter", "event=create", "--filter", f"label={label}"),
-    ).splitlines()
-    return [json.loads(line)["Actor"]["Attributes"] for line in lines]
+@contextmanager
+def watched_containers(*, label: str) -> Iterator[Callable[[], list[dict[str, str]]]]:
+    """Give a function that returns what was told of every container with this label that was made since.
+
+    The engine is listened to meanwhile: of the past it remembers the last 256 events.
+    """
+    command = ["docker", "events", "--format", "{{json .Actor.Attributes}}", "--filter", f"label={label}"]
+    with (
+        tempfile.TemporaryFile() as told,
+        subprocess.Popen([*command, "--filter", "type=container", "--filter", "event=create"], stdout=told) as listener,
+    ):
+        try:
+            yield lambda: [json.loads(line) for line in os.pread(told.fileno(), 1 << 24, 0).splitlines()]
+        finally:
+            listener.terminate()
+
+
+def image_id(name: str) -> str:
+    """Return the id by which containers of an image are made."""
+    return _docker("image", "inspect", "--format", "{{.Id}}", name).strip()
 
 
 def containers_there(*, label: str) -> list[str]:
