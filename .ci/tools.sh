@@ -14,6 +14,8 @@ install_debian_packages() {
     command -v faketime >/dev/null || missing+=(faketime)
     command -v curl >/dev/null || missing+=(curl)
     command -v jq >/dev/null || missing+=(jq)
+    command -v docker-compose >/dev/null || missing+=(docker-compose)
+    command -v mmdebstrap >/dev/null || missing+=(mmdebstrap)
     command -v pgrep >/dev/null || missing+=(procps)
     [ -x /usr/sbin/munged ] || missing+=(munge)
     [ -x /usr/sbin/slurmctld ] || missing+=(slurm-wlm)

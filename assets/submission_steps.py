@@ -6,13 +6,14 @@ from typing import Any
 
 import dagster as dg
 from matplotlib.figure import Figure
+from sqlalchemy.exc import DBAPIError
 
 from assets.checks import FindingCheck, accounted_for, judged
 from assets.partitions import submissions
 from knockem_dagster.assay_runs.study import TABLE_OF, Finding, Study
 from knockem_dagster.assay_runs.submission_run import SubmissionRun
 from knockem_dagster.assay_runs.tables import table_key
-from knockem_dagster.errors import KnockemError, SubmissionBusy, SubmissionCanceled
+from knockem_dagster.errors import KnockemError, StoreError, SubmissionBusy, SubmissionCanceled
 from knockem_dagster.records.assays import AssayType, with_needs
 from knockem_dagster.records.tables import TABLES
 from knockem_dagster.reports.previews import figure_markdown, table_markdown
@@ -34,6 +35,9 @@ def submission_run(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> I
         raise dg.Failure(str(busy), allow_retries=False) from busy
     except SubmissionCanceled as canceled:
         raise dg.DagsterExecutionInterruptedError(str(canceled)) from canceled
+    except (StoreError, DBAPIError) as error:
+        # A store is away or full, which is no fault of the submission: it is interrupted, and upkeep goes on with it.
+        raise dg.Failure(str(error), allow_retries=False) from error
     except KnockemError as error:
         run.fail(str(error))
         raise dg.Failure(str(error), allow_retries=False) from error

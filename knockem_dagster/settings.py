@@ -87,6 +87,11 @@ class Settings(BaseSettings):
     cpus: int = Field(
         default_factory=_processors, ge=1, description="processors to use: a whole number from 1; unset: all"
     )
+    leave_to_workers: bool = Field(
+        default=False,
+        description="whether runs and the API leave all that runs organisms to workers (true or false): where they "
+        "may not, or cannot, run containers",
+    )
     lease_seconds: float = Field(
         default=15.0,
         gt=0,

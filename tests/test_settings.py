@@ -45,6 +45,7 @@ def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "runtime": "process",
         "organisms": f"one{os.pathsep}{tmp_path / 'two'}",
         "cpus": "3",
+        "leave_to_workers": "true",
         "lease_seconds": "2.5",
         "port": "8080",
         "api_host": "0.0.0.0",

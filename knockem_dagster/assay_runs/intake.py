@@ -9,11 +9,13 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from knockem_dagster.assay_runs.submission_file import SubmissionFile
 from knockem_dagster.containers.attempts import Attempt, AttemptOutcome, GenomeVariant, Outcome
 from knockem_dagster.containers.runtime import EndCause
 from knockem_dagster.errors import ContractError, Fault, ImageNotFound, InvalidInput
+from knockem_dagster.jobs.errands import ask_workers
 from knockem_dagster.jobs.organisms import organism_of
 from knockem_dagster.knockout.knockouts import KnockoutSet
 from knockem_dagster.mapping_file import shown
@@ -50,6 +52,11 @@ class Accepted:
     assays: tuple[AssayRecord, ...]
 
 
+EXAMINE, TIME_COMPETITIONS = "examine", "time competitions"
+ACCEPTED: TypeAdapter[Accepted] = TypeAdapter(Accepted)
+TIMING: TypeAdapter[Timing] = TypeAdapter(Timing)
+
+
 def submission_id(file: SubmissionFile) -> str:
     """Return the id that a submission file determines: submitting the same file again finds the first."""
     return derived_id("submission", file.digest)
@@ -68,11 +75,14 @@ async def examine(platform: Platform, file: SubmissionFile, *, may_exist: bool =
             "The same submission is there already.",
             [Fault("seed", str(file.seed), f"submission {id} has this file and seed; another seed repeats the study")],
         )
+    if platform.settings.leave_to_workers:
+        content = file.model_dump_json(by_alias=True).encode()
+        return ACCEPTED.validate_json(await ask_workers(platform, EXAMINE, content))
     runtime = platform.runtime_for(file.container_image) if file.container_runtime == "auto" else file.container_runtime
     try:
         image = await platform.runtime(runtime).resolve(file.container_image)
     except (ImageNotFound, ContractError) as error:
-        was_guessed = file.container_runtime == "auto" and runtime != "process"
+        was_guessed = file.container_runtime == platform.settings.runtime == "auto" and runtime != "process"
         why = (_no_folder(platform, file.container_image) if was_guessed else "") + str(error)
         raise _cannot_run("containerImage", file.container_image, why) from error
     draft = _submission(file, id, runtime=runtime, digest=image.digest)
@@ -150,6 +160,9 @@ async def time_competitions(platform: Platform, accepted: Accepted) -> Timing:
 
     Raises InvalidInput when none of them gives a result.
     """
+    if platform.settings.leave_to_workers:
+        content = ACCEPTED.dump_json(accepted, by_alias=True)
+        return TIMING.validate_json(await ask_workers(platform, TIME_COMPETITIONS, content))
     submission, genome = accepted.submission, accepted.genome
     organism = organism_of(platform, submission, genome)
     rng = np.random.default_rng(submission.seed)

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from knockem_dagster.assay_runs.study import TABLE_OF, Study
 from knockem_dagster.assay_runs.submission_run import SubmissionRun
 from knockem_dagster.assay_runs.tables import figure_key, read_table, report_key, report_text_key, submission_prefix
+from knockem_dagster.assay_runs.truth import tell_truth
 from knockem_dagster.containers.attempts import Outcome
 from knockem_dagster.errors import ContainerError
 from knockem_dagster.knockout.detection import NullDistribution
@@ -98,7 +99,7 @@ def untested_sites(tables: Mapping[str, pd.DataFrame]) -> list[int]:
 def ask_truth(run: SubmissionRun) -> TruthFacts | None:
     """Ask the organism for its truth and store it beside the report; None where it does not tell."""
     try:
-        told = run.call(run.organism.describe_truth(run.genome.content or "", num_sites=run.genome.num_sites))
+        told = run.call(tell_truth(run.platform, run.submission, run.genome))
     except ContainerError:
         return None  # a truth that cannot be read must not cost the user the report
     if told is None:

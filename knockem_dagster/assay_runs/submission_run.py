@@ -18,9 +18,8 @@ from typing import Any, TypeVar
 from knockem_dagster.assay_runs.compete import AssayRun, Progress
 from knockem_dagster.assay_runs.ledger import Ledger
 from knockem_dagster.assay_runs.workforce import Workforce, hire
-from knockem_dagster.containers.contract import Organism
 from knockem_dagster.errors import KnockemError, StoreError, SubmissionBusy, SubmissionCanceled
-from knockem_dagster.jobs.organisms import check_organism, organism_of
+from knockem_dagster.jobs.organisms import check_organism
 from knockem_dagster.jobs.queue import AssayCounts
 from knockem_dagster.knockout.competitions import Compete
 from knockem_dagster.platform import Platform
@@ -94,11 +93,6 @@ class SubmissionRun:
         self._thread.join()
         self._loop.close()
         self.records.submissions.release_lease(self._id, self._owner)
-
-    @property
-    def organism(self) -> Organism:
-        """The submission's image under its runtime, with its environment and limits."""
-        return organism_of(self.platform, self.submission, self.genome)
 
     def perform(self, assay_type: AssayType, assay: Callable[[Compete], Awaitable[T]]) -> T:
         """Run an assay to its end on the durable `compete`. Blocks; raises what the assay raises.
@@ -215,7 +209,7 @@ class SubmissionRun:
     async def _working(self) -> Workforce:
         """Return who works for this run, hired at the first call."""
         if self._workforce is None:
-            self._workforce = await hire(self.platform, self.submission, self.organism)
+            self._workforce = await hire(self.platform, self.submission, self.genome)
         return self._workforce
 
     async def _begin(self) -> asyncio.Task[None]:
@@ -278,8 +272,12 @@ class SubmissionRun:
         """End the worker with its containers; the next assay gets a new one."""
         workforce, self._workforce = self._workforce, None
         if workforce is not None:
-            current = await asyncio.to_thread(self.records.submissions.find_one, self._id)
-            await workforce.stop(forget=current is None or current.state.is_final)
+            try:
+                current = await asyncio.to_thread(self.records.submissions.find_one, self._id)
+                is_over = current is None or current.state.is_final
+            except StoreError:
+                is_over = False  # the next run decides
+            await workforce.stop(forget=is_over)
 
     async def _finish(self) -> None:
         await self._stop_working()

@@ -12,13 +12,13 @@ import psutil
 from knockem_dagster.assay_runs.ledger import record_ended
 from knockem_dagster.containers.attempts import Attempt
 from knockem_dagster.containers.contract import Organism
-from knockem_dagster.errors import QueueAway
+from knockem_dagster.errors import KnockemError, QueueAway
 from knockem_dagster.jobs.attempt_records import AttemptReader, attempt_id_of, from_payload
 from knockem_dagster.jobs.compute_node import ComputeNode, worker_name
 from knockem_dagster.jobs.in_process import InProcessSource
 from knockem_dagster.jobs.lanes import AttemptLane
 from knockem_dagster.jobs.opening import open_queue
-from knockem_dagster.jobs.organisms import requirement_of
+from knockem_dagster.jobs.organisms import organism_of, requirement_of
 from knockem_dagster.jobs.queue import AssayCounts, Entry, Queue
 from knockem_dagster.jobs.queue_source import QueueSource, own_worker, take_stock
 from knockem_dagster.jobs.queue_views import QueueViews
@@ -26,9 +26,14 @@ from knockem_dagster.jobs.requirements import Capacity, Requirement
 from knockem_dagster.jobs.sources import AttemptSource
 from knockem_dagster.jobs.worker import Worker
 from knockem_dagster.platform import Platform
+from knockem_dagster.records.genomes import GenomeRecord
 from knockem_dagster.records.submissions import SubmissionRecord
 
 AWAY_PAUSE_SECONDS = 1.0
+NO_WORKERS = (
+    "KNOCKEM_LEAVE_TO_WORKERS leaves this to workers, but there is no queue to reach them by: name a server in "
+    "KNOCKEM_QUEUE_URL, or unset it."
+)
 _LOG = logging.getLogger(__name__)
 
 
@@ -70,7 +75,7 @@ class Alone(Workforce):
 
 
 class OnQueue(Workforce):
-    """The run's attempts go through the queue: its own worker takes what no other worker takes."""
+    """The run's attempts go through the queue: its own worker, where it has one, takes what no other worker takes."""
 
     def __init__(self, platform: Platform, submission: SubmissionRecord, queue: Queue) -> None:
         self._platform = platform
@@ -86,8 +91,8 @@ class OnQueue(Workforce):
             on_stray=self._record,
         )
 
-    async def begin(self, organism: Organism) -> None:
-        """Record what an earlier run left unrecorded, and start the worker of this one."""
+    async def begin(self, genome: GenomeRecord) -> None:
+        """Record what an earlier run left unrecorded, and start the worker of this one, unless others do all."""
         left = await take_stock(self._queue, self._submission.id)
         await asyncio.to_thread(self._record, left.ended, left.lost)
         await self._queue.acknowledge(self._submission.id, [entry.id for entry in left.ended])
@@ -96,7 +101,7 @@ class OnQueue(Workforce):
             await self._queue.cancel(self._submission.id)
         else:
             self.under_way = left.under_way
-        self.task = asyncio.create_task(self._node(organism).run())
+        self.task = asyncio.create_task(self._work(genome))
 
     async def note_assays(self, counts: AssayCounts) -> None:
         """Tell the queue how far the submission is."""
@@ -115,6 +120,13 @@ class OnQueue(Workforce):
         await super().stop(forget=forget)
         await self._source.close(forget=forget)
         await self._queue.close()
+
+    async def _work(self, genome: GenomeRecord) -> None:
+        """Work until cancelled."""
+        if self._platform.settings.leave_to_workers:
+            await asyncio.Event().wait()
+        else:
+            await self._node(organism_of(self._platform, self._submission, genome)).run()
 
     def _node(self, organism: Organism) -> ComputeNode:
         async def same(_owner: str) -> Organism:
@@ -158,9 +170,15 @@ class OnQueue(Workforce):
         record_ended(records, outcomes, user_email=self._submission.user_email, blameless=blameless)
 
 
-async def hire(platform: Platform, submission: SubmissionRecord, organism: Organism) -> Workforce:
-    """Return the workforce of a run that holds the submission's lease: on the queue where there is one."""
+async def hire(platform: Platform, submission: SubmissionRecord, genome: GenomeRecord) -> Workforce:
+    """Return the workforce of a run that holds the submission's lease: on the queue where there is one.
+
+    Raises KnockemError where all is left to workers, and there is no queue to reach them by.
+    """
     if not platform.has_queue:
+        if platform.settings.leave_to_workers:
+            raise KnockemError(NO_WORKERS)
+        organism = organism_of(platform, submission, genome)
         slots = max(1, min(submission.max_active, platform.settings.cpus))
         return Alone(organism, slots=slots, max_active=submission.max_active)
     while True:
@@ -168,7 +186,7 @@ async def hire(platform: Platform, submission: SubmissionRecord, organism: Organ
             queue = await open_queue(platform)
             force = OnQueue(platform, submission, queue)
             try:
-                await force.begin(organism)
+                await force.begin(genome)
             except BaseException:
                 await queue.close()
                 raise

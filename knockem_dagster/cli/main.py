@@ -10,6 +10,7 @@ from knockem_dagster.cli import (
     comparing,
     controlling,
     demonstration,
+    deploying,
     developing,
     looking,
     nodes,
@@ -55,6 +56,7 @@ app.add_typer(workflows.app, name="workflow")
 app.add_typer(accounts.users, name="user")
 app.add_typer(accounts.tokens, name="token")
 app.add_typer(nodes.app, name="nodes")
+app.add_typer(deploying.app, name="deploy")
 app.command("test", context_settings=developing.PASS_ON)(developing.test)
 app.command("bench")(developing.bench)
 

@@ -14,9 +14,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from knockem_dagster.assay_runs.errands import ERRANDS
 from knockem_dagster.cli.terminal import AsJson, answer_json, aside, for_people, open_platform
 from knockem_dagster.cli.wording import clock, counted
 from knockem_dagster.errors import KnockemError
+from knockem_dagster.jobs.errands import run_errands
 from knockem_dagster.jobs.http_source import source_at
 from knockem_dagster.jobs.inspection import WorkerState, worker_states
 from knockem_dagster.jobs.interruptions import interruption_notice_at
@@ -137,6 +139,8 @@ async def _work(
         beside = [asyncio.create_task(_tell(process, capacity))]
         if notice is not None:
             beside.append(asyncio.create_task(_end_when_interrupted(process, notice)))
+        if url is None and capacity.runtimes - {"command"}:
+            beside.append(asyncio.create_task(run_errands(platform, ERRANDS, say=say)))
         try:
             await process.run()
         except asyncio.CancelledError:
@@ -144,6 +148,7 @@ async def _work(
         finally:
             for task in beside:
                 task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
         say(f"Done: {process.tally}.")
 
 

@@ -12,6 +12,7 @@ import orjson
 from knockem_dagster.containers.commands import Output, converse_with, run_to_end
 from knockem_dagster.containers.docker_command import DockerCommand
 from knockem_dagster.containers.engine_api import Engine, EngineError, engine_socket
+from knockem_dagster.containers.engine_paths import EnginePaths
 from knockem_dagster.containers.hardening import OWNER_LABEL, SUBMISSION_LABEL, describe_container
 from knockem_dagster.containers.image_pull import pull_image
 from knockem_dagster.containers.output import Capture, Inbox
@@ -29,6 +30,7 @@ class DockerRuntime:
     def __init__(self, engine: Engine | None = None) -> None:
         """Use this engine, or the one found. Raises ContainerError when there is none."""
         self._engine = Engine(engine_socket()) if engine is None else engine
+        self._paths = EnginePaths(self._engine)
         self._image_users: dict[str, str] = {}
 
     async def answers(self) -> None:
@@ -53,12 +55,14 @@ class DockerRuntime:
     async def run(self, spec: ContainerSpec, command: Sequence[str], stdin: bytes = b"") -> Ended:
         """Run one command to its end within the limits."""
         capture = Capture(spec.limits.output_bytes)
+        spec = await self._paths.seen(spec)
         container = self._command(spec, command, capture, await self._image_user(spec.image))
         return await run_to_end(container, capture, stdin=stdin, timeout_seconds=spec.limits.timeout_seconds)
 
     async def converse(self, spec: ContainerSpec, command: Sequence[str]) -> Conversation:
         """Start a command and keep talking to it. `limits.timeout_seconds` is not applied."""
         inbox = Inbox(spec.limits.output_bytes)
+        spec = await self._paths.seen(spec)
         container = self._command(spec, command, inbox, await self._image_user(spec.image))
         return await converse_with(container, inbox)
 

@@ -299,3 +299,26 @@ def test_run_of_some_assay_types_makes_only_theirs(home: Path, instance: dg.Dags
     keys = {event.asset_key.to_user_string() for event in result.get_asset_materialization_events()}
     assert keys == {"genome", "null_distribution", "estimates", "report"}
     assert reason_of(home, id) == (State.COMPLETED, "")
+
+
+def test_a_store_that_is_away_interrupts_a_submission_and_fails_none(
+    tmp_path: Path, organisms: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    id = submitted(home, study(assayTypes=["nulldist"]))
+
+    def state() -> State:
+        platform = platform_of(home)
+        found = platform.records.submissions.get(id).state
+        platform.close()
+        return found
+
+    in_the_way = home / "testing" / "objects" / "submissions"
+    in_the_way.parent.mkdir(parents=True, exist_ok=True)
+    in_the_way.touch()
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert not run_in_dagster(home, instance, id).success
+        assert state() is State.RUNNING
+        in_the_way.unlink()
+        assert run_in_dagster(home, instance, id).success
+    assert state() is State.COMPLETED

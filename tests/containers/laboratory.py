@@ -19,7 +19,7 @@ from knockem_dagster.containers.runtime import ContainerSpec, Limits, Mount, Run
 from knockem_dagster.knockout.knockouts import KnockoutSet
 
 BASE_IMAGE = "knockem/base"
-BUILD_BASE_IMAGE = Path(__file__).parents[2] / "deploy" / "organisms" / "base" / "build.sh"
+ORGANISMS = Path(__file__).parents[2] / "deploy" / "organisms"
 
 EAT_MEMORY = "held = []\nwhile True: held.append(b'x' * 10**6)"
 SITES = 8
@@ -93,8 +93,18 @@ def build_base_image(engine: str = "docker") -> str | None:
     if present.returncode == 0:
         return None
     environment = {**os.environ, "ENGINE": engine}
-    built = subprocess.run([BUILD_BASE_IMAGE, BASE_IMAGE], capture_output=True, text=True, check=False, env=environment)
+    built = subprocess.run(
+        [ORGANISMS / "base" / "build.sh", BASE_IMAGE], capture_output=True, text=True, check=False, env=environment
+    )
     return None if built.returncode == 0 else f"no base image: {built.stderr[-500:]}"
+
+
+def build_organism_images() -> str | None:
+    """Make the images knockem/explicit, knockem/additive and knockem/unruly; return why that is not possible here."""
+    reason = build_base_image()
+    if reason is None:
+        subprocess.run([ORGANISMS / "build.sh", BASE_IMAGE], capture_output=True, check=True)
+    return reason
 
 
 def attempt(id: str = "attempt-1", *, alpha: tuple[int, ...] = (), beta: tuple[int, ...] = (1,)) -> Attempt:

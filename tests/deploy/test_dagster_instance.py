@@ -66,17 +66,27 @@ def test_the_served_file_differs_in_storage_only():
     assert served == embedded
 
 
+def variables_of(node: object) -> set[str]:
+    """Return the names of the variables that a configuration reads."""
+    if not isinstance(node, dict):
+        return set()
+    found = {node["env"]} if "env" in node else set()
+    return found.union(*map(variables_of, node.values()))
+
+
 def test_the_compose_file_gives_dagster_what_its_file_reads():
-    read = set()
-
-    def collect(node: object) -> None:
-        if isinstance(node, dict):
-            read.update([node["env"]] if "env" in node else [])
-            for value in node.values():
-                collect(value)
-
-    collect(yaml.safe_load((DEPLOY / "dagster-served.yaml").read_text()))
+    read = variables_of(yaml.safe_load((DEPLOY / "dagster-served.yaml").read_text()))
     services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
     assert read
-    for name in ("webserver", "daemon"):
+    for name in ("webserver", "daemon", "code"):
         assert read <= services[name]["environment"].keys()
+
+
+def test_a_run_in_a_container_is_given_what_its_launcher_was_given():
+    launcher = yaml.safe_load((DEPLOY / "dagster-docker.yaml").read_text())
+    [daemon, beside] = [
+        yaml.safe_load((DEPLOY / name).read_text())["services"]["daemon"]["environment"].keys() - {"DAGSTER_HOME"}
+        for name in ("compose.yaml", "compose.run-containers.yaml")
+    ]
+    assert variables_of(launcher) == beside
+    assert set(launcher["run_launcher"]["config"]["env_vars"]) == daemon | beside

@@ -1,0 +1,135 @@
+"""What is left to workers: submissions are examined by one, runs have no worker of their own, truths are told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from benchmarks.workplace import Workplace, until
+from knockem_dagster.assay_runs.intake import Accepted, examine, store, time_competitions
+from knockem_dagster.assay_runs.submission_file import SubmissionFile, read_submission_file
+from knockem_dagster.assay_runs.submission_run import SubmissionRun
+from knockem_dagster.assay_runs.truth import tell_truth
+from knockem_dagster.errors import ContainerError, InvalidInput, KnockemError, StoreError
+from knockem_dagster.jobs import errands
+from knockem_dagster.knockout.competitions import Compete, Competition, Counts
+from knockem_dagster.knockout.knockouts import KnockoutSet
+from knockem_dagster.platform import Platform
+from knockem_dagster.records.assays import AssayType
+from tests.services.organisms import GENOME, NUM_SITES, write_organism
+from tests.services.platforms import study
+
+TRUTH = '#!/bin/sh\necho \'{"effects": {"3": 0.5}, "sets": [[1, 2]]}\'\n'
+WAITS = '#!/bin/sh\ntouch "{folder}/counting.$$"\nwhile [ ! -e "{folder}/go" ]; do sleep 0.05; done\ngrep -c ""\n'
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Iterator[Workplace]:
+    """A home with a queue server, and an organism that tells its truth."""
+    write_organism(tmp_path / "organisms" / "tiny", {"knockem_describe_truth": TRUTH})
+    organisms = {"KNOCKEM_ORGANISMS": str(tmp_path / "organisms")}
+    with Workplace(tmp_path / "work", lease_seconds=2.0, **organisms) as opened:
+        opened.start_server()
+        yield opened
+
+
+@pytest.fixture
+def platform(workplace: Workplace) -> Iterator[Platform]:
+    """The platform of somebody who leaves organisms to workers, and could not run any."""
+    opened = Platform(workplace.platform.settings.model_copy(update={"leave_to_workers": True, "organisms": ()}))
+    yield opened
+    opened.close()
+
+
+def file_of(**changes: object) -> SubmissionFile:
+    return read_submission_file(json.dumps(study(**changes)).encode(), folder=None)
+
+
+def without_times(accepted: Accepted) -> list[dict[str, object]]:
+    records = (accepted.submission, accepted.genome, *accepted.assays)
+    return [{**each.to_document(), "datetime": ""} for each in records]
+
+
+def test_a_worker_examines_as_well(workplace: Workplace, platform: Platform) -> None:
+    workplace.start_worker("--cpus", "1")
+    accepted = asyncio.run(examine(platform, file_of()))
+    assert accepted.submission.num_sites == NUM_SITES
+    assert without_times(accepted) == without_times(asyncio.run(examine(workplace.platform, file_of())))
+    timing = asyncio.run(time_competitions(platform, accepted))
+    assert len(timing.seconds_each) == 3
+    with pytest.raises(InvalidInput) as refused:
+        asyncio.run(examine(platform, file_of(containerImage="tinny")))
+    [fault] = refused.value.faults
+    assert (fault.field, fault.value) == ("containerImage", "tinny")
+    store(platform, accepted)
+    with pytest.raises(InvalidInput, match="there already"):
+        asyncio.run(examine(platform, file_of()))
+
+
+def test_a_run_without_a_worker_of_its_own_has_its_competitions_from_others(
+    workplace: Workplace, platform: Platform
+) -> None:
+    worker = workplace.start_worker("--cpus", "1")
+    id = store(platform, asyncio.run(examine(platform, file_of()))).id
+
+    async def assay(compete: Compete) -> int:
+        nothing = KnockoutSet.none(NUM_SITES)
+        asked = [Competition(nothing, nothing.with_site(site), "screen", 0) for site in range(NUM_SITES)]
+        return sum(isinstance(answer, Counts) for answer in await compete(asked))
+
+    with SubmissionRun(platform, id, name="test") as run:
+        assert run.perform(AssayType.SCREEN_CRITICAL, assay) == NUM_SITES
+        truth = run.call(tell_truth(platform, run.submission, run.genome))
+    assert truth is not None
+    assert (truth.effects, truth.sets) == ({3: 0.5}, [[1, 2]])
+    assert worker.end() == 0
+    assert f"Done: {NUM_SITES} done" in worker.said
+
+
+def test_it_is_said_when_there_is_nobody_to_ask(
+    workplace: Workplace, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(errands, "PATIENCE_SECONDS", 0.0)
+    with pytest.raises(ContainerError, match="knockem worker"):
+        asyncio.run(examine(platform, file_of()))
+    assert workplace.on_queue(lambda queue: queue.guarded(queue.server.llen(f"{queue.prefix}:errands"))) == 0
+    workplace.kill_server()
+    with pytest.raises(StoreError):
+        asyncio.run(examine(platform, file_of()))
+
+
+def test_a_run_says_that_it_has_no_queue(tmp_path: Path, workplace: Workplace, platform: Platform) -> None:
+    id = store(workplace.platform, asyncio.run(examine(workplace.platform, file_of()))).id
+    workplace.kill_server()
+
+    async def assay(_: Compete) -> None: ...
+
+    with (
+        SubmissionRun(platform, id, name="test") as run,
+        pytest.raises(KnockemError, match="KNOCKEM_QUEUE_URL"),
+    ):
+        run.perform(AssayType.NULLDIST, assay)
+
+
+@pytest.mark.slow
+def test_when_a_worker_dies_another_is_asked(tmp_path: Path, workplace: Workplace, platform: Platform) -> None:
+    write_organism(tmp_path / "organisms" / "slow", {"knockem_count_sites": WAITS.format(folder=tmp_path)})
+    workers = [workplace.start_worker("--cpus", "1") for _ in range(2)]
+    until(lambda: all(map(workplace.is_registered, workers)), "both workers")
+
+    async def ask() -> Accepted:
+        asking = asyncio.create_task(examine(platform, file_of(containerImage="slow", genome=GENOME)))
+        counting = await asyncio.to_thread(until, lambda: list(tmp_path.glob("counting.*")), "the first to count")
+        pid = int(counting[0].suffix[1:])
+        started_by = {process.pid for process in psutil.Process(pid).parents()}
+        [first] = [worker for worker in workers if worker.pid in started_by]
+        first.kill()
+        (tmp_path / "go").touch()
+        return await asking
+
+    assert asyncio.run(ask()).submission.num_sites == NUM_SITES

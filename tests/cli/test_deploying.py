@@ -1,0 +1,112 @@
+"""`deploy init` writes secrets that only their owner may read, once; `revise` keeps them; `prepare` may be repeated."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import stat
+from pathlib import Path
+
+import boto3
+import yaml
+
+from tests.services.command_line import ROOT, knockem
+from tests.services.s3 import CREDENTIALS, s3_server
+
+COMPOSE_FILES = [ROOT / "deploy" / name for name in ("compose.yaml", "compose.run-containers.yaml")]
+
+
+def variables_of(folder: Path) -> dict[str, str]:
+    lines = (folder / ".env").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if not line.startswith("#"))
+
+
+def test_all_that_the_compose_files_demand_is_written_for_the_owner_alone(tmp_path: Path) -> None:
+    made = knockem("deploy", "init", tmp_path, home=tmp_path / "home")
+    assert made.returncode == 0, made.stderr
+    assert stat.S_IMODE((tmp_path / ".env").stat().st_mode) == 0o600
+    demanded = {name for file in COMPOSE_FILES for name in re.findall(r"\$\{(\w+):\?", file.read_text())}
+    variables = variables_of(tmp_path)
+    assert demanded <= variables.keys()
+    assert all(variables[name] for name in demanded)
+
+
+def told_login(said: str) -> tuple[str, str]:
+    [user, password] = re.findall(r"^(?:user|password)\s+(\S+)$", said, re.MULTILINE)
+    return user, password
+
+
+def login_is(folder: Path, user: str, password: str) -> bool:
+    """Tell whether these are checked as nginx does: {SSHA} is the base64 of SHA-1(password, salt), salt."""
+    name, hashed = variables_of(folder)["LOGIN"].split(":{SSHA}")
+    kept = base64.b64decode(hashed)
+    return (name, hashlib.sha1(password.encode() + kept[20:]).digest()) == (user, kept[:20])
+
+
+def test_the_password_is_told_once_and_not_kept_and_secrets_are_made_anew_only_on_demand(tmp_path: Path) -> None:
+    made = knockem("deploy", "init", tmp_path, home=tmp_path / "home")
+    user, password = told_login(made.stdout)
+    assert login_is(tmp_path, user, password)
+    before, text = variables_of(tmp_path), (tmp_path / ".env").read_text()
+    assert password not in text
+    refused = knockem("deploy", "init", tmp_path, home=tmp_path / "home")
+    assert refused.returncode == 1
+    assert "--again" in refused.stderr
+    assert (tmp_path / ".env").read_text() == text
+    assert knockem("deploy", "init", tmp_path, "--again", home=tmp_path / "home").returncode == 0
+    changed = {name for name, value in variables_of(tmp_path).items() if value != before[name]}
+    assert changed == {name for name in before if name.endswith("PASSWORD")} | {"LOGIN"}
+
+
+def test_a_new_commit_and_a_new_login_are_noted_beside_the_old_secrets(tmp_path: Path) -> None:
+    missing = knockem("deploy", "revise", tmp_path, home=tmp_path / "home")
+    assert missing.returncode == 1
+    assert "deploy init" in missing.stderr
+    knockem("deploy", "init", tmp_path, home=tmp_path / "home")
+    path = tmp_path / ".env"
+    before = path.read_text()
+    path.write_text(re.sub("REVISION=.*", "REVISION=0000000", before))
+    assert knockem("deploy", "revise", tmp_path, home=tmp_path / "home").returncode == 0
+    assert path.read_text() == before
+    told = told_login(knockem("deploy", "login", tmp_path, home=tmp_path / "home").stdout)
+    assert login_is(tmp_path, *told)
+    assert re.sub("LOGIN=.*", "", path.read_text()) == re.sub("LOGIN=.*", "", before)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    refused = knockem("deploy", "init", tmp_path / "nowhere", home=tmp_path / "home")
+    assert refused.returncode == 1
+    assert f"{tmp_path / 'nowhere'}" in refused.stderr
+    assert "password" not in refused.stdout
+
+
+def test_the_bucket_is_made_once_and_found_again(tmp_path: Path) -> None:
+    with s3_server() as endpoint:
+        for _ in range(2):
+            prepared = knockem(
+                *("deploy", "prepare"),
+                home=tmp_path,
+                KNOCKEM_OBJECTS_URL="s3://knockem/here",
+                KNOCKEM_S3_ENDPOINT=endpoint,
+                **CREDENTIALS,
+            )
+            assert prepared.returncode == 0, prepared.stderr
+        client = boto3.client(
+            "s3",
+            endpoint_url=endpoint,
+            aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+            region_name=CREDENTIALS["AWS_REGION"],
+        )
+        buckets = client.list_buckets()["Buckets"]
+        client.close()
+    assert [bucket["Name"] for bucket in buckets] == ["knockem-testing"]
+    assert list(tmp_path.rglob("runs.db"))
+
+
+def test_what_compose_mounts_is_there(tmp_path: Path) -> None:
+    for service in yaml.safe_load(COMPOSE_FILES[0].read_text())["services"].values():
+        for volume in service.get("volumes", []):
+            if volume.startswith("./"):
+                assert (ROOT / "deploy" / volume.split(":")[0]).is_file()

@@ -1,0 +1,188 @@
+"""deploy/compose.yaml starts, does what it is there for, keeps it, heals, and lets nobody in who may not.
+
+The tests are one story, told in this order about one deployment: starting it is what takes time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from benchmarks.workplace import until
+from tests.containers.laboratory import build_organism_images
+from tests.services.command_line import ROOT
+from tests.services.deployment import (
+    ADDRESS,
+    IMAGE,
+    Deployment,
+    containers_there,
+    image_id,
+    running_deployment,
+    watched_containers,
+    why_not_here,
+)
+
+pytestmark = [pytest.mark.slow, pytest.mark.docker, pytest.mark.timeout(2400)]
+STUDY_SECONDS = 600.0
+KILLED_TOGETHER = (
+    ("worker_1",),
+    ("code_1",),
+    ("documents_1",),
+    ("postgres_1",),
+    ("queue_1", "objects_1"),
+    ("api_1", "commands_1", "daemon_1", "front_1", "webserver_1"),
+)
+
+
+@dataclass
+class Site:
+    """A deployment, and somebody who may use it."""
+
+    deployment: Deployment
+    api: httpx.Client
+
+    def submit(self, **study: Any) -> str:
+        answer = self.api.post("/v1/submissions", content=json.dumps({"userEmail": ADDRESS, **study}))
+        assert answer.status_code == 201, answer.text
+        return answer.json()["id"]
+
+    def view(self, id: str) -> dict[str, Any]:
+        """A submission, as soon as the API tells."""
+
+        def ask() -> dict[str, Any] | None:
+            try:
+                answer = self.api.get(f"/v1/submissions/{id}")
+            except httpx.TransportError:
+                return None
+            return answer.json() if answer.status_code == 200 else None
+
+        found = until(ask, "the API")
+        assert found is not None
+        return found
+
+    def finished(self, id: str) -> dict[str, Any]:
+        until(lambda: self.view(id)["state"] in ("completed", "failed"), "the study's end", seconds=STUDY_SECONDS)
+        view = self.view(id)
+        assert view["state"] == "completed", view["reason"]
+        return view
+
+    def report(self, id: str) -> bytes:
+        answer = self.api.get(f"/v1/submissions/{id}/report")
+        assert answer.status_code == 200, answer.text
+        return answer.content
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    lacking = why_not_here() or build_organism_images()
+    if lacking:
+        pytest.skip(lacking)
+    with (
+        running_deployment(tmp_path_factory.mktemp("deployment")) as deployment,
+        deployment.client(deployment.token()) as api,
+    ):
+        yield Site(deployment, api)
+
+
+@pytest.fixture(scope="module")
+def study(site: Site) -> tuple[str, list[dict[str, str]]]:
+    """A finished study, and the containers that were made for it."""
+    genome = (ROOT / "deploy/organisms/explicit/demo_genome.json").read_text()
+    with watched_containers(label="knockem.submission") as made:
+        id = site.submit(genome=genome, containerImage="knockem/explicit", assayTypes=["nulldist", "screenCritical"])
+        site.finished(id)
+        return id, [each for each in made() if each["knockem.submission"] == id]
+
+
+def test_nothing_starts_without_secrets(tmp_path: Path) -> None:
+    (tmp_path / ".env").touch()
+    said = Deployment(tmp_path).compose("up", "--detach", check=False)
+    assert "run ./knockem deploy init" in said
+    assert not Deployment(tmp_path).containers()
+
+
+def test_without_credentials_every_path_answers_401(site: Site) -> None:
+    paths = json.loads((ROOT / "docs/openapi.json").read_text())["paths"]
+    dagster = ("/dagster", "/dagster/", "/dagster/graphql", "/dagster/server_info", "/dagster/runs", "/dagster/logs/x")
+    others = (
+        "/",
+        "/pages.js",
+        "/openapi.json",
+        "/v1",
+        "/v1/",
+        "/v1/nothing",
+        "//v1/workers",
+        "/nothing",
+        "/submissions/x",
+    )
+    wrong = {"none": {}, "basic": {"auth": ("knockem", "knockem")}, "token": {"headers": {"Authorization": "Bearer x"}}}
+    with httpx.Client(base_url=site.deployment.url) as anybody:
+        for name, credentials in wrong.items():
+            asked = [(method, path) for path, operations in paths.items() for method in operations]
+            asked += [("GET", path) for path in (*dagster, *others)] if name != "token" else []
+            for method, path in asked:
+                answer = anybody.request(method.upper(), path, **credentials)  # type: ignore[arg-type]
+                assert answer.status_code == 401, (name, method, path, answer.status_code)
+
+
+def test_one_login_opens_the_pages_and_the_dagster_ui(site: Site) -> None:
+    with httpx.Client(base_url=site.deployment.url, auth=site.deployment.login) as client:
+        assert "knockem" in client.get("/").text
+        assert client.get("/healthz").json() == {"documents": True, "queue": True}
+        assert client.get("/dagster/", follow_redirects=True).status_code == 200
+        query = {"query": "{ repositoriesOrError { ... on RepositoryConnection { nodes { location { name } } } } }"}
+        found = client.post("/dagster/graphql", json=query).json()["data"]["repositoriesOrError"]["nodes"]
+        assert found == [{"location": {"name": "knockem"}}]
+        for kind in ("cross-site", "same-site"):
+            forged = client.get("/dagster/graphql", params=query, headers={"Sec-Fetch-Site": kind})
+            assert forged.status_code == 403
+
+
+def test_a_study_is_worked_on_by_three_workers_in_containers_of_its_own(
+    site: Site, study: tuple[str, list[dict[str, str]]]
+) -> None:
+    id, made = study
+    view = site.view(id)
+    assert view["attempts"] == {"succeeded": view["done"]}
+    assert view["runtime"] == "docker"
+    workers = [each for each in site.api.get("/v1/workers").json()["workers"] if each["host"] == "worker"]
+    assert len(workers) == 3
+    assert all(worker["done"] for worker in workers)
+    assert sum(worker["done"] for worker in workers) == view["done"]
+    assert len({each["knockem.owner"] for each in made}) == 3
+    assert {each["image"] for each in made} == {image_id("knockem/explicit")}
+
+
+def test_killing_any_container_heals_and_loses_no_job(site: Site) -> None:
+    genome = (ROOT / "deploy/organisms/additive/genome.txt").read_text()
+    assays = ["nulldist", "screenCritical"]
+    id = site.submit(genome=genome, containerImage="knockem/additive", assayTypes=assays, maxFail=1)
+    for names in KILLED_TOGETHER:
+        until(lambda: site.view(id)["active"] or site.view(id)["state"] == "completed", "work")
+        site.deployment.kill(*names)
+    view = site.finished(id)
+    assert view["untestable"] == 0
+    assert view["attempts"].get("succeeded") == view["done"]
+    assert Counter(view["attempts"]).keys() <= {"succeeded", "lost"}
+    assert not containers_there(label=f"knockem.submission={id}")
+
+
+def test_down_and_up_show_the_same_report_and_runs_may_be_launched_in_containers(
+    site: Site, study: tuple[str, list[dict[str, str]]]
+) -> None:
+    id, _ = study
+    before = site.report(id)
+    site.deployment.compose("down", "--timeout", "20")
+    site.deployment.up(files=["compose.run-containers.yaml"])
+    assert site.report(id) == before
+    genome = (ROOT / "deploy/organisms/explicit/demo_genome.json").read_text()
+    with watched_containers(label="knockem.part=run") as made:
+        site.finished(site.submit(genome=genome, containerImage="knockem/explicit", assayTypes=["nulldist"], seed=2))
+        assert {each["image"] for each in made()} == {IMAGE}
