@@ -87,6 +87,19 @@ def test_worker_that_offers_nonsense_is_refused(tmp_path: Path, arguments: tuple
     assert advice in refused.output
 
 
+def test_a_worker_takes_only_the_kinds_of_jobs_that_it_is_told_to(server: QueueServer) -> None:
+    home = server.settings.home
+    with subprocess.Popen(
+        command_line("worker", "--only", "command"), env=environment_of(home), stderr=subprocess.PIPE, text=True
+    ) as worker:
+        assert worker.stderr is not None
+        assert "(command)" in worker.stderr.readline()
+        worker.send_signal(signal.SIGTERM)
+    refused = knockem("worker", "--only", "docker", home=home, DOCKER_HOST=f"unix://{home}/nothing")
+    assert refused.returncode == 1
+    assert "is there a container engine?" in refused.stderr
+
+
 @pytest.mark.parametrize("command", [("worker",), ("workers",), ("queue", "inspect"), ("queue", "rebuild")])
 def test_without_a_queue_each_command_says_how_to_get_one(tmp_path: Path, command: tuple[str, ...]) -> None:
     refused = run(*command, home=tmp_path)

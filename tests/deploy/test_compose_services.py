@@ -21,6 +21,7 @@ from tests.services.command_line import ROOT
 from tests.services.deployment import (
     ADDRESS,
     IMAGE,
+    PATIENCE_SECONDS,
     Deployment,
     containers_there,
     image_id,
@@ -63,7 +64,7 @@ class Site:
                 return None
             return answer.json() if answer.status_code == 200 else None
 
-        found = until(ask, "the API")
+        found = until(ask, "the API", seconds=PATIENCE_SECONDS)
         assert found is not None
         return found
 
@@ -165,13 +166,17 @@ def test_killing_any_container_heals_and_loses_no_job(site: Site) -> None:
     assays = ["nulldist", "screenCritical"]
     id = site.submit(genome=genome, containerImage="knockem/additive", assayTypes=assays, maxFail=1)
     for names in KILLED_TOGETHER:
-        until(lambda: site.view(id)["active"] or site.view(id)["state"] == "completed", "work")
+        until(lambda: is_worked_on_or_over(site.view(id)), "work", seconds=PATIENCE_SECONDS)
         site.deployment.kill(*names)
     view = site.finished(id)
     assert view["untestable"] == 0
     assert view["attempts"].get("succeeded") == view["done"]
     assert Counter(view["attempts"]).keys() <= {"succeeded", "lost"}
     assert not containers_there(label=f"knockem.submission={id}")
+
+
+def is_worked_on_or_over(view: dict[str, Any]) -> bool:
+    return bool(view["active"]) or view["state"] == "completed"
 
 
 def test_down_and_up_show_the_same_report_and_runs_may_be_launched_in_containers(

