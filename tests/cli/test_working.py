@@ -90,14 +90,14 @@ def test_worker_that_offers_nonsense_is_refused(tmp_path: Path, arguments: tuple
 def test_a_worker_takes_only_the_kinds_of_jobs_that_it_is_told_to(server: QueueServer) -> None:
     home = server.settings.home
     with subprocess.Popen(
-        command_line("worker", "--only", "command"), env=environment_of(home), stderr=subprocess.PIPE, text=True
+        command_line("worker", "--runtimes", "command"), env=environment_of(home), stderr=subprocess.PIPE, text=True
     ) as worker:
         assert worker.stderr is not None
         assert "(command)" in worker.stderr.readline()
         worker.send_signal(signal.SIGTERM)
-    refused = knockem("worker", "--only", "docker", home=home, DOCKER_HOST=f"unix://{home}/nothing")
+    refused = knockem("worker", "--runtimes", "docker", home=home, DOCKER_HOST=f"unix://{home}/nothing")
     assert refused.returncode == 1
-    assert "is there a container engine?" in refused.stderr
+    assert "cannot offer docker" in refused.stderr
 
 
 @pytest.mark.parametrize("command", [("worker",), ("workers",), ("queue", "inspect"), ("queue", "rebuild")])
