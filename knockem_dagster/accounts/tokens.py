@@ -33,10 +33,12 @@ def issue_token(
     days: int = DEFAULT_DAYS,
     label: str = "",
     for_all: bool = False,
+    token: str | None = None,
 ) -> tuple[TokenRecord, str]:
     """Record a new token of a user; return its record and the token itself, which is told nowhere else.
 
-    `for_all`: workers with it work for everybody, not only for the user. Raises NotFound for an unknown user,
+    `for_all`: workers with it work for everybody, not only for the user; `token`: one that was made already, by
+    `new_token`. Raises NotFound for an unknown user,
     InvalidInput for a length of life beyond MOST_DAYS, Conflict for a user with MOST_TOKENS.
     """
     if not 1 <= days <= MOST_DAYS:
@@ -44,7 +46,7 @@ def issue_token(
     user = user_of(records, address)
     if sum(is_in_force(each) for each in records.tokens.find({"userEmail": user.user_email})) >= MOST_TOKENS:
         raise Conflict(f"{user.user_email} has {MOST_TOKENS:,} tokens in force: revoke some.")
-    token = PREFIX + secrets.token_urlsafe(32)
+    token = token or new_token()
     expires = (datetime.now(UTC) + timedelta(days=days)).isoformat()
     record = TokenRecord(
         id=new_id(),
@@ -67,6 +69,11 @@ def first_administrator(records: Records) -> str | None:
     if records.users.find_one(user_id(address)) is None:
         add_user(records, address)
     return issue_token(records, address, Scope.ADMINISTRATOR, label="first")[1]
+
+
+def new_token() -> str:
+    """Return a token that nobody has, and that permits nothing until it is recorded."""
+    return PREFIX + secrets.token_urlsafe(32)
 
 
 def token_record(records: Records, token: str) -> TokenRecord | None:

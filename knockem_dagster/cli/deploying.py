@@ -10,21 +10,28 @@ import hashlib
 import os
 import re
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from knockem_dagster.accounts.tokens import MOST_DAYS, issue_token, new_token, token_record
+from knockem_dagster.accounts.users import add_user
 from knockem_dagster.cli.terminal import aside
 from knockem_dagster.containers.engine_api import DEFAULT_SOCKETS, engine_socket
-from knockem_dagster.errors import ContainerError, KnockemError, SettingsError, StoreError
+from knockem_dagster.errors import Conflict, ContainerError, KnockemError, SettingsError, StoreError
+from knockem_dagster.platform import Platform
+from knockem_dagster.records.accounts import Scope
 from knockem_dagster.records.record import revision
-from knockem_dagster.settings import load_settings
+from knockem_dagster.settings import Settings, load_settings
 
 app = typer.Typer(no_args_is_help=True, help="The served deployment: deploy/compose.yaml.")
 FOLDER = Path(__file__).parents[2] / "deploy"
 SECRETS = ("POSTGRES_PASSWORD", "DOCUMENTS_PASSWORD", "QUEUE_PASSWORD", "OBJECTS_PASSWORD")
 USER = "knockem"
+COMMANDS = "commands@localhost"
+"""The user whose token the service of that name has."""
 Folder = Annotated[
     Path, typer.Argument(metavar="[FOLDER]", help="Where compose.yaml is.  [default: deploy/ of the checkout]")
 ]
@@ -73,7 +80,7 @@ def login(folder: Folder = FOLDER) -> None:
 
 @app.command("prepare")
 def prepare() -> None:
-    """Make the bucket of KNOCKEM_OBJECTS_URL, and Dagster's tables, where they are missing."""
+    """Make the bucket of KNOCKEM_OBJECTS_URL, Dagster's tables, and the worker's token KNOCKEM_TOKEN, where missing."""
     from knockem_dagster import definitions  # here, because importing Dagster takes more than a second
 
     settings = load_settings()
@@ -83,7 +90,24 @@ def prepare() -> None:
     _make_bucket(settings.name_in_environment(bucket, "-"), settings.s3_endpoint)
     with definitions.dagster_instance(settings) as instance:
         instance.get_runs_count()
-    aside().print("The bucket and Dagster's tables are there.")
+    if settings.token is not None:
+        _admit(settings, settings.token)
+    aside().print("What the deployment needs is there.")
+
+
+def _admit(settings: Settings, token: str) -> None:
+    """Let workers with this token work for everybody, unless they may already."""
+    platform = Platform(settings)
+    try:
+        if token_record(platform.records, token) is None:
+            with suppress(Conflict):
+                add_user(platform.records, COMMANDS)
+            label = "the service commands"
+            issue_token(
+                platform.records, COMMANDS, Scope.WORKER, days=MOST_DAYS, label=label, for_all=True, token=token
+            )
+    finally:
+        platform.close()
 
 
 def _environment(password: str) -> str:
@@ -94,6 +118,7 @@ def _environment(password: str) -> str:
         "COMPOSE_PROJECT_NAME=knockem",
         f"REVISION={revision()}",
         *(f"{name}={secrets.token_hex(24)}" for name in SECRETS),
+        f"COMMANDS_TOKEN={new_token()}",
         f"LOGIN={USER}:{_hashed(password)}",
         "# The engine whose containers workers use, and the group that its socket belongs to.",
         f"DOCKER_SOCKET={socket}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 import stat
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import boto3
 import yaml
 
+from knockem_dagster.accounts.tokens import new_token
 from tests.services.command_line import ROOT, knockem
 from tests.services.s3 import CREDENTIALS, s3_server
 
@@ -56,7 +58,7 @@ def test_the_password_is_told_once_and_not_kept_and_secrets_are_made_anew_only_o
     assert (tmp_path / ".env").read_text() == text
     assert knockem("deploy", "init", tmp_path, "--again", home=tmp_path / "home").returncode == 0
     changed = {name for name, value in variables_of(tmp_path).items() if value != before[name]}
-    assert changed == {name for name in before if name.endswith("PASSWORD")} | {"LOGIN"}
+    assert changed == {name for name in before if name.endswith("PASSWORD")} | {"LOGIN", "COMMANDS_TOKEN"}
 
 
 def test_a_new_commit_and_a_new_login_are_noted_beside_the_old_secrets(tmp_path: Path) -> None:
@@ -82,6 +84,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_the_bucket_is_made_once_and_found_again(tmp_path: Path) -> None:
+    token = new_token()
     with s3_server() as endpoint:
         for _ in range(2):
             prepared = knockem(
@@ -89,6 +92,7 @@ def test_the_bucket_is_made_once_and_found_again(tmp_path: Path) -> None:
                 home=tmp_path,
                 KNOCKEM_OBJECTS_URL="s3://knockem/here",
                 KNOCKEM_S3_ENDPOINT=endpoint,
+                KNOCKEM_TOKEN=token,
                 **CREDENTIALS,
             )
             assert prepared.returncode == 0, prepared.stderr
@@ -103,6 +107,10 @@ def test_the_bucket_is_made_once_and_found_again(tmp_path: Path) -> None:
         client.close()
     assert [bucket["Name"] for bucket in buckets] == ["knockem-testing"]
     assert list(tmp_path.rglob("runs.db"))
+    listed = knockem("token", "list", "--json", home=tmp_path)
+    [admitted] = json.loads(listed.stdout)
+    assert (admitted["scope"], admitted["label"]) == ("worker", "the service commands")
+    assert token not in listed.stdout
 
 
 def test_what_compose_mounts_is_there(tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ OURS = [name for name, service in SERVICES.items() if "build" in service]
 @pytest.mark.parametrize("name", OURS)
 def test_its_settings_exist(name: str) -> None:
     named = {each for each in SERVICES[name]["environment"] if each.startswith("KNOCKEM_")}
-    assert {"KNOCKEM_DOCUMENTS_URL", "KNOCKEM_QUEUE_URL", "KNOCKEM_OBJECTS_URL"} <= named
     assert named <= {f"KNOCKEM_{field.upper()}" for field in Settings.model_fields}
 
 
@@ -49,8 +48,17 @@ def test_what_has_the_socket_runs_nothing_but_containers_and_all_else_leaves_org
     worker = SERVICES["worker"]
     assert worker["command"][worker["command"].index("--runtimes") + 1] == "docker"
     for name in OURS:
-        leaves = SERVICES[name]["environment"]["KNOCKEM_LEAVE_TO_WORKERS"] == "true"
-        assert leaves == (name not in ("worker", "commands"))
+        if name != "commands":
+            leaves = SERVICES[name]["environment"]["KNOCKEM_LEAVE_TO_WORKERS"] == "true"
+            assert leaves == (name != "worker")
+
+
+def test_the_commands_of_users_run_where_no_password_is_and_only_the_api_is_near() -> None:
+    commands = SERVICES["commands"]
+    assert commands["environment"].keys() == {"KNOCKEM_URL", "KNOCKEM_TOKEN"}
+    assert "volumes" not in commands
+    near = {name for name, service in SERVICES.items() if "commands" in service.get("networks", ["default"])}
+    assert near == {"api", "commands"}
 
 
 def test_one_port_is_published() -> None:
