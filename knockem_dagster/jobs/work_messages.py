@@ -20,6 +20,8 @@ from knockem_dagster.records.record import Value
 from knockem_dagster.records.submissions import SubmissionRecord
 from knockem_dagster.settings import RuntimeName
 
+OVER_HTTP = " (over HTTP)"
+"""What the platform puts behind the host of a worker that it knows over HTTP only."""
 MOST_TAIL = 1 << 20
 MOST_WORDS = 2000
 MOST_NAMED = 100_000

@@ -23,6 +23,7 @@ from knockem_dagster.jobs.attempt_records import attempt_id_of, job_of
 from knockem_dagster.jobs.http_source import worker_prefix
 from knockem_dagster.jobs.job_records import record_outcomes_of
 from knockem_dagster.jobs.work_messages import (
+    OVER_HTTP,
     Asked,
     AttemptModel,
     Attempts,
@@ -44,7 +45,6 @@ from knockem_dagster.jobs.work_messages import (
 from knockem_dagster.records.jobs import ComputeNodeRecord, EventRecord
 
 router = APIRouter(prefix="/v1/work", tags=["work"])
-OVER_HTTP = "(over HTTP)"
 LOOK_SECONDS = 2.0
 """How often a token is looked at again while its worker waits."""
 
@@ -58,7 +58,7 @@ async def beat(request: Request, caller: Worker) -> Canceled:
     said = told.description
     if said is not None:
         # What it says of its process is not to be believed: nobody looks for it on the platform's own machine.
-        said = said.model_copy(update={"host": f"{said.host} {OVER_HTTP}"})
+        said = said.model_copy(update={"host": f"{said.host}{OVER_HTTP}"})
     canceled = await queue.beat(
         told.worker,
         lease_seconds=told.lease_seconds,

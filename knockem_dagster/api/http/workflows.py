@@ -15,7 +15,9 @@ from knockem_dagster.api.http.bodies import described_body
 from knockem_dagster.api.http.callers import Caller, User
 from knockem_dagster.api.http.paging import At, Page, cursor_of, page_of, place_at
 from knockem_dagster.errors import Fault, InvalidInput, NotFound, QueueAway
+from knockem_dagster.jobs.queue_views import QueueViews
 from knockem_dagster.jobs.restarting import Enlargement, restart_workflow
+from knockem_dagster.jobs.sharing import check_sharing
 from knockem_dagster.jobs.specs.graph_builder import graph_of
 from knockem_dagster.jobs.specs.job_graph import JobGraph
 from knockem_dagster.jobs.specs.reading import read_workflow_file
@@ -105,6 +107,8 @@ async def create(
     """
     graph = await _graph_in(request)
     queue, records = await caller.site.answering_queue(), caller.site.records
+    if folder is None:
+        check_sharing(graph, await QueueViews(queue).workers())
     async with caller.site.taking(caller.email, jobs=len(graph.jobs), size=len(await request.body())):
         submitter = Submitter(user_email=caller.email, folder=folder, max_active=max_active)
         workflow = await asyncio.to_thread(store_workflow, records, graph, submitter)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 
 from knockem_dagster.jobs.opening import queue_of
@@ -206,6 +207,38 @@ def test_a_wrong_file_is_refused_with_its_faults(api: ApiServer, body: bytes, wo
     assert refused.headers["content-type"] == "application/problem+json"
     assert words in [each["field"] for each in refused.json()["faults"]]
     assert client.get("/v1/workflows").json() == before
+
+
+def test_files_that_would_not_be_found_on_another_machine_are_refused(tmp_path: Path) -> None:
+    def files(*paths: str) -> dict[str, Any]:
+        jobs = [
+            {"name": "make", "command": " && ".join(f"touch ${{files.output.{path}}}" for path in paths)},
+            *({"name": f"use {path}", "command": f"cat ${{files.input.{path}}}"} for path in paths),
+        ]
+        return {"name": "w", "jobs": jobs, "files": [{"name": path, "path": path} for path in paths]}
+
+    async def join(*hosts: str) -> None:
+        async with queue_of(api.platform) as queue:
+            for host in hosts:
+                said = {"host": host, "runtimes": ["command"], "only": ""}
+                await queue.beat(host.split()[0], lease_seconds=600, description=orjson.dumps(said))
+
+    with running_queue(tmp_path / "home") as queue_server, running_api(queue_server.settings) as api:
+        client = api.client()
+        asyncio.run(join("one", "one (over HTTP)"))
+        assert client.post("/v1/workflows", json=files("a")).status_code == 201
+        asyncio.run(join("two (over HTTP)"))
+        number = len(client.get("/v1/workflows").json()["items"])
+        refused = client.post("/v1/workflows", json=files("a", "b"))
+        assert refused.status_code == 422
+        faults = {fault["field"]: fault for fault in refused.json()["faults"]}
+        assert faults.keys() == {"files.a", "files.b"}
+        assert (
+            "one, two" in faults["files.a"]["allowed"] and faults["files.a"]["value"] == "made by make, read by use a"
+        )
+        assert len(client.get("/v1/workflows").json()["items"]) == number
+        assert client.post(f"/v1/workflows?folder={tmp_path}", json=files("a")).status_code == 201
+        assert client.post("/v1/workflows", json={"name": "w", "jobs": [{"name": "a", "command": "b"}]}).is_success
 
 
 def test_a_body_that_is_too_large_is_not_read(api: ApiServer) -> None:
