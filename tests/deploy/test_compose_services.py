@@ -161,6 +161,18 @@ def test_a_study_is_worked_on_by_three_workers_in_containers_of_its_own(
     assert {each["image"] for each in made} == {image_id("knockem/explicit")}
 
 
+def test_commands_of_workflows_run_and_find_no_password(site: Site) -> None:
+    command = (
+        "test -r /proc/$PPID/environ && ! env | grep PASSWORD && ! tr '\\0' '\\n' < /proc/$PPID/environ | grep :.*@"
+    )
+    made = site.api.post("/v1/workflows", json={"name": "w", "jobs": [{"name": "look", "command": command}]})
+    assert made.status_code == 201, made.text
+    place = f"/v1/workflows/{made.json()['id']}"
+    until(lambda: site.api.get(place).json()["state"] == "completed", "the workflow's end", seconds=STUDY_SECONDS)
+    [result] = site.api.get(f"{place}/results").json()["items"]
+    assert result["exitCode"] == 0, result["tail"]
+
+
 def test_killing_any_container_heals_and_loses_no_job(site: Site) -> None:
     genome = (ROOT / "deploy/organisms/additive/genome.txt").read_text()
     assays = ["nulldist", "screenCritical"]
