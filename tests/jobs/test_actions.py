@@ -67,7 +67,8 @@ def test_an_action_has_a_name_of_its_own() -> None:
 
 
 def test_what_is_no_job_is_named_as_without_effect() -> None:
-    nodes = {"trigger_type": "on_workflow_start", "action_type": "schedule_nodes", "scheduler": "s"}
+    nodes = {"trigger_type": "on_workflow_start", "action_type": "schedule_nodes", "scheduler": "here"}
+    nodes["scheduler_type"] = "local"
     spec = {"name": "w", "jobs": [job("a")], "actions": [nodes, action("on_worker_complete", "true")]}
     graph = graph_of(spec_of({**spec, "slurm_schedulers": [{"name": "s"}]}))
     assert graph.without_effect == ["run_commands on_worker_complete", "schedule_nodes on_workflow_start"]
