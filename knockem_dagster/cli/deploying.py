@@ -64,8 +64,14 @@ def init(
 
 @app.command("revise")
 def revise(folder: Folder = FOLDER) -> None:
-    """Note in FOLDER/.env the commit that is checked out now: images are built from it, and records name it."""
-    _change(folder / ".env", "REVISION", revision())
+    """Note in FOLDER/.env the commit that is checked out now: images are built from it, and records name it.
+
+    A token for the worker of commands is added where an earlier `init` has made none.
+    """
+    path = folder / ".env"
+    _change(path, "REVISION", revision())
+    if "COMMANDS_TOKEN=" not in path.read_text(encoding="utf-8"):
+        _change(path, "COMMANDS_TOKEN", new_token())
     aside().print(f"Images are built from {revision()} now: docker compose up --build --detach", markup=False)
 
 
@@ -164,7 +170,8 @@ def _change(path: Path, name: str, value: str) -> None:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise KnockemError(f"{path} cannot be read ({error.strerror}): `./knockem deploy init` makes it.") from error
-    _write(path, re.sub(rf"^{name}=.*$", f"{name}={value}", text, flags=re.MULTILINE))
+    changed, number = re.subn(rf"^{name}=.*$", f"{name}={value}", text, flags=re.MULTILINE)
+    _write(path, changed if number else f"{text}{name}={value}\n")
 
 
 def _write(path: Path, text: str) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import orjson
 
 from knockem_dagster import errors
-from knockem_dagster.errors import ContainerError, Fault, InvalidInput, KnockemError, QueueAway
+from knockem_dagster.errors import ContainerError, Fault, InvalidInput, KnockemError, QueueAway, StoreError
 from knockem_dagster.jobs.opening import queue_of
 from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.jobs.worker_sources import Say
@@ -65,10 +65,14 @@ async def run_errands(platform: Platform, handlers: Mapping[str, Handler], *, sa
 
     async def run() -> None:
         while True:
-            with contextlib.suppress(QueueAway):
+            try:
                 async with queue_of(platform) as queue:
                     while True:
                         await _run_next(platform, queue, handlers, say)
+            except QueueAway:
+                pass
+            except StoreError as error:  # a server that is full, or was replaced by one that cannot hold the queue
+                say(f"Errands wait: {error}")
             await asyncio.sleep(LOOK_SECONDS)
 
     async with asyncio.TaskGroup() as group:

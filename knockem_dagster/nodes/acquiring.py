@@ -15,7 +15,7 @@ from itertools import takewhile
 
 from knockem_dagster.accounts.tokens import issue_token, revoke_token
 from knockem_dagster.accounts.users import add_user
-from knockem_dagster.errors import Conflict, KnockemError
+from knockem_dagster.errors import Conflict, KnockemError, NotFound
 from knockem_dagster.jobs.http_source import worker_prefix
 from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.jobs.queue_views import QueueViews
@@ -31,12 +31,15 @@ from knockem_dagster.nodes.schedulers import (
 )
 from knockem_dagster.records.accounts import Scope
 from knockem_dagster.records.catalog import Records
+from knockem_dagster.records.jobs import ComputeNodeRecord
 from knockem_dagster.records.nodes import LIVE, NodeState, ScheduledNodeRecord
 from knockem_dagster.records.record import new_id, now
 from knockem_dagster.stores.documents import Patch
 
 MOST_FAILURES = 3
 """Nodes of a pool that may fail one after the other before they could work; then no more is asked for."""
+FORGOTTEN_HOURS = 30 * 24.0
+"""How long a node of a pool that is not there any more may wait in its scheduler."""
 MOST_ASKED = 50
 """Nodes asked for in one look, of one pool."""
 NOBODY = "nodes@localhost"
@@ -123,8 +126,12 @@ class NodeKeeper:
             self._end(node, NodeState.ENDED, unknown)
             return
         if sight.state.is_over:
-            reason = sight.reason if self._has_worked(node) else f"{sight.reason or 'it ended'} without having worked"
-            self._end(node, NodeState.ENDED if reason == sight.reason else NodeState.FAILED, reason, sight)
+            if node.is_let_go:
+                self._end(node, NodeState.ENDED, "let go: nothing was ready for it", sight)
+            elif self._has_worked(node):
+                self._end(node, NodeState.ENDED, sight.reason, sight)
+            else:
+                self._end(node, NodeState.FAILED, f"{sight.reason or 'it ended'} without having worked", sight)
             return
         told = {"externalId": sight.external_id, "state": sight.state.value, "reason": sight.reason}
         if sight.state is NodeState.RUNNING and node.started is None:
@@ -133,15 +140,21 @@ class NodeKeeper:
             self._records.scheduled_nodes.patch(node.id, Patch(set=told))
 
     def _end(self, node: ScheduledNodeRecord, state: NodeState, reason: str, sight: NodeSight | None = None) -> None:
-        times = {"ended": sight and sight.ended, "started": sight and sight.started}
-        told = {name: time.astimezone(UTC).isoformat() for name, time in times.items() if time is not None}
-        self._records.scheduled_nodes.patch(
-            node.id, Patch(set={"ended": now(), **told, "state": state.value, "reason": reason})
-        )
-        revoke_token(self._records, node.token_id)
+        """Revoke the token of a node, then record its end: killed in between, the next look does it again."""
+        with suppress(NotFound):
+            revoke_token(self._records, node.token_id)
+        told = {"ended": now(), "state": state.value, "reason": reason}
+        for worker in self._workers(node):  # where the scheduler has forgotten when it was there
+            told |= {"started": node.started or worker.datetime, "ended": worker.ended or told["ended"]}
+        times = {} if sight is None else {"started": sight.started, "ended": sight.ended}
+        told |= {name: time.astimezone(UTC).isoformat() for name, time in times.items() if time is not None}
+        self._records.scheduled_nodes.patch(node.id, Patch(set=told))
 
     def _has_worked(self, node: ScheduledNodeRecord) -> bool:
-        return bool(self._records.compute_nodes.beginning_with(worker_prefix(node.token_id), most=1))
+        return bool(self._workers(node))
+
+    def _workers(self, node: ScheduledNodeRecord) -> list[ComputeNodeRecord]:
+        return self._records.compute_nodes.beginning_with(worker_prefix(node.token_id), most=1)
 
     def _state(self, each: PoolOfNodes) -> PoolState:
         pool = each.pool
@@ -149,8 +162,8 @@ class NodeKeeper:
         live = [node for node in nodes if not node.state.is_over]
         there = [node for node in live if node.state is NodeState.RUNNING]
         latest = [node for node in nodes if node.configuration == pool.digest and not node.is_dismissed]
-        # Those on their way say nothing yet; one that worked says that the configuration does.
-        tried = (node for node in latest if node.state not in (NodeState.ASKED, NodeState.PENDING))
+        # Those that have not come so far say nothing; one that worked says that the configuration does.
+        tried = (node for node in latest if node.state.is_over or self._has_worked(node))
         failures = list(takewhile(lambda node: node.state is NodeState.FAILED, tried))
         state = PoolState(
             pool.name,
@@ -196,10 +209,10 @@ class NodeKeeper:
             for node in waiting[:superfluous]
             if node.unneeded_since and _hours_since(node.unneeded_since) * 3600 >= each.pool.idle_seconds
         ]
+        for node in gone:  # what becomes of it is seen by the next look
+            self._records.scheduled_nodes.patch(node.id, Patch(set={"isLetGo": True}))
         with suppress(SchedulerAway):
             each.scheduler.release([node.external_id for node in gone if node.external_id])
-            for node in gone:
-                self._end(node, NodeState.ENDED, "let go: nothing is ready for it")
             state.released = len(gone)
 
     def _ask(self, each: PoolOfNodes) -> None:
@@ -223,8 +236,10 @@ class NodeKeeper:
         except NodeRefused as error:
             self._end(node, NodeState.FAILED, str(error))
             raise
-        said = {"externalId": external, "state": NodeState.PENDING.value}
-        self._records.scheduled_nodes.patch(node.id, Patch(set=said))
+        said = Patch(set={"externalId": external, "state": NodeState.PENDING.value})
+        still = {"_id": node.id, "state": NodeState.ASKED.value}
+        if self._records.documents.claim(self._records.scheduled_nodes.name, still, said) is None:
+            each.scheduler.release([external])  # it took so long that somebody has given it up
 
     def _user_for(self, each: PoolOfNodes) -> str:
         user = each.pool.user or NOBODY
@@ -241,7 +256,12 @@ class NodeKeeper:
         """Forget nodes of pools that are no longer there: their workers end by themselves."""
         known = {each.pool.name for each in self._pools}
         for node in list(self._records.scheduled_nodes.find({"state": LIVE})):
-            if node.pool not in known and _hours_since(node.datetime) * 3600 > node.seconds:
+            spent = (
+                _hours_since(node.datetime) > FORGOTTEN_HOURS
+                if node.started is None
+                else _hours_since(node.started) * 3600 > node.seconds
+            )
+            if node.pool not in known and spent:
                 self._end(node, NodeState.ENDED, "its pool is not there any more")
 
 
@@ -287,7 +307,8 @@ def _hours(node: ScheduledNodeRecord) -> float:
         return node.seconds / 3600
     if node.started is None:
         return 0.0
-    return (datetime.fromisoformat(node.ended or now()) - datetime.fromisoformat(node.started)).total_seconds() / 3600
+    used = datetime.fromisoformat(node.ended or now()) - datetime.fromisoformat(node.started)
+    return min(used.total_seconds(), node.seconds) / 3600
 
 
 def _hours_since(time: str) -> float:

@@ -22,7 +22,8 @@ from knockem_dagster.nodes.worker_image import image_arguments
 from knockem_dagster.records.nodes import NodeState
 
 ANSWER_SECONDS = 30
-TRIES = 2
+TRIES = 1
+"""Asking again might make two jobs of one node: AWS Batch takes the same request twice."""
 MOST_DESCRIBED = 100
 """Jobs that AWS describes in one answer."""
 _REFUSALS = ("ClientException", "AccessDeniedException", "ValidationException")

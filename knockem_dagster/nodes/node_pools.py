@@ -21,7 +21,11 @@ from knockem_dagster.jobs.walltimes import seconds_of_walltime
 from knockem_dagster.mapping_file import FileKind, read_mapping, shown
 
 FILE = FileKind(name="file of node pools", keys="url and pools", most_bytes=1 << 20, most_values=10_000)
-LEAST_WALLTIME = 60
+LEAST_WALLTIME = 300
+STARTING_SECONDS = 60
+"""What a node is given until its worker is at work."""
+LEAVING_SECONDS = 60
+"""How long before the end of its walltime a node's worker is to have ended."""
 Runtime = Literal["command", "process", "docker", "podman", "apptainer"]
 TolerationKey = Literal["key", "operator", "value", "effect", "tolerationSeconds"]
 
@@ -29,7 +33,7 @@ TolerationKey = Literal["key", "operator", "value", "effect", "tolerationSeconds
 def _walltime(value: object) -> int:
     seconds = seconds_of_walltime(str(value))
     if not LEAST_WALLTIME <= seconds <= 366 * 86400:
-        raise ValueError("a time from a minute to a year, such as 04:00:00, is")
+        raise ValueError("a time from five minutes to a year, such as 04:00:00, is")
     return seconds
 
 
@@ -98,7 +102,7 @@ class NodePool(SpecPart):
             cpus=self.cpus,
             memory_mib=self.memory,
             gpus=self.gpus,
-            seconds_left=self.walltime,
+            seconds_left=self.walltime - STARTING_SECONDS - LEAVING_SECONDS,
             runtimes=frozenset(self.runtimes),
         )
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from knockem_dagster.errors import KnockemError
 from knockem_dagster.nodes.acquiring import PoolOfNodes
 from knockem_dagster.nodes.docker_compose import DockerCompose
 from knockem_dagster.nodes.node_pools import (
@@ -46,8 +47,13 @@ def open_pools(platform: Platform) -> OpenedPools | None:
     if found is None:
         return None
     whole, pools = found
-    opened = [PoolOfNodes(pool, scheduler_of(pool)) for pool in pools]
+    opened: list[PoolOfNodes] = []
     refused: list[Refused] = []
+    for pool in pools:
+        try:
+            opened.append(PoolOfNodes(pool, scheduler_of(pool)))
+        except KnockemError as error:
+            refused.append(Refused(pool.name, str(error)))
     for workflow, pool in () if whole.workflows is None else pools_of_workflows(platform.records, whole.workflows):
         if isinstance(pool, Refused):
             refused.append(pool)

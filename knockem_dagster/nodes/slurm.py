@@ -14,13 +14,11 @@ from pathlib import Path
 
 from knockem_dagster.jobs.walltimes import walltime_of
 from knockem_dagster.mapping_file import one_line
-from knockem_dagster.nodes.node_pools import SlurmPool
+from knockem_dagster.nodes.node_pools import LEAVING_SECONDS, SlurmPool
 from knockem_dagster.nodes.schedulers import NodeOrder, NodeRefused, NodeSight, SchedulerAway
 from knockem_dagster.records.nodes import NodeState
 
 ANSWER_SECONDS = 60
-DRAIN_SECONDS = 60
-"""How long before the end of its time a worker is told to end."""
 _WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 _THERE = {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING", "STAGE_OUT"}
 _MOST_LAST_WORDS = 400
@@ -57,8 +55,9 @@ class Slurm:
             raise SchedulerAway(f"squeue: {one_line(answer.stderr)}")
         seen: dict[str, NodeSight] = {}
         for line in answer.stdout.splitlines():
-            name, id, state, started, reason = line.strip().split("|", 4)
-            if name in nodes:
+            name, *told = line.strip().split("|", 4)
+            if name in nodes and len(told) == 4:
+                id, state, started, reason = told
                 seen[name] = NodeSight(id, _state_of(state), "" if reason == "None" else reason, _time(started))
         gone = {id: name for name, id in nodes.items() if id is not None and name not in seen}
         for id, sight in self._history(sorted(gone)):
@@ -68,7 +67,9 @@ class Slurm:
     def release(self, external_ids: Collection[str]) -> None:
         """Cancel jobs: `scancel` ends what waits, and tells workers to end."""
         if external_ids:
-            _run("scancel", *sorted(external_ids))
+            answer = _run("scancel", *sorted(external_ids))
+            if answer.returncode:
+                raise SchedulerAway(f"scancel: {one_line(answer.stderr)}")
 
     def preview(self, order: NodeOrder) -> str:
         """Return the call of `sbatch` and the script."""
@@ -89,12 +90,13 @@ class Slurm:
             "gres": pool.gres or (f"gpu:{pool.gpus}" if pool.gpus else None),
             "constraint": pool.constraint,
             "tmp": pool.tmp,
-            "signal": f"B:TERM@{DRAIN_SECONDS}",
+            "signal": f"B:TERM@{LEAVING_SECONDS}",
             "chdir": pool.folder,
             "output": "/dev/null" if pool.folder is None else str(self._log(order.name)),
         }
         options = [f"--{name}={value}" for name, value in chosen.items() if value is not None]
-        return ["--parsable", "--no-requeue", "--export=NIL", *options, *pool.extra]
+        # The last of two like options counts: what a user adds changes none of ours.
+        return [*pool.extra, "--parsable", "--no-requeue", "--export=NIL", *options]
 
     def _script(self, order: NodeOrder) -> str:
         pool = self._pool
@@ -108,7 +110,7 @@ class Slurm:
                 "export HOME",
                 *exports,
                 *pool.setup,
-                f"exec {worker} --time-left $(({pool.walltime} - SECONDS))",
+                f"exec {worker} --time-left $(({pool.walltime - LEAVING_SECONDS} - SECONDS))",
                 "",
             ]
         )
@@ -124,8 +126,9 @@ class Slurm:
         answer = _run("sacct", *options, f"--jobs={','.join(ids)}")
         told: dict[str, dict[str, str]] = {}
         for line in answer.stdout.splitlines() if not answer.returncode else ():
-            fields = dict(zip(_OF_SACCT, line.strip().split("|"), strict=True))
-            told[fields["JobId"]] = fields
+            values = line.strip().split("|")
+            if len(values) == len(_OF_SACCT):
+                told[values[0]] = dict(zip(_OF_SACCT, values, strict=True))
         for id in ids:
             yield id, self._over(id, told.get(id) or _as_scontrol_tells(id))
 
@@ -175,9 +178,16 @@ def _time(text: str) -> datetime | None:
 def _run(*command: str, text: str = "") -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
-            command, input=text, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False, cwd="/"
+            command,
+            input=text,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=ANSWER_SECONDS,
+            check=False,
+            cwd="/",
         )
-    except FileNotFoundError as error:
-        raise SchedulerAway(f"{command[0]} is not installed on this machine") from error
+    except OSError as error:
+        raise SchedulerAway(f"{command[0]} cannot be run on this machine: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:
         raise SchedulerAway(f"{command[0]} did not answer within {ANSWER_SECONDS} s") from error

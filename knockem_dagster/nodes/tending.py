@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from redis.asyncio.lock import Lock
 from redis.exceptions import LockError
 
 from knockem_dagster.jobs.opening import queue_of
@@ -13,8 +16,8 @@ from knockem_dagster.nodes.demand import Demand
 from knockem_dagster.nodes.opening import OpenedPools, open_pools
 from knockem_dagster.platform import Platform
 
-LOCK_SECONDS = 120.0
-"""Longer than a look takes. Who dies in it holds others up for no longer."""
+LOCK_SECONDS = 60.0
+"""Who dies in a look holds others up for no longer; who lives renews the lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +41,28 @@ async def tend_nodes(platform: Platform) -> Sequence[PoolState] | None:
     async with queue_of(platform) as queue:
         lock = queue.server.lock(f"{queue.prefix}:nodes", timeout=LOCK_SECONDS, blocking=False)
         try:
-            async with lock:
+            async with lock, _renewed(lock):
                 states = await NodeKeeper(platform.records, found.pools, url=found.url).tend(queue)
         except LockError:
             return None
     return [*states, *states_of_refused(found)]
+
+
+@asynccontextmanager
+async def _renewed(lock: Lock) -> AsyncGenerator[None]:
+    """Renew a lock for as long as the block lasts."""
+
+    async def renew() -> None:
+        while True:
+            await asyncio.sleep(LOCK_SECONDS / 4)
+            await lock.reacquire()
+
+    renewing = asyncio.create_task(renew())
+    try:
+        yield
+    finally:
+        renewing.cancel()
+        await asyncio.gather(renewing, return_exceptions=True)
 
 
 async def preview_nodes(platform: Platform) -> Sequence[Preview] | None:

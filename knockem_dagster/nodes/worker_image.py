@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from knockem_dagster.nodes.node_pools import NodePool
+from knockem_dagster.nodes.node_pools import LEAVING_SECONDS, NodePool
 
 DRAIN_SECONDS = 30
 """How long a worker that is told to end may take: it finishes or hands back its work within 20 s."""
@@ -10,4 +10,4 @@ DRAIN_SECONDS = 30
 
 def image_arguments(pool: NodePool) -> list[str]:
     """Return the arguments of the image's entry point, which is `python -P -m`."""
-    return ["knockem_dagster", *pool.worker_arguments(), "--time-left", f"{pool.walltime}"]
+    return ["knockem_dagster", *pool.worker_arguments(), "--time-left", f"{pool.walltime - LEAVING_SECONDS}"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -14,7 +16,16 @@ from knockem_dagster.nodes.node_pools import SlurmPool, WorkflowLimits
 from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.job_graph import SchedulerConfigurationRecord
 from knockem_dagster.records.jobs import WorkflowRecord
+from knockem_dagster.records.nodes import LIVE
 
+PERMITTED = frozenset(
+    f"--{name}"
+    for name in (
+        *("comment", "constraint", "contiguous", "cpu-freq", "exclude", "exclusive", "hint", "licenses", "mail-type"),
+        *("mail-user", "nice", "nodelist", "prefer", "priority", "reservation", "switches", "wckey"),
+    )
+)
+"""Options that a workflow may add. Others could go beyond its limits, or take the platform's secrets along."""
 _SAME = ("account", "partition", "qos", "gres", "tmp")
 
 
@@ -27,8 +38,10 @@ class Refused:
 
 
 def pools_of_workflows(records: Records, limits: WorkflowLimits) -> Iterator[tuple[str, SlurmPool | Refused]]:
-    """Yield the pools of workflows that are going, each with its workflow's id; or why one cannot be used."""
-    for workflow in list(records.workflows.find({"state": "running"})):
+    """Yield the pools of workflows that are going, or have nodes, each with its workflow's id; or why one is none."""
+    live = {node.workflow_id for node in records.scheduled_nodes.find({"state": LIVE}) if node.workflow_id}
+    going = {workflow.id: workflow for workflow in records.workflows.find({"state": "running"})}
+    for workflow in (going | records.workflows.get_many(sorted(live))).values():
         if workflow.is_graph:
             for configuration in records.scheduler_configurations.find({"workflowId": workflow.id}):
                 if configuration.num_nodes:
@@ -42,7 +55,7 @@ def _pool(
     most = 1 if options.get("serialize_allocations") else min(configuration.num_nodes, limits.max_nodes)
     name = f"{workflow.id[:8]}.{configuration.id[:8]}"
     given = {option: options[option] for option in _SAME if option in options}
-    content = {
+    content: dict[str, Any] = {
         "name": name,
         "scheduler": "slurm",
         "cpus": limits.cpus,
@@ -60,6 +73,9 @@ def _pool(
         "folder": limits.folder,
         **given,
     }
+    for option in content["extra"]:
+        if option.partition("=")[0] not in PERMITTED:
+            return Refused(name, f"of sbatch's options, its workflow may not give {option!r}")
     try:
         return SlurmPool.model_validate(content)
     except ValidationError as error:
@@ -77,4 +93,4 @@ def _words(text: str) -> list[str]:
 def _gpus(gres: str) -> int:
     """Return how many GPUs generic resources name, as in gpu:2 and gpu:a100:2."""
     counts = [part.split(":")[-1] for part in gres.split(",") if part.split(":")[0] == "gpu"]
-    return sum(int(count) if count.isdigit() else 1 for count in counts)
+    return sum(int(count) if re.fullmatch(r"[0-9]{1,4}", count) else 1 for count in counts)

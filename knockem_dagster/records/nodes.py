@@ -49,4 +49,5 @@ class ScheduledNodeRecord(Record):
     started: str | None = Field(default=None, description="when it was first there, ISO 8601, UTC")
     ended: str | None = Field(default=None, description="when it was over, ISO 8601, UTC")
     unneeded_since: str | None = Field(default=None, description="since when nothing is ready for it, while it waits")
+    is_let_go: bool = Field(default=False, description="it was told not to come")
     is_dismissed: bool = Field(default=False, description="a failure that somebody has seen to")

@@ -63,7 +63,7 @@ def test_a_job_is_submitted_as_the_pool_says(server: BatchServer, scheduler: Sch
     assert job.timeout == {"attemptDurationSeconds": 3600}
     overrides = job.container_overrides
     assert overrides["command"][:2] == ["knockem_dagster", "worker"]
-    assert overrides["command"][-2:] == ["--time-left", "3600"]
+    assert overrides["command"][-2:] == ["--time-left", "3540"]
     assert {each["name"]: each["value"] for each in overrides["environment"]} == asked.environment
     amounts = {each["type"]: each["value"] for each in overrides["resourceRequirements"]}
     assert amounts == {"VCPU": "2", "MEMORY": "4096", "GPU": "1"}

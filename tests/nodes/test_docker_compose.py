@@ -101,7 +101,7 @@ def test_a_container_runs_the_worker_and_is_seen(trial: Callable[..., Trial]):
     assert made.scheduler.ask(asked) == asked.name
     [container] = json.loads(docker("inspect", asked.name).stdout)
     assert container["Args"][3:6] == ["knockem_dagster", "worker", "--cpus"]
-    assert container["Args"][-2:] == ["--time-left", "600"]
+    assert container["Args"][-2:] == ["--time-left", "540"]
     assert {f"{name}={value}" for name, value in asked.environment.items()} <= set(container["Config"]["Env"])
     sight = made.scheduler.look({asked.name: None, "knockem-never": None})
     assert list(sight) == [asked.name]

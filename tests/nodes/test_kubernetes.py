@@ -103,7 +103,7 @@ def test_a_pod_may_nothing_but_work(api: KubernetesApi, scheduler: Scheduler):
     amounts = {"cpu": "1500m", "memory": "2048Mi", "nvidia.com/gpu": "1"}
     assert worker["resources"] == {"requests": amounts, "limits": amounts}
     assert worker["args"][:2] == ["knockem_dagster", "worker"]
-    assert worker["args"][-2:] == ["--time-left", "7200"]
+    assert worker["args"][-2:] == ["--time-left", "7140"]
     job = api.objects["jobs"][asked.name]["spec"]
     assert job["backoffLimit"] == 0
     assert job["ttlSecondsAfterFinished"] > 0

@@ -37,7 +37,7 @@ def test_a_pool_says_what_its_nodes_offer(tmp_path: Path) -> None:
     assert whole.url == "http://login1:3001" and whole.workflows is not None
     assert isinstance(pool, SlurmPool)
     runtimes = frozenset({"command", "process"})
-    assert pool.capacity == Capacity(cpus=16, memory_mib=65536, gpus=0, seconds_left=14400, runtimes=runtimes)
+    assert pool.capacity == Capacity(cpus=16, memory_mib=65536, gpus=0, seconds_left=14280, runtimes=runtimes)
 
 
 def test_no_file_is_no_fault(tmp_path: Path) -> None:

@@ -118,7 +118,9 @@ def test_what_waits_is_not_asked_for_again_and_let_go_when_nothing_is_ready(api:
     client.post(f"{place}/cancel")
     until(lambda: tend(api)[0].released == 1)
     assert not in_slurm()
-    assert "let go" in nodes(api)[0].reason
+    tend(api)
+    [over] = nodes(api)
+    assert over.state is NodeState.ENDED and "let go" in over.reason
 
 
 def test_a_node_is_found_again_by_its_name_when_its_record_was_not_finished(api: ApiServer) -> None:
@@ -203,6 +205,22 @@ def test_the_schedulers_of_workflow_files_are_used_within_limits(api: ApiServer,
     assert all("20:00" in line and "of mine" in line and "abc" in line for line in in_slurm("%l %k %a"))
     until(lambda: client.get(place).json()["state"] == "completed")
     until(lambda: not in_slurm())
+
+
+def test_a_workflow_may_not_change_what_is_asked_for(api: ApiServer) -> None:
+    limits = {"cpus": 1, "memory": "1g", "max_nodes": 3, "max_node_hours": 10}
+    write_pools(api, workflows=limits)
+    for number, extra in enumerate(("--array=0-9", "--exclusive --export=ALL", "--arr=0-9", "--wrap=true")):
+        submit(
+            api,
+            {"name": "a", "command": "true"},
+            slurm_schedulers=[{"name": "s", "gres": "gpu:²", "extra": extra}],
+            actions=[{"trigger_type": "on_workflow_start", "action_type": "schedule_nodes", "scheduler": "s"}],
+        )
+        refused = tend(api)
+        assert len(refused) == number + 1
+        assert all("may not give" in state.hindrance for state in refused)
+    assert not in_slurm()
 
 
 def test_the_preview_shows_what_would_be_asked_for_and_no_token(api: ApiServer) -> None:
