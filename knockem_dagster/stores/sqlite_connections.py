@@ -26,6 +26,8 @@ from knockem_dagster.errors import StoreError
 BUSY_SECONDS = 30.0
 """How long a writer waits for others: batches hold the lock for milliseconds, so this long means a stuck process."""
 
+_MOMENT_MILLISECONDS = 2000
+
 _PRAGMAS = (
     "PRAGMA synchronous = NORMAL",  # a killed process loses nothing; a power cut loses the last commits, no more
     "PRAGMA secure_delete = ON",  # what is purged is gone from the file, too
@@ -90,6 +92,18 @@ class SqliteConnections:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+
+    def empty_log(self) -> None:
+        """Bring what was written into the file and empty the log, which may hold what was deleted.
+
+        Where others read for longer than a moment, that is left to the next who writes.
+        """
+        with self.reading() as connection:
+            connection.execute(f"PRAGMA busy_timeout = {_MOMENT_MILLISECONDS}")
+            try:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
 
     def close(self) -> None:
         """Close idle connections now and lent ones when they come back."""

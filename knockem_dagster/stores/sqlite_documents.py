@@ -116,6 +116,8 @@ class SqliteDocuments:
                 count = connection.execute(f'DELETE FROM "{collection}" WHERE rowid IN ({chosen})', parameters).rowcount
             removed += count
             if count < _DELETED_AT_ONCE:
+                if removed:
+                    self._connections.empty_log()
                 return removed
 
     def close(self) -> None:
