@@ -39,6 +39,8 @@ from knockem_dagster.errors import ContainerError
 MOST_START_SECONDS = 30.0
 LOOK_SECONDS = 0.01
 NOBODY_ID = 65534
+ENDED_MEANWHILE = "no such process"
+"""What podman says, for an error, when a container ends between its opening and its reading of a file in /proc."""
 
 _lock = threading.Lock()
 _services: dict[int, _Service] = {}
@@ -118,7 +120,9 @@ class PodmanEngine(Engine):
         except EngineError as error:
             if "container state improper" in error.reason:  # podman says 500 where the engine says 409
                 raise EngineError(409, error.reason) from error
-            raise
+            if method != "GET" or ENDED_MEANWHILE not in error.reason:
+                raise
+        return await super()._exchange(method, path, query, content)
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         try:

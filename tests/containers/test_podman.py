@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import psutil
 import pytest
 
+from knockem_dagster.containers import podman_service
+from knockem_dagster.containers.engine_api import EngineError
 from knockem_dagster.containers.hardening import describe_container
 from knockem_dagster.containers.podman_engine import for_podman
 from knockem_dagster.containers.podman_service import PodmanEngine, PodmanFacts
@@ -51,6 +54,36 @@ def test_a_service_that_was_killed_is_started_again(podman: None, tmp_path: Path
     psutil.wait_procs(tree)
     ended = asyncio.run(laboratory.runtime.run(spec, ["speak"]))
     assert (ended.cause, ended.stdout) == (EndCause.EXITED, b"hello\n")
+
+
+def test_a_container_that_ends_while_podman_looks_is_looked_at_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    socket, requests = tmp_path / "podman.sock", list[bytes]()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        requests.append(await reader.readline())
+        if len(requests) == 2:
+            writer.write(b'HTTP/1.0 200 OK\r\n\r\n{"State": {"Running": false}}')
+        else:
+            writer.write(b"HTTP/1.0 500 Internal Server Error\r\n\r\n")
+            writer.write(b'{"message": "read /proc/22496/cgroup: no such process"}')
+        writer.close()
+
+    async def ask() -> None:
+        async with await asyncio.start_unix_server(answer, socket):
+            assert await PodmanEngine().call("GET", "/containers/a/json") == {"State": {"Running": False}}
+            with pytest.raises(EngineError, match="no such process"):
+                await PodmanEngine().call("POST", "/containers/a/start")
+
+    service = subprocess.Popen(["sleep", "60"])
+    monkeypatch.setitem(podman_service._services, os.getpid(), podman_service._Service(service, socket))
+    try:
+        asyncio.run(ask())
+    finally:
+        service.kill()
+        service.wait()
+    assert len(requests) == 3, "what changes something is asked for once"
 
 
 @pytest.mark.docker
