@@ -132,6 +132,12 @@ class ComputeNode:
         """How many of its jobs ended how."""
         return self._connection.verdicts
 
+    @property
+    def inability(self) -> str:
+        """Why it could do nothing of what it was given; empty where it has done anything, or was given nothing."""
+        has_done = any(number for verdict, number in self.verdicts.items() if verdict is not Verdict.RETURNED)
+        return "" if has_done else next(iter(self._unable.values()), "")
+
     def stop(self) -> None:
         """Claim nothing more, finish what is in work or hand it back, and end `run`."""
         self._over.set()

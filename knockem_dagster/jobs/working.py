@@ -127,7 +127,8 @@ class WorkerProcess:
             raise several.exceptions[0] from several
         finally:
             self._launcher.close()
-            journal.note(self.name, source=self.name, kind="workerEnded", host=socket.gethostname())
+            told = {"inability": self._node.inability} if self._node.inability else {}
+            journal.note(self.name, source=self.name, kind="workerEnded", host=socket.gethostname(), **told)
             with contextlib.suppress(QueueAway):  # the record is written; the queue forgets what is recorded later
                 await journal.flush()
             await self._source.record.left(self.name)

@@ -10,36 +10,31 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from itertools import takewhile
 
-from knockem_dagster.accounts.tokens import issue_token, revoke_token
+from knockem_dagster.accounts.tokens import issue_token
 from knockem_dagster.accounts.users import add_user
-from knockem_dagster.errors import Conflict, KnockemError, NotFound
-from knockem_dagster.jobs.http_source import worker_prefix
+from knockem_dagster.errors import Conflict, KnockemError
 from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.jobs.queue_views import QueueViews
 from knockem_dagster.nodes.demand import Demand, Offer, ReadyWork, demand_of
 from knockem_dagster.nodes.node_pools import NodePool
+from knockem_dagster.nodes.node_records import end_node, forget_nodes_but, hours_of, hours_since, note_sight, worker_of
 from knockem_dagster.nodes.schedulers import (
     NodeOrder,
     NodeRefused,
-    NodeSight,
     Scheduler,
     SchedulerAway,
     node_name,
 )
 from knockem_dagster.records.accounts import Scope
 from knockem_dagster.records.catalog import Records
-from knockem_dagster.records.jobs import ComputeNodeRecord
 from knockem_dagster.records.nodes import LIVE, NodeState, ScheduledNodeRecord
 from knockem_dagster.records.record import new_id, now
 from knockem_dagster.stores.documents import Patch
 
 MOST_FAILURES = 3
 """Nodes of a pool that may fail one after the other before they could work; then no more is asked for."""
-FORGOTTEN_HOURS = 30 * 24.0
-"""How long a node of a pool that is not there any more may wait in its scheduler."""
 MOST_ASKED = 50
 """Nodes asked for in one look, of one pool."""
 NOBODY = "nodes@localhost"
@@ -87,7 +82,7 @@ class NodeKeeper:
 
     async def tend(self, queue: Queue) -> list[PoolState]:
         """Look at all nodes once; ask for more where work is ready, and let go what nothing is ready for."""
-        await asyncio.to_thread(self._forget_old_pools)
+        await asyncio.to_thread(forget_nodes_but, self._records, {each.pool.name for each in self._pools})
         states = [await asyncio.to_thread(self._look, each) for each in self._pools]
         demands = await self.demands(queue, states)
         for each, state, demand in zip(self._pools, states, demands, strict=True):
@@ -114,47 +109,10 @@ class NodeKeeper:
             away = str(error)
         else:
             for node in live:
-                self._note(node, sights.get(node_name(node.id)))
+                note_sight(self._records, node, sights.get(node_name(node.id)))
         state = self._state(each)
         state.hindrance = away or state.hindrance
         return state
-
-    def _note(self, node: ScheduledNodeRecord, sight: NodeSight | None) -> None:
-        """Record what a scheduler says of a node, or that it has never heard of it."""
-        if sight is None:
-            unknown = "its scheduler does not know it" if node.external_id else "it was not asked for: who would died"
-            self._end(node, NodeState.ENDED, unknown)
-            return
-        if sight.state.is_over:
-            if node.is_let_go:
-                self._end(node, NodeState.ENDED, "let go: nothing was ready for it", sight)
-            elif self._has_worked(node):
-                self._end(node, NodeState.ENDED, sight.reason, sight)
-            else:
-                self._end(node, NodeState.FAILED, f"{sight.reason or 'it ended'} without having worked", sight)
-            return
-        told = {"externalId": sight.external_id, "state": sight.state.value, "reason": sight.reason}
-        if sight.state is NodeState.RUNNING and node.started is None:
-            told["started"] = now() if sight.started is None else sight.started.astimezone(UTC).isoformat()
-        if told.items() - node.to_document().items():
-            self._records.scheduled_nodes.patch(node.id, Patch(set=told))
-
-    def _end(self, node: ScheduledNodeRecord, state: NodeState, reason: str, sight: NodeSight | None = None) -> None:
-        """Revoke the token of a node, then record its end: killed in between, the next look does it again."""
-        with suppress(NotFound):
-            revoke_token(self._records, node.token_id)
-        told = {"ended": now(), "state": state.value, "reason": reason}
-        for worker in self._workers(node):  # where the scheduler has forgotten when it was there
-            told |= {"started": node.started or worker.datetime, "ended": worker.ended or told["ended"]}
-        times = {} if sight is None else {"started": sight.started, "ended": sight.ended}
-        told |= {name: time.astimezone(UTC).isoformat() for name, time in times.items() if time is not None}
-        self._records.scheduled_nodes.patch(node.id, Patch(set=told))
-
-    def _has_worked(self, node: ScheduledNodeRecord) -> bool:
-        return bool(self._workers(node))
-
-    def _workers(self, node: ScheduledNodeRecord) -> list[ComputeNodeRecord]:
-        return self._records.compute_nodes.beginning_with(worker_prefix(node.token_id), most=1)
 
     def _state(self, each: PoolOfNodes) -> PoolState:
         pool = each.pool
@@ -163,15 +121,15 @@ class NodeKeeper:
         there = [node for node in live if node.state is NodeState.RUNNING]
         latest = [node for node in nodes if node.configuration == pool.digest and not node.is_dismissed]
         # Those that have not come so far say nothing; one that worked says that the configuration does.
-        tried = (node for node in latest if node.state.is_over or self._has_worked(node))
+        tried = (node for node in latest if node.state.is_over or worker_of(self._records, node))
         failures = list(takewhile(lambda node: node.state is NodeState.FAILED, tried))
         state = PoolState(
             pool.name,
             pool.scheduler,
             pending=len(live) - len(there),
-            starting=sum(not self._has_worked(node) for node in there),
+            starting=sum(worker_of(self._records, node) is None for node in there),
             running=len(there),
-            hours=sum(map(_hours, nodes)),
+            hours=sum(map(hours_of, nodes)),
             max_nodes=pool.max_nodes,
             max_node_hours=pool.max_node_hours,
             live=live,
@@ -207,7 +165,7 @@ class NodeKeeper:
         gone = [
             node
             for node in waiting[:superfluous]
-            if node.unneeded_since and _hours_since(node.unneeded_since) * 3600 >= each.pool.idle_seconds
+            if node.unneeded_since and hours_since(node.unneeded_since) * 3600 >= each.pool.idle_seconds
         ]
         for node in gone:  # what becomes of it is seen by the next look
             self._records.scheduled_nodes.patch(node.id, Patch(set={"isLetGo": True}))
@@ -234,7 +192,7 @@ class NodeKeeper:
         try:
             external = each.scheduler.ask(order_of(pool, node.id, url=self._url, token=secret))
         except NodeRefused as error:
-            self._end(node, NodeState.FAILED, str(error))
+            end_node(self._records, node, NodeState.FAILED, str(error))
             raise
         said = Patch(set={"externalId": external, "state": NodeState.PENDING.value})
         still = {"_id": node.id, "state": NodeState.ASKED.value}
@@ -251,18 +209,6 @@ class NodeKeeper:
         asked = sorted(owners)
         found = {**self._records.workflows.get_many(asked), **self._records.submissions.get_many(asked)}
         return {owner: record.user_email for owner, record in found.items()}
-
-    def _forget_old_pools(self) -> None:
-        """Forget nodes of pools that are no longer there: their workers end by themselves."""
-        known = {each.pool.name for each in self._pools}
-        for node in list(self._records.scheduled_nodes.find({"state": LIVE})):
-            spent = (
-                _hours_since(node.datetime) > FORGOTTEN_HOURS
-                if node.started is None
-                else _hours_since(node.started) * 3600 > node.seconds
-            )
-            if node.pool not in known and spent:
-                self._end(node, NodeState.ENDED, "its pool is not there any more")
 
 
 def order_of(pool: NodePool, node: str, *, url: str, token: str) -> NodeOrder:
@@ -299,17 +245,3 @@ def _offer(each: PoolOfNodes, state: PoolState, users: Mapping[str, str]) -> Off
         on_their_way=state.pending + state.starting,
         permitted=permitted_nodes(state, pool),
     )
-
-
-def _hours(node: ScheduledNodeRecord) -> float:
-    """Return the hours a node has used, or that are promised to it while it lives."""
-    if not node.state.is_over:
-        return node.seconds / 3600
-    if node.started is None:
-        return 0.0
-    used = datetime.fromisoformat(node.ended or now()) - datetime.fromisoformat(node.started)
-    return min(used.total_seconds(), node.seconds) / 3600
-
-
-def _hours_since(time: str) -> float:
-    return (datetime.now(UTC) - datetime.fromisoformat(time)).total_seconds() / 3600

@@ -13,6 +13,7 @@ from redis.exceptions import LockError
 from knockem_dagster.jobs.opening import queue_of
 from knockem_dagster.nodes.acquiring import NodeKeeper, PoolOfNodes, PoolState
 from knockem_dagster.nodes.demand import Demand
+from knockem_dagster.nodes.node_records import forget_nodes_but
 from knockem_dagster.nodes.opening import OpenedPools, open_pools
 from knockem_dagster.platform import Platform
 
@@ -37,6 +38,7 @@ async def tend_nodes(platform: Platform) -> Sequence[PoolState] | None:
     """
     found = open_pools(platform)
     if found is None:
+        await asyncio.to_thread(forget_nodes_but, platform.records, ())
         return None
     async with queue_of(platform) as queue:
         lock = queue.server.lock(f"{queue.prefix}:nodes", timeout=LOCK_SECONDS, blocking=False)

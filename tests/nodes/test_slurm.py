@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from knockem_dagster.accounts.tokens import issue_token, token_record
+from knockem_dagster.jobs.attempt_records import job_of
+from knockem_dagster.jobs.opening import queue_of
+from knockem_dagster.jobs.queue import OwnerSettings
+from knockem_dagster.jobs.requirements import Requirement
 from knockem_dagster.nodes.acquiring import MOST_FAILURES, NOBODY, order_of
 from knockem_dagster.nodes.node_pools import SlurmPool
+from knockem_dagster.nodes.node_records import FORGOTTEN_HOURS
 from knockem_dagster.nodes.opening import open_pools
 from knockem_dagster.nodes.schedulers import node_name
+from knockem_dagster.nodes.tending import tend_nodes
 from knockem_dagster.records.accounts import Scope
 from knockem_dagster.records.nodes import NodeState, ScheduledNodeRecord
 from knockem_dagster.records.record import new_id
+from knockem_dagster.stores.documents import Patch
 from tests.api.http.conftest import until
 from tests.services.api_server import ALICE, BOB, ApiServer, running_api
 from tests.services.command_line import ROOT, knockem
 from tests.services.node_play import in_slurm, let_all_end, nodes, submit, tend, write_pools
 from tests.services.queues import running_queue
 from tests.services.slurm import CPUS, needs_slurm, running_slurm
+from tests.services.submissions import a_submission, store_with_competitions
 
 pytestmark = needs_slurm()
 
@@ -105,6 +115,27 @@ def test_nodes_that_fail_before_they_work_are_shown_with_the_reason(api: ApiServ
     write_pools(api, {"max_nodes": 1})
     assert tend(api)[0].asked == 1, "a change of the pool is a new beginning"
     let_all_end(api)
+
+
+def test_a_node_that_can_do_nothing_of_what_it_is_given_has_failed(api: ApiServer) -> None:
+    write_pools(api, {"max_nodes": 1, "runtimes": ["process"]})
+    study = a_submission(container_image="nowhere")
+    store_with_competitions(api.platform.records, study, answered=0, failed=2)
+    attempts = list(api.platform.records.attempts.find({"submissionId": study.id}))
+
+    async def put() -> None:
+        async with queue_of(api.platform) as queue:
+            needs = Requirement(cpus=1, memory_mib=100, runtime="process")
+            ready = [job_of(attempt.id) for attempt in attempts]
+            await queue.enqueue(study.id, ready, requirement=needs, settings=OwnerSettings(max_active=8))
+
+    asyncio.run(put())
+    assert tend(api)[0].asked == 1
+    until(lambda: not in_slurm())
+    tend(api)
+    node = nodes(api)[0]
+    assert node.state is NodeState.FAILED
+    assert "'nowhere'" in node.reason
 
 
 def test_what_waits_is_not_asked_for_again_and_let_go_when_nothing_is_ready(api: ApiServer) -> None:
@@ -221,6 +252,21 @@ def test_a_workflow_may_not_change_what_is_asked_for(api: ApiServer) -> None:
         assert len(refused) == number + 1
         assert all("may not give" in state.hindrance for state in refused)
     assert not in_slurm()
+
+
+def test_nodes_are_not_forgotten_with_their_file(api: ApiServer) -> None:
+    write_pools(api, {"extra": ["--hold"]})
+    submit(api, {"name": "a", "command": "true"})
+    tend(api)
+    [node] = nodes(api)
+    (api.platform.settings.folder / "nodes.yaml").unlink()
+    assert asyncio.run(tend_nodes(api.platform)) is None
+    assert nodes(api)[0].state is NodeState.PENDING, "it may come yet"
+    long_ago = (datetime.now(UTC) - timedelta(hours=FORGOTTEN_HOURS + 1)).isoformat()
+    api.platform.records.scheduled_nodes.patch(node.id, Patch(set={"datetime": long_ago}))
+    asyncio.run(tend_nodes(api.platform))
+    assert nodes(api)[0].state is NodeState.ENDED
+    assert api.platform.records.tokens.get(node.token_id).revoked is not None
 
 
 def test_the_preview_shows_what_would_be_asked_for_and_no_token(api: ApiServer) -> None:

@@ -1,0 +1,90 @@
+"""What is recorded of nodes: what their scheduler says of them, who worked there, and how long they were there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextlib import suppress
+from datetime import UTC, datetime
+
+from knockem_dagster.accounts.tokens import revoke_token
+from knockem_dagster.errors import NotFound
+from knockem_dagster.jobs.http_source import worker_prefix
+from knockem_dagster.nodes.schedulers import NodeSight
+from knockem_dagster.records.catalog import Records
+from knockem_dagster.records.jobs import ComputeNodeRecord
+from knockem_dagster.records.nodes import LIVE, NodeState, ScheduledNodeRecord
+from knockem_dagster.records.record import now
+from knockem_dagster.stores.documents import Patch
+
+FORGOTTEN_HOURS = 30 * 24.0
+"""How long a node of a pool that is not there any more may wait in its scheduler."""
+
+
+def note_sight(records: Records, node: ScheduledNodeRecord, sight: NodeSight | None) -> None:
+    """Record what a scheduler says of a node that lives, or that it has never heard of it."""
+    if sight is None:
+        unknown = "its scheduler does not know it" if node.external_id else "it was not asked for: who would died"
+        end_node(records, node, NodeState.ENDED, unknown)
+    elif sight.state.is_over:
+        end_node(records, node, *_end_of(records, node, sight), sight)
+    else:
+        told = {"externalId": sight.external_id, "state": sight.state.value, "reason": sight.reason}
+        if sight.state is NodeState.RUNNING and node.started is None:
+            told["started"] = now() if sight.started is None else sight.started.astimezone(UTC).isoformat()
+        if told.items() - node.to_document().items():
+            records.scheduled_nodes.patch(node.id, Patch(set=told))
+
+
+def _end_of(records: Records, node: ScheduledNodeRecord, sight: NodeSight) -> tuple[NodeState, str]:
+    """Tell whether a node that is over has failed, and why it is over."""
+    worker = worker_of(records, node)
+    if worker is not None:
+        told = records.events.find({"subject": worker.id})
+        inability = next((event.data["inability"] for event in told if "inability" in event.data), None)
+        return (NodeState.ENDED, sight.reason) if inability is None else (NodeState.FAILED, inability)
+    if node.is_let_go:
+        return NodeState.ENDED, "let go: nothing was ready for it"
+    return NodeState.FAILED, f"{sight.reason or 'it ended'} without having worked"
+
+
+def end_node(
+    records: Records, node: ScheduledNodeRecord, state: NodeState, reason: str, sight: NodeSight | None = None
+) -> None:
+    """Revoke the token of a node, then record its end: killed in between, the next look does it again."""
+    with suppress(NotFound):
+        revoke_token(records, node.token_id)
+    told = {"ended": now(), "state": state.value, "reason": reason}
+    worker = worker_of(records, node)
+    if worker is not None:  # it knows, where the scheduler has forgotten
+        told |= {"started": node.started or worker.datetime, "ended": worker.ended or told["ended"]}
+    times = {} if sight is None else {"started": sight.started, "ended": sight.ended}
+    told |= {name: time.astimezone(UTC).isoformat() for name, time in times.items() if time is not None}
+    records.scheduled_nodes.patch(node.id, Patch(set=told))
+
+
+def forget_nodes_but(records: Records, pools: Collection[str]) -> None:
+    """End the nodes of pools that are no longer there, once they must be over: their workers end by themselves."""
+    for node in list(records.scheduled_nodes.find({"state": LIVE})):
+        since = hours_since(node.started or node.datetime)
+        if node.pool not in pools and since > (FORGOTTEN_HOURS if node.started is None else node.seconds / 3600):
+            end_node(records, node, NodeState.ENDED, "its pool is not there any more")
+
+
+def worker_of(records: Records, node: ScheduledNodeRecord) -> ComputeNodeRecord | None:
+    """Return the compute node that the worker of a node has registered as, if it has come."""
+    return next(iter(records.compute_nodes.beginning_with(worker_prefix(node.token_id), most=1)), None)
+
+
+def hours_of(node: ScheduledNodeRecord) -> float:
+    """Return the hours a node has used, or that are promised to it while it lives."""
+    if not node.state.is_over:
+        return node.seconds / 3600
+    if node.started is None:
+        return 0.0
+    used = datetime.fromisoformat(node.ended or now()) - datetime.fromisoformat(node.started)
+    return min(used.total_seconds(), node.seconds) / 3600
+
+
+def hours_since(time: str) -> float:
+    """Return the hours since a time of the record."""
+    return (datetime.now(UTC) - datetime.fromisoformat(time)).total_seconds() / 3600
