@@ -9,12 +9,11 @@ import re
 import stat
 from pathlib import Path
 
-import boto3
 import yaml
 
 from knockem_dagster.accounts.tokens import new_token
 from tests.services.command_line import ROOT, knockem
-from tests.services.s3 import CREDENTIALS, s3_server
+from tests.services.s3 import CREDENTIALS, s3_client, s3_server
 
 COMPOSE_FILES = [ROOT / "deploy" / name for name in ("compose.yaml", "compose.run-containers.yaml")]
 
@@ -96,15 +95,8 @@ def test_the_bucket_is_made_once_and_found_again(tmp_path: Path) -> None:
                 **CREDENTIALS,
             )
             assert prepared.returncode == 0, prepared.stderr
-        client = boto3.client(
-            "s3",
-            endpoint_url=endpoint,
-            aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
-            region_name=CREDENTIALS["AWS_REGION"],
-        )
-        buckets = client.list_buckets()["Buckets"]
-        client.close()
+        with s3_client(endpoint) as client:
+            buckets = client.list_buckets()["Buckets"]
     assert [bucket["Name"] for bucket in buckets] == ["knockem-testing"]
     assert list(tmp_path.rglob("runs.db"))
     listed = knockem("token", "list", "--json", home=tmp_path)

@@ -11,7 +11,6 @@ import pytest
 from knockem_dagster.containers.apptainer import has_apptainer
 from knockem_dagster.containers.podman_service import podman_facts
 from knockem_dagster.containers.runtimes import has_engine
-from knockem_dagster.errors import ContainerError
 from tests.containers.laboratory import (
     Laboratory,
     apptainer_laboratory,
@@ -19,6 +18,7 @@ from tests.containers.laboratory import (
     docker_laboratory,
     podman_laboratory,
     process_laboratory,
+    why_no_podman,
 )
 
 
@@ -35,11 +35,7 @@ def engine() -> None:
 @pytest.fixture(scope="session")
 def podman() -> None:
     """Podman with the base image; skips where it does not work."""
-    try:
-        podman_facts()
-    except ContainerError as error:
-        pytest.skip(str(error))
-    reason = build_base_image("podman")
+    reason = why_no_podman()
     if reason is not None:
         pytest.skip(reason)
 

@@ -16,6 +16,7 @@ from knockem_dagster.containers.podman_engine import PodmanRuntime
 from knockem_dagster.containers.podman_service import podman_facts
 from knockem_dagster.containers.processes import ProcessRuntime
 from knockem_dagster.containers.runtime import ContainerSpec, Limits, Mount, Runtime
+from knockem_dagster.errors import ContainerError
 from knockem_dagster.knockout.knockouts import KnockoutSet
 
 BASE_IMAGE = "knockem/base"
@@ -85,6 +86,15 @@ def apptainer_laboratory(folder: Path, image: str) -> Laboratory:
     organisms = folder / "organisms"
     organisms.mkdir()
     return Laboratory(ApptainerRuntime(), organisms, image)
+
+
+def why_no_podman() -> str | None:
+    """Return why podman, with the base image, cannot be used here; None where it can."""
+    try:
+        podman_facts()
+    except ContainerError as error:
+        return str(error)
+    return build_base_image("podman")
 
 
 def build_base_image(engine: str = "docker") -> str | None:

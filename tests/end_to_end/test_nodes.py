@@ -17,9 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from knockem_dagster.containers.podman_service import podman_facts
-from knockem_dagster.errors import ContainerError
-from tests.containers.laboratory import BASE_IMAGE, build_base_image
+from tests.containers.laboratory import BASE_IMAGE, why_no_podman
 from tests.end_to_end.homes import Home, until
 from tests.services.command_line import ROOT
 from tests.services.node_play import in_slurm
@@ -35,11 +33,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def image() -> str:
-    try:
-        podman_facts()
-    except ContainerError as error:
-        pytest.skip(str(error))
-    reason = build_base_image("podman")
+    reason = why_no_podman()
     if reason is not None:
         pytest.skip(reason)
     organism = ROOT / "deploy" / "organisms" / "additive"

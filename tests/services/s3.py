@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import boto3
 from moto.server import ThreadedMotoServer
@@ -28,8 +29,9 @@ def s3_server() -> Iterator[str]:
         server.stop()
 
 
-def make_bucket(endpoint: str, bucket: str) -> None:
-    """Make an empty bucket."""
+@contextmanager
+def s3_client(endpoint: str) -> Iterator[Any]:
+    """Give a client of the server."""
     client = boto3.client(
         "s3",
         endpoint_url=endpoint,
@@ -37,5 +39,13 @@ def make_bucket(endpoint: str, bucket: str) -> None:
         aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
         region_name=CREDENTIALS["AWS_REGION"],
     )
-    client.create_bucket(Bucket=bucket)
-    client.close()
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def make_bucket(endpoint: str, bucket: str) -> None:
+    """Make an empty bucket."""
+    with s3_client(endpoint) as client:
+        client.create_bucket(Bucket=bucket)
