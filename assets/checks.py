@@ -9,8 +9,9 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 
+from knockem_dagster.assay_runs.findings import Finding
 from knockem_dagster.assay_runs.reporting import null_facts
-from knockem_dagster.assay_runs.study import Finding, findings_of
+from knockem_dagster.assay_runs.study import findings_of
 from knockem_dagster.assay_runs.submission_run import SubmissionRun
 from knockem_dagster.records.assays import assay_id
 

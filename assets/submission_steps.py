@@ -10,7 +10,8 @@ from sqlalchemy.exc import DBAPIError
 
 from assets.checks import FindingCheck, accounted_for, judged
 from assets.partitions import submissions
-from knockem_dagster.assay_runs.study import TABLE_OF, Finding, Study
+from knockem_dagster.assay_runs.findings import TABLE_OF, Finding
+from knockem_dagster.assay_runs.study import Study
 from knockem_dagster.assay_runs.submission_run import SubmissionRun
 from knockem_dagster.assay_runs.tables import table_key
 from knockem_dagster.errors import KnockemError, StoreError, SubmissionBusy, SubmissionCanceled

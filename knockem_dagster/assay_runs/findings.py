@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import pandas as pd
 
-from knockem_dagster.assay_runs.tables import read_table, write_table
+from knockem_dagster.assay_runs.tables import read_table, table_key, write_table
 from knockem_dagster.errors import NotFound
 from knockem_dagster.knockout.assays.found_sets import FoundSets
 from knockem_dagster.knockout.assays.found_skeletons import PrefixSkeletons
+from knockem_dagster.knockout.assays.published.doses import Calibration, Titration
+from knockem_dagster.knockout.assays.published.jackknife import Jackknife
 from knockem_dagster.knockout.assays.published.null_distribution import NullCompetitions
+from knockem_dagster.knockout.assays.published.screen import Screen
+from knockem_dagster.knockout.assays.published.skeletons import Skeletons
 from knockem_dagster.knockout.assays.site_weights import SiteWeights
 from knockem_dagster.knockout.detection import NullDistribution
+from knockem_dagster.knockout.estimates import Evidence, estimate
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.assays import AssayResultRecord, AssayType, assay_id, with_needs
 from knockem_dagster.records.submissions import SubmissionRecord
@@ -32,6 +38,8 @@ TABLE_OF = {
     AssayType.PREFIX_SKELETONS: "prefix_skeletons",
 }
 """The table that holds the result of each assay that runs competitions."""
+INTERIM_ESTIMATES = "interim_estimates"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,23 +155,55 @@ class Findings:
     @property
     def weights(self) -> SiteWeights | None:
         """What weighing told of every site, the last time; None before it."""
-        found = self.latest(AssayType.WEIGHING)
-        return None if found is None else SiteWeights.from_table(found.table, found.numbers)
+        return _made_of(self.latest(AssayType.WEIGHING), _weights)
 
     @property
     def sets(self) -> FoundSets | None:
         """The sets that were enumerated, the last time; None before they were."""
-        found = self.latest(AssayType.SET_ENUMERATION)
-        return None if found is None else FoundSets.from_table(found.table, found.numbers)
+        return _made_of(self.latest(AssayType.SET_ENUMERATION), _sets)
 
-    @property
-    def prefix_skeletons(self) -> PrefixSkeletons | None:
-        """The skeletons that prefix search made, the last time; None before it."""
-        found = self.latest(AssayType.PREFIX_SKELETONS)
-        if found is None:
-            return None
-        summary, num_sites = self.table("prefix_skeleton_summary"), self._submission.num_sites
-        return PrefixSkeletons.from_tables(found.table, summary, found.numbers, num_sites=num_sites)
+    def evidence(self) -> Evidence:
+        """Return what all assays that ran have found, the last time. Raises NotFound before the null distribution."""
+        return self._evidence(self.latest)
+
+    def keep_interim_estimates(self, weights: SiteWeights | None = None) -> None:
+        """Store, for those who watch, what this stage comes to so far; `weights` are of a weighing under way."""
+        evidence = self._evidence(self.standing)
+        so_far = evidence if weights is None else replace(evidence, weights=weights)
+        self.keep_table(INTERIM_ESTIMATES, estimate(so_far))
+
+    def forget_interim_estimates(self) -> None:
+        """Remove them: the stage has its estimates."""
+        self._objects.delete(table_key(self._submission.id, INTERIM_ESTIMATES))
+
+    def _evidence(self, find: Callable[[AssayType], Finding | None]) -> Evidence:
+        number = self._submission.num_sites
+        screen = _made_of(find(AssayType.SCREEN_CRITICAL), lambda found: Screen.from_table(found.table))
+        candidates = number if screen is None else len(screen.undetected_sites)
+        return Evidence(
+            num_sites=number,
+            null=self.null,
+            screen=screen,
+            calibration=_made_of(
+                find(AssayType.DOSE_CALIBRATION), lambda found: Calibration.from_table(found.table, candidates)
+            ),
+            titration=_made_of(
+                find(AssayType.DOSE_TITRATION), lambda found: Titration.from_table(found.table, candidates)
+            ),
+            skeletons=_made_of(
+                find(AssayType.SKELETONIZATION), lambda found: Skeletons.from_table(found.table, number)
+            ),
+            jackknife=_made_of(find(AssayType.JACKKNIFE_KNOCKOUT), lambda found: Jackknife.from_table(found.table)),
+            weights=_made_of(find(AssayType.WEIGHING), _weights),
+            sets=_made_of(find(AssayType.SET_ENUMERATION), _sets),
+            prefix_skeletons=_made_of(find(AssayType.PREFIX_SKELETONS), self._prefix_skeletons),
+            resolution=self._submission.resolution,
+            error_rate=self._submission.error_rate,
+        )
+
+    def _prefix_skeletons(self, found: Finding) -> PrefixSkeletons:
+        summary = self.table("prefix_skeleton_summary")
+        return PrefixSkeletons.from_tables(found.table, summary, found.numbers, num_sites=self._submission.num_sites)
 
     def asked(self) -> dict[AssayType, int]:
         """Return how many different competitions each assay has asked for, in all stages."""
@@ -180,6 +220,18 @@ class Findings:
         id = self._submission.id
         where = {"submissionId": id, "assayId": assay_id(id, assay_type)}
         return self._records.documents.count(self._records.competition_results.name, where)
+
+
+def _made_of(found: Finding | None, make: Callable[[Finding], T]) -> T | None:
+    return None if found is None else make(found)
+
+
+def _weights(found: Finding) -> SiteWeights:
+    return SiteWeights.from_table(found.table, found.numbers)
+
+
+def _sets(found: Finding) -> FoundSets:
+    return FoundSets.from_table(found.table, found.numbers)
 
 
 def plain(value: float) -> float | None:

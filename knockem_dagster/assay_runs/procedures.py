@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -189,13 +190,23 @@ class Procedures:
             settings = WeighingSettings(goal.error, goal.most_competitions, tolerated_untested=tolerated)
             stages = [stage.weighing for stage in self._submission.stages if stage.weighing is not None]
             earlier = [WeighingGoal(each.error, each.most_competitions) for each in stages]
-            found = self._perform(AssayType.WEIGHING, weigh_sites, settings, null=self._findings.null, earlier=earlier)
+            found = self._perform(
+                AssayType.WEIGHING,
+                weigh_sites,
+                settings,
+                null=self._findings.null,
+                earlier=earlier,
+                told=self._tell_weights,
+            )
         return found.table, {
             "additive sites named": len(found.additive(self._submission.error_rate)),
             "untested sites": found.num_untested,
             "standard error": plain(found.error),
             **found.numbers,
         }
+
+    async def _tell_weights(self, weights: SiteWeights) -> None:
+        await asyncio.to_thread(self._findings.keep_interim_estimates, weights)
 
     def _weighing_goal(self) -> WeighingGoalValue:
         """Return what weighing aims at, the same in every run of a stage: it is recorded before anything is asked."""

@@ -12,7 +12,8 @@ import orjson
 import pandas as pd
 from matplotlib.figure import Figure
 
-from knockem_dagster.assay_runs.study import TABLE_OF, Study
+from knockem_dagster.assay_runs.findings import TABLE_OF
+from knockem_dagster.assay_runs.study import findings_of
 from knockem_dagster.assay_runs.submission_run import SubmissionRun
 from knockem_dagster.assay_runs.tables import figure_key, read_table, report_key, report_text_key, submission_prefix
 from knockem_dagster.assay_runs.truth import tell_truth
@@ -65,9 +66,8 @@ def write_report(run: SubmissionRun) -> ReportInputs:
 def gather(run: SubmissionRun) -> ReportInputs:
     """Gather everything a report tells of the run's submission."""
     submission, records = run.submission, run.records
-    study = Study(run)
     tables = {name: table for name in TABLES if (table := read_table(run.objects, submission.id, name)) is not None}
-    evidence = study.evidence()
+    evidence = findings_of(run).evidence()
     fit = evidence.dose_response
     results = list(records.assay_results.find({"submissionId": submission.id}))
     screen, weights = evidence.screen, evidence.weights

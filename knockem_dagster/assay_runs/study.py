@@ -7,19 +7,12 @@ from __future__ import annotations
 
 import pandas as pd
 
-from knockem_dagster.assay_runs.findings import TABLE_OF, Finding, Findings, plain
+from knockem_dagster.assay_runs.findings import Finding, Findings, plain
 from knockem_dagster.assay_runs.procedures import Procedures
 from knockem_dagster.assay_runs.study_table import describe_study
 from knockem_dagster.assay_runs.submission_run import SubmissionRun
 from knockem_dagster.assay_runs.tables import write_table
-from knockem_dagster.knockout.assays.published.doses import (
-    Calibration,
-    Titration,
-)
-from knockem_dagster.knockout.assays.published.jackknife import Jackknife
-from knockem_dagster.knockout.assays.published.screen import Screen
-from knockem_dagster.knockout.assays.published.skeletons import Skeletons
-from knockem_dagster.knockout.estimates import Evidence, estimate
+from knockem_dagster.knockout.estimates import estimate
 from knockem_dagster.knockout.sites import describe_sites
 from knockem_dagster.records.assays import AssayType
 
@@ -35,7 +28,6 @@ class Study:
     def __init__(self, run: SubmissionRun) -> None:
         self.run = run
         self.submission = run.submission
-        self._num_sites = run.genome.num_sites
         self._findings = findings_of(run)
         self._procedures = Procedures(run, self._findings)
 
@@ -54,36 +46,16 @@ class Study:
             untestable = competitions - self._findings.answered(assay_type)
         found = Finding(assay_type, table, numbers, competitions, untestable, recalled=False)
         self._findings.keep(found)
+        self._findings.keep_interim_estimates()
         return found
-
-    def evidence(self) -> Evidence:
-        """Return what all assays that ran have found."""
-        tables = {name: self._findings.table_if_made(name) for name in TABLE_OF.values()}
-        screen, calibration, titration = tables["screen"], tables["calibration"], tables["titration"]
-        skeletons, jackknife = tables["skeletons"], tables["jackknife"]
-        number = self._num_sites
-        candidates = number if screen is None else len(Screen.from_table(screen).undetected_sites)
-        return Evidence(
-            num_sites=number,
-            null=self._findings.null,
-            screen=None if screen is None else Screen.from_table(screen),
-            calibration=None if calibration is None else Calibration.from_table(calibration, candidates),
-            titration=None if titration is None else Titration.from_table(titration, candidates),
-            skeletons=None if skeletons is None else Skeletons.from_table(skeletons, number),
-            jackknife=None if jackknife is None else Jackknife.from_table(jackknife),
-            weights=self._findings.weights,
-            sets=self._findings.sets,
-            prefix_skeletons=self._findings.prefix_skeletons,
-            resolution=self.submission.resolution,
-            error_rate=self.submission.error_rate,
-        )
 
     def write_estimates(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Make and store the tables `estimates`, `sites` and `study` from what is there; return the first two."""
-        evidence = self.evidence()
+        evidence = self._findings.evidence()
         estimates, sites = estimate(evidence), describe_sites(evidence)
         write_table(self.run.objects, self.submission.id, "estimates", estimates)
         write_table(self.run.objects, self.submission.id, "sites", sites)
+        self._findings.forget_interim_estimates()
         for assay_type in (AssayType.SKELETON_SAMPLE_AND_JACKKNIFE, AssayType.SKELETON_MARK_RECAPTURE):
             if assay_type in self.submission.assay_types:
                 numbers = {row["quantity"]: plain(row["value"]) for row in estimates.to_dict("records")}

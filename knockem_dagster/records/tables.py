@@ -64,6 +64,7 @@ ESTIMATE = (
     Column("level", "float64", "probability", "nominal coverage of the interval"),
 )
 """A number with its interval, as every table of estimates has it."""
+_ESTIMATES = (QUANTITY, *ESTIMATE, METHOD, Column("n", "int64", "competitions", "competitions the estimate rests on"))
 
 TABLES: dict[str, Table] = {
     table.name: table
@@ -154,15 +155,11 @@ TABLES: dict[str, Table] = {
         Table("jackknife", (_SKELETON, _SITE, _SCORE, _DETECTED), ("skeleton", "site")),
         Table(
             "estimates",
-            (
-                QUANTITY,
-                *ESTIMATE,
-                METHOD,
-                Column("n", "int64", "competitions", "competitions the estimate rests on"),
-            ),
+            _ESTIMATES,
             ("quantity", "method"),
             version="2",
         ),
+        Table("interim_estimates", _ESTIMATES, ("quantity", "method")),
         Table(
             "sites",
             (
@@ -199,6 +196,8 @@ def describe_tables() -> str:
     parts = [
         "# Tables\n\nThe Parquet files of a submission, at `submissions/<id>/tables/<name>.parquet` in the object "
         "store and in `./knockem export`.\nEach column's unit and meaning also stand in the file's schema.\n"
+        "`interim_estimates` is there while a stage of a study is under way: what its assays, and the waves of its "
+        "weighing,\ncome to so far. Look at it, and cite `estimates`.\n"
     ]
     for table in TABLES.values():
         parts.append(f"\n## {table.name}\n\nSorted by {', '.join(table.sort_key)}; version {table.version}.\n")

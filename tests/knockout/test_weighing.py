@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,13 +48,14 @@ def weighed(
     seed: int = 1,
     delay: int | None = None,
     loses: Callable[[Competition], bool] = lambda _: False,
+    **options: Any,
 ) -> Weighed:
     async def ask() -> Weighed:
         organism = ReferenceOrganism(genome, mode="wright-fisher", seed=seed)
         null = await measure_null_distribution(genome.genome, organism.compete, seeded(seed), NullSettings(100))
         recording = Recording(organism, None if delay is None else seeded(delay))
         weights = await weigh_sites(
-            genome.genome, Losing(recording, loses), seeded(seed), chosen, null=null.distribution()
+            genome.genome, Losing(recording, loses), seeded(seed), chosen, null=null.distribution(), **options
         )
         return Weighed(genome, weights, recording.asked)
 
@@ -113,6 +115,20 @@ def test_a_budget_is_never_exceeded(most: int) -> None:
     found = weighed(SMALL, budget(most))
     assert len(found.asked) == found.weights.num_competitions <= most
     assert len(found.asked) == most, "nor is anything left without reason"
+
+
+def test_each_wave_but_the_last_is_told_and_changes_nothing() -> None:
+    told: list[SiteWeights] = []
+
+    async def hear(weights: SiteWeights) -> None:
+        told.append(weights)
+
+    unheard, heard = weighed(SMALL, budget(3000)), weighed(SMALL, budget(3000), told=hear)
+    assert heard.asked == unheard.asked
+    assert heard.weights.table.equals(unheard.weights.table)
+    numbers = [each.num_competitions for each in [*told, heard.weights]]
+    assert numbers == sorted(set(numbers)) and len(numbers) > 2
+    assert told[0].error > told[-1].error > heard.weights.error
 
 
 def test_weighing_stops_when_every_error_is_small_enough() -> None:

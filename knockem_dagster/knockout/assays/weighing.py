@@ -10,7 +10,7 @@ many more of the light ones. Effects are taken to add up: what does not is for t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,6 +72,13 @@ class _Pair:
     beta: KnockoutSet
 
 
+Told = Callable[[SiteWeights], Awaitable[object]]
+
+
+async def _to_nobody(_: SiteWeights) -> None:
+    pass
+
+
 async def weigh_sites(
     genome: Genome,
     compete: Compete,
@@ -80,18 +87,24 @@ async def weigh_sites(
     *,
     null: NullDistribution,
     earlier: Sequence[WeighingGoal] = (),
+    told: Told = _to_nobody,
 ) -> SiteWeights:
     """Weigh all sites of a noisy organism. Raises AssayError when too many competitions are untestable.
 
     A weighing that goes on where others ended is given their goals as `earlier`: it asks what they asked, in the same
-    order, before it asks more.
+    order, before it asks more. `told` hears what each wave came to, but for the last.
     """
-    return await _Weighing(genome, compete, rng, settings, null).weigh([*earlier, settings.goal])
+    return await _Weighing(genome, compete, rng, settings, null).weigh([*earlier, settings.goal], told)
 
 
 class _Weighing:
     def __init__(
-        self, genome: Genome, compete: Compete, rng: Generator, settings: WeighingSettings, null: NullDistribution
+        self,
+        genome: Genome,
+        compete: Compete,
+        rng: Generator,
+        settings: WeighingSettings,
+        null: NullDistribution,
     ) -> None:
         self._num_sites = genome.num_sites
         self._compete = compete
@@ -108,11 +121,11 @@ class _Weighing:
         self._log_dose = math.log(max(1.0, self._largest_dose(self._num_sites) / 8))
         self._num_dose_tests = 0
 
-    async def weigh(self, goals: Sequence[WeighingGoal]) -> SiteWeights:
-        fits = [await self._reach(goal) for goal in goals]
+    async def weigh(self, goals: Sequence[WeighingGoal], told: Told) -> SiteWeights:
+        fits = [await self._reach(goal, told) for goal in goals]
         return self._weights(fits[-1])
 
-    async def _reach(self, goal: WeighingGoal) -> SparseFit:
+    async def _reach(self, goal: WeighingGoal, told: Told) -> SparseFit:
         """Go on from where the goal before was reached: what is asked until then knows nothing of goals to come."""
         await self._find_dose(goal)
         fit = self._fit
@@ -120,6 +133,7 @@ class _Weighing:
         if uninformed or fit is None or fit.deviations.size < self._data.size:
             fit = await self._wave(self._pairs(uninformed, self._first_dose))
         while size := self._next_wave(goal, fit):
+            await told(self._weights(fit))
             fit = await self._wave(self._informed_pairs(size, fit))
         return fit
 

@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
+from knockem_dagster.assay_runs.tables import write_table
+from knockem_dagster.records.tables import TABLES
 from tests.api.http.conftest import until
 from tests.api.http.test_workflows import a_worker, submit
 from tests.services.api_server import ALICE, BOB, ApiServer
@@ -142,6 +145,12 @@ def test_a_submission_is_followed(api: ApiServer, page: Page, tmp_path: Path, mo
     page.goto(f"/submissions/{made.json()['id']}#{api.token()}")
     expect(page.get_by_role("heading", name="additive, 12 sites")).to_be_visible()
     expect(page.get_by_text("0 of about")).to_be_visible()
+    expect(page.get_by_text("None yet")).to_be_visible()
+    weighed = ["additive sites", 5.0, 3.0, 9.0, "sites", 0.95, "weighing", 700]
+    frame = pd.DataFrame([weighed], columns=[column.name for column in TABLES["interim_estimates"].columns])
+    write_table(api.platform.objects, made.json()["id"], "interim_estimates", frame)
+    expect(page.get_by_role("heading", name="Estimates so far")).to_be_visible()
+    expect(page.get_by_role("cell", name="3 to 9")).to_be_visible()
     page.on("dialog", lambda asked: asked.accept())
     page.get_by_role("button", name="Cancel").click()
     expect(page.get_by_text("canceled by the user")).to_be_visible()

@@ -190,7 +190,8 @@ function submission(id) {
   return async function refresh() {
     const seen = await call(place);
     const names = (await call(`${place}/results`)).tables;
-    const estimates = names.includes("estimates") ? await call(`${place}/results/estimates?limit=1000`) : null;
+    const told = ["interim_estimates", "estimates"].find((each) => names.includes(each));
+    const estimates = told ? await call(`${place}/results/${told}?limit=1000`) : null;
     const going = ["accepted", "running"].includes(seen.state);
     const part = Math.min(1, seen.done / Math.max(1, seen.total));
     const failures = Object.entries(seen.attempts).filter(([outcome]) => outcome !== "succeeded");
@@ -212,8 +213,8 @@ function submission(id) {
           ["time left", going && seen.secondsLeft !== null ? `about ${duration(seen.secondsLeft)}` : ""],
           ["interruptions", seen.interruptions || ""],
         ])),
-      element("section", { class: "card" }, element("h2", {}, "Estimates so far"),
-        estimates ? estimateTable(estimates) : element("p", { class: "soft" }, "None yet: they come with the first assays that are done."),
+      element("section", { class: "card" }, element("h2", {}, seen.state === "completed" ? "Estimates" : "Estimates so far"),
+        estimates?.number ? estimateTable(estimates) : element("p", { class: "soft" }, "None yet: they come with the first wave of competitions that says anything."),
         names.length ? element("p", { class: "soft" }, `Tables: ${names.join(", ")}`) : null),
       failures.length || seen.untestable ? element("section", { class: "card" }, element("h2", {}, "What failed"),
         facts([...failures.map(([outcome, many]) => [`attempts: ${outcome}`, number(many)]), ["competitions given up", number(seen.untestable)]]),
