@@ -18,10 +18,11 @@ from knockem_dagster.assay_runs.errands import ERRANDS
 from knockem_dagster.cli.terminal import AsJson, answer_json, aside, for_people, open_platform
 from knockem_dagster.cli.wording import clock, counted
 from knockem_dagster.errors import KnockemError
+from knockem_dagster.jobs.compute_node import DRAIN_SECONDS
 from knockem_dagster.jobs.errands import run_errands
 from knockem_dagster.jobs.http_source import source_at
 from knockem_dagster.jobs.inspection import WorkerState, worker_states
-from knockem_dagster.jobs.interruptions import interruption_notice_at
+from knockem_dagster.jobs.interruptions import AWS_NOTICE, interruption_notice_at
 from knockem_dagster.jobs.near_source import NearSource
 from knockem_dagster.jobs.opening import NO_QUEUE, queue_of
 from knockem_dagster.jobs.requirements import Capacity
@@ -31,6 +32,7 @@ from knockem_dagster.jobs.working import WorkerProcess, capacity_here
 from knockem_dagster.platform import Platform
 
 TOLD_SECONDS = 10.0
+DRAINING = f"what is in work is finished within {DRAIN_SECONDS:g} s or handed back"
 
 
 def worker(
@@ -57,7 +59,7 @@ def worker(
     interruption_notice: Annotated[
         str | None,
         typer.Option(
-            metavar="URL", help="End as soon as this address tells of an interruption, as AWS tells spot instances."
+            metavar="URL", help=f"End as soon as this address tells of an interruption; AWS's is {AWS_NOTICE}."
         ),
     ] = None,
     url: Annotated[
@@ -74,6 +76,8 @@ def worker(
         raise KnockemError(f"A worker with {memory} MiB of memory can do nothing: offer some, or leave --memory out.")
     if gpus < 0:
         raise KnockemError(f"{gpus} GPUs cannot be offered: --gpus is 0 or more.")
+    if interruption_notice is not None and not interruption_notice.startswith(("http://", "https://")):
+        raise KnockemError(f"{interruption_notice!r} is no address of HTTP: AWS gives notice at {AWS_NOTICE}.")
     seconds = None if time_left is None else _seconds("--time-left", time_left)
     idle = None if end_when_idle is None else _seconds("--end-when-idle", end_when_idle)
     with open_platform() as platform:
@@ -129,7 +133,7 @@ async def _work(
             nonlocal asked
             asked += 1
             if asked == 1:
-                say("Ending: what is in work is finished within 20 s or handed back. Once more ends it at once.")
+                say(f"Ending: {DRAINING}. Once more ends it at once.")
                 process.stop()
             else:
                 working.cancel()
@@ -139,16 +143,22 @@ async def _work(
         beside = [asyncio.create_task(_tell(process, capacity))]
         if notice is not None:
             beside.append(asyncio.create_task(_end_when_interrupted(process, notice)))
+        errands: list[asyncio.Task[None]] = []
         if url is None and capacity.runtimes - {"command"}:
-            beside.append(asyncio.create_task(run_errands(platform, ERRANDS, say=say)))
+            errands.append(asyncio.create_task(run_errands(platform, ERRANDS, over=process.is_ending, say=say)))
         try:
             await process.run()
+            process.is_ending.set()
+            if errands:
+                await asyncio.wait(errands, timeout=DRAIN_SECONDS)
         except asyncio.CancelledError:
             say("Ended at once; what was in work goes to others.")
         finally:
-            for task in beside:
+            for task in (*beside, *errands):
                 task.cancel()
-            await asyncio.gather(*beside, return_exceptions=True)
+            for fault in await asyncio.gather(*beside, *errands, return_exceptions=True):
+                if isinstance(fault, Exception):
+                    say(f"{type(fault).__name__}: {fault}")
         say(f"Done: {process.tally}.")
 
 
@@ -167,7 +177,7 @@ async def _tell(process: WorkerProcess, capacity: Capacity) -> None:
 async def _end_when_interrupted(process: WorkerProcess, address: str) -> None:
     """Drain the worker as soon as there is notice that its machine will be taken away."""
     said = await interruption_notice_at(address)
-    say(f"This machine will be taken away ({said}). Ending: what is in work is finished within 20 s or handed back.")
+    say(f"This machine will be taken away ({said}). Ending: {DRAINING}.")
     process.stop()
 
 

@@ -100,13 +100,15 @@ class ComputeNode:
         self._idle_seconds = idle_seconds
         self.registered = asyncio.Event()
         """Set once the queue knows this worker."""
-        self._over = asyncio.Event()
+        self.is_ending = asyncio.Event()
+        """Set once it claims nothing more."""
         self._room = asyncio.Event()
         self._beginning = asyncio.Lock()
         self._slots: dict[int, _Slot] = {}
         self._numbers = itertools.count()
         self._unable: dict[str, str] = {}
         self._classes: dict[str, Requirement] = {}
+        self._busy_at = time.monotonic()
 
     @property
     def description(self) -> bytes:
@@ -140,7 +142,7 @@ class ComputeNode:
 
     def stop(self) -> None:
         """Claim nothing more, finish what is in work or hand it back, and end `run`."""
-        self._over.set()
+        self.is_ending.set()
         self._room.set()
 
     async def run(self) -> None:
@@ -168,7 +170,7 @@ class ComputeNode:
     async def _dispatch(self, group: asyncio.TaskGroup) -> None:
         """Start a slot for every job that fits what is free."""
         waiter = f"{self.name}/new"
-        while not self._over.is_set():
+        while not self.is_ending.is_set():
             self._room.clear()
             self._classes = await self._connection.classes()
             fitting = [name for name, requirement in self._classes.items() if self._now_free().fits(requirement)]
@@ -204,7 +206,7 @@ class ComputeNode:
             waiter=f"{self.name}/{number}",
             only=self._only,
             keep_warm=self._keep_warm if self._lanes[requirement.runtime].keeps_warm else 0.0,
-            over=self._over,
+            over=self.is_ending,
             latest_start=self._ends - requirement.seconds,
         )
 
@@ -230,6 +232,7 @@ class ComputeNode:
         finally:
             await asyncio.shield(slot.desk.give_back())
             del self._slots[number]
+            self._busy_at = time.monotonic()
             self._free = self._free.with_returned(requirement)
             self._room.set()
 
@@ -255,11 +258,11 @@ class ComputeNode:
 
     async def _end_when_idle(self) -> None:
         """Stop once nothing was to do for too long; and give up a queue that was away for as long."""
-        busy_at = time.monotonic()
-        while (left := busy_at + self._idle_seconds - time.monotonic()) > 0:
+        self._busy_at = time.monotonic()
+        while (left := self._busy_at + self._idle_seconds - time.monotonic()) > 0:
             await asyncio.sleep(min(left, max(self._idle_seconds / 10, 0.05)))
             if self._held() and not self._connection.is_away:
-                busy_at = time.monotonic()
+                self._busy_at = time.monotonic()
         what = "nobody has answered" if self._connection.is_away else "there was nothing to do"
         self._say(f"Ending: {what} for {self._idle_seconds:g} s.")
         if self._connection.is_away:

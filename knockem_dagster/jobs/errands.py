@@ -60,20 +60,20 @@ async def ask_workers(platform: Platform, kind: str, content: bytes) -> bytes:
     )
 
 
-async def run_errands(platform: Platform, handlers: Mapping[str, Handler], *, say: Say) -> None:
-    """Run errands as they come, until cancelled. While the queue is away, wait for it."""
+async def run_errands(platform: Platform, handlers: Mapping[str, Handler], *, over: asyncio.Event, say: Say) -> None:
+    """Run errands as they come, until it is over: then those in work are finished. While the queue is away, wait."""
 
     async def run() -> None:
-        while True:
+        while not over.is_set():
             try:
                 async with queue_of(platform) as queue:
-                    while True:
-                        await _run_next(platform, queue, handlers, say)
+                    while (message := await _next_message(queue, over)) is not None:
+                        await _run_one(platform, queue, handlers, message, say)
             except QueueAway:
-                pass
+                await asyncio.sleep(LOOK_SECONDS)
             except StoreError as error:  # a server that is full, or was replaced by one that cannot hold the queue
                 say(f"Errands wait: {error}")
-            await asyncio.sleep(LOOK_SECONDS)
+                await asyncio.sleep(LOOK_SECONDS)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(AT_A_TIME):
@@ -103,8 +103,8 @@ class _Errand:
         """Offer the errand and wait for its answer; None where the worker that took it has died."""
         queue, server = self.queue, self.queue.server
         await queue.guarded(server.rpush(self.waiting, message))
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while True:
+        deadline, looks_in_vain = time.monotonic() + PATIENCE_SECONDS, 0
+        while looks_in_vain < 2:  # one may fall between a worker's taking it and its first sign of life
             found = await queue.guarded(server.blpop([self.answered], timeout=LOOK_SECONDS))
             if found is not None:
                 return found[1]
@@ -114,8 +114,10 @@ class _Errand:
                         f"No worker had time for this within {PATIENCE_SECONDS:g} s: `./knockem workers` shows who is "
                         "there, `./knockem worker` starts one."
                     )
-            elif not await queue.guarded(server.exists(self.alive, self.answered)):
-                return None
+            else:
+                is_there = await queue.guarded(server.exists(self.alive, self.answered))
+                looks_in_vain = 0 if is_there else looks_in_vain + 1
+        return None
 
     async def forget(self, message: bytes) -> None:
         """Take back what nobody waits for any more."""
@@ -136,12 +138,26 @@ class _Errand:
         await self.queue.guarded(server.expire(self.answered, KEPT_SECONDS))
 
 
-async def _run_next(platform: Platform, queue: Queue, handlers: Mapping[str, Handler], say: Say) -> None:
-    """Run one errand, if one comes soon."""
-    found = await queue.guarded(queue.server.blpop([f"{queue.prefix}:errands"], timeout=LOOK_SECONDS))
-    if found is None:
-        return
-    message = orjson.loads(found[1])
+async def _next_message(queue: Queue, over: asyncio.Event) -> bytes | None:
+    """Take the next errand; None once it is over."""
+    ending = asyncio.ensure_future(over.wait())
+    try:
+        while not over.is_set():
+            looked = queue.server.blpop([f"{queue.prefix}:errands"], timeout=LOOK_SECONDS)
+            taking = asyncio.ensure_future(queue.guarded(looked))
+            await asyncio.wait([taking, ending], return_when=asyncio.FIRST_COMPLETED)
+            if not taking.done():
+                taking.cancel()
+                await asyncio.gather(taking, return_exceptions=True)
+            elif (found := taking.result()) is not None:
+                return found[1]
+        return None
+    finally:
+        ending.cancel()
+
+
+async def _run_one(platform: Platform, queue: Queue, handlers: Mapping[str, Handler], taken: bytes, say: Say) -> None:
+    message = orjson.loads(taken)
     errand = _Errand(queue, message["id"])
     life = asyncio.create_task(errand.keep_alive())
     running = asyncio.ensure_future(_run(platform, handlers, message["kind"], message["content"].encode()))

@@ -106,6 +106,11 @@ class WorkerProcess:
         """Wait until the queue knows this worker."""
         await self._node.registered.wait()
 
+    @property
+    def is_ending(self) -> asyncio.Event:
+        """Set once it takes nothing more."""
+        return self._node.is_ending
+
     def stop(self) -> None:
         """Claim nothing more, finish what is in work or hand it back, and end `run`."""
         self._node.stop()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -133,3 +135,32 @@ def test_when_a_worker_dies_another_is_asked(tmp_path: Path, workplace: Workplac
         return await asking
 
     assert asyncio.run(ask()).submission.num_sites == NUM_SITES
+
+
+def test_a_worker_that_is_told_to_end_finishes_its_errand_and_takes_no_other(
+    tmp_path: Path, workplace: Workplace, platform: Platform
+) -> None:
+    write_organism(tmp_path / "organisms" / "slow", {"knockem_count_sites": WAITS.format(folder=tmp_path)})
+    worker = workplace.start_worker("--cpus", "1")
+    until(lambda: workplace.is_registered(worker), "the worker")
+
+    async def ask() -> Accepted:
+        asking = asyncio.create_task(examine(platform, file_of(containerImage="slow", genome=GENOME)))
+        await asyncio.to_thread(until, lambda: list(tmp_path.glob("counting.*")), "it to count")
+        os.kill(worker.pid, signal.SIGTERM)
+        await asyncio.to_thread(until, lambda: not workplace.is_registered(worker), "it to leave")
+        too_late = asyncio.create_task(examine(platform, file_of()))
+        await asyncio.to_thread(until, lambda: errands_waiting(workplace) == 1, "it to be asked")
+        (tmp_path / "go").touch()
+        accepted = await asking
+        assert worker.end() == 0
+        assert await asyncio.to_thread(errands_waiting, workplace) == 1
+        workplace.start_worker("--cpus", "1")
+        assert (await too_late).submission.num_sites == NUM_SITES
+        return accepted
+
+    assert asyncio.run(ask()).submission.num_sites == NUM_SITES
+
+
+def errands_waiting(workplace: Workplace) -> int:
+    return workplace.on_queue(lambda queue: queue.guarded(queue.server.llen(f"{queue.prefix}:errands")))

@@ -88,6 +88,31 @@ def test_only_those_are_woken_whom_class_and_owner_fit(queue_server: QueueServer
     play(queue_server, scenario)
 
 
+def test_those_who_may_not_work_for_all_take_nobodys_call(queue_server: QueueServer) -> None:
+    limited = {
+        "w/others": Wanted([SMALL.name], permitted=["p"]),
+        "w/nobodys": Wanted([SMALL.name], permitted=[]),
+        "w/unable": Wanted([SMALL.name], excluded=["o"]),
+        "w/mine": Wanted([SMALL.name], permitted=["o"]),
+    }
+
+    async def scenario(queue: Queue) -> None:
+        await join(queue, "w")
+        await queue.enqueue("o", jobs([0]), requirement=SMALL, settings=MANY)
+        await queue.finish("w", reports(await took(queue, "w")))
+        for waiter, wanted in {**limited, "w/free": Wanted([SMALL.name])}.items():
+            await wait_as(queue, waiter, wanted)
+        await queue.enqueue("o", jobs([1]), requirement=SMALL)
+        assert "w/free" in await woken(queue, *limited, "w/free")
+        await queue.finish("w", reports(await took(queue, "w")))
+        for waiter, wanted in limited.items():
+            await wait_as(queue, waiter, wanted)
+        await queue.enqueue("o", jobs([2]), requirement=SMALL)
+        assert "w/mine" in await woken(queue, *limited)
+
+    play(queue_server, scenario)
+
+
 def test_as_many_are_woken_as_there_are_jobs(queue_server: QueueServer) -> None:
     waiters = [f"w/{number}" for number in range(1_000)]
 

@@ -117,6 +117,8 @@ repeat
     end
 until not jobs -- all it took were in work already
 if wait then
-    redis.call('HSET', P .. ':waiting', waiter, worker .. '\t' .. only .. '\t,' .. table.concat(ARGV, ',', 12) .. ',')
+    local classes = ',' .. table.concat(ARGV, ',', 12) .. ','
+    local limited = (permitted ~= '' or excluded ~= ',,') and LIMITED or ''
+    redis.call('HSET', P .. ':waiting', waiter, worker .. '\t' .. only .. '\t' .. classes .. limited)
 end
 return {}

@@ -11,7 +11,8 @@
 --                                              of jobs
 --   P:held:W                                   hash: what worker W holds, job -> owner
 --   P:canceled:W                               hash: jobs that W must end, or ends -> owner
---   P:waiting, P:wake:X                        hash: waiter -> worker, owner, classes; list: its wake-up call
+--   P:waiting, P:wake:X                        hash: waiter -> worker, owner, classes, and LIMITED if it may not
+--                                              work for every owner; list: its wake-up call
 --   P:{owner}                                  hash: maxActive, maxFail, maxLost, weight, served, mean:CLASS, the six
 --                                              counters
 --   P:{owner}:pendingCompetitionAttempts:CLASS list: ready jobs, 16 bytes each
@@ -28,6 +29,7 @@
 local P = ARGV[1]
 local PENDING, ACTIVE, COMPLETED =
     'submissionNumPendingCompetitions', 'submissionNumActiveCompetitions', 'submissionNumCompletedCompetitions'
+local LIMITED = '\tlimited'
 
 local function milliseconds()
     local time = redis.call('TIME')
@@ -78,6 +80,7 @@ local function call(waiter)
 end
 
 -- Wake at most `number` of those who wait for this class (and not for another owner). Returns how many calls are left.
+-- One that may not work for every owner is called beyond that number: it must find out whether it may for this one.
 local function wake(owner, class, number)
     local cursor = '0'
     repeat
@@ -94,7 +97,9 @@ local function wake(owner, class, number)
             elseif (only == '' or only == owner) and string.find(classes, ',' .. class .. ',', 1, true)
                 and redis.call('HDEL', P .. ':waiting', waiter) == 1 then
                 call(waiter)
-                number = number - 1
+                if string.sub(classes, -#LIMITED) ~= LIMITED then
+                    number = number - 1
+                end
             end
         end
     until cursor == '0'
