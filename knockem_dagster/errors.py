@@ -87,6 +87,10 @@ class QueueAway(StoreError):
     """The queue server does not answer at this moment: what is asked again later may succeed."""
 
 
+class WorkersAway(StoreError):
+    """No worker takes what was left to workers, or ends it: what is asked again later may succeed."""
+
+
 class LeaseLapsed(KnockemError):
     """A worker did not renew its lease in time: what it held has been taken from it."""
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import cached_property
 
 from knockem_dagster.containers.runtime import Runtime, RuntimeName
 from knockem_dagster.containers.runtimes import open_runtime, runtime_for_image
+from knockem_dagster.errors import ContainerError
 from knockem_dagster.records.catalog import COLLECTIONS, Records
 from knockem_dagster.settings import Settings
 from knockem_dagster.stores.objects import Objects
@@ -18,6 +20,8 @@ class Platform:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.offered: Collection[str] | None = None
+        """The only runtimes that may be used here; None: all that this machine has."""
         self._runtimes: dict[RuntimeName, Runtime] = {}
 
     @cached_property
@@ -36,7 +40,10 @@ class Platform:
         return self.settings.queue_url is not None or embedded_queue_answers(self.settings)
 
     def runtime(self, name: RuntimeName) -> Runtime:
-        """Return the runtime with this name. Raises ContainerError when it cannot be used here."""
+        """Return the runtime with this name. Raises ContainerError when it cannot be used here, or is not offered."""
+        if self.offered is not None and name not in self.offered:
+            offered = ", ".join(sorted(self.offered))
+            raise ContainerError(f"The runtime {name} is not offered here; there are {offered}.")
         if name not in self._runtimes:
             self._runtimes[name] = open_runtime(name, organisms=self.settings.organisms)
         return self._runtimes[name]

@@ -66,7 +66,8 @@ async def examine(platform: Platform, file: SubmissionFile, *, may_exist: bool =
     """Resolve the image and count the sites; store nothing.
 
     Raises InvalidInput for a duplicate (unless it `may_exist`), a missing image, missing commands, and a genome without
-    sites or too large to be stored; ContainerError when containers cannot be started here, whatever the submission.
+    sites or too large to be stored; ContainerError when containers cannot be started here, whatever the submission;
+    WorkersAway where it is left to workers and none does it.
     """
     id = submission_id(file)
     known = await asyncio.to_thread(platform.records.submissions.find_one, id)
@@ -77,7 +78,14 @@ async def examine(platform: Platform, file: SubmissionFile, *, may_exist: bool =
         )
     if platform.settings.leave_to_workers:
         content = file.model_dump_json(by_alias=True).encode()
-        return ACCEPTED.validate_json(await ask_workers(platform, EXAMINE, content))
+        runtime = platform.settings.runtime if file.container_runtime == "auto" else file.container_runtime
+        return ACCEPTED.validate_json(await ask_workers(platform, EXAMINE, content, runtime=runtime))
+    return await examine_here(platform, file)
+
+
+async def examine_here(platform: Platform, file: SubmissionFile) -> Accepted:
+    """Resolve the image on this machine and count the sites, with the same errors; whether it is a duplicate or not."""
+    id = submission_id(file)
     runtime = platform.runtime_for(file.container_image) if file.container_runtime == "auto" else file.container_runtime
     try:
         image = await platform.runtime(runtime).resolve(file.container_image)
@@ -158,11 +166,17 @@ def store(platform: Platform, accepted: Accepted) -> SubmissionRecord:
 async def time_competitions(platform: Platform, accepted: Accepted) -> Timing:
     """Run a few competitions of random knockouts, unrecorded, and extrapolate.
 
-    Raises InvalidInput when none of them gives a result.
+    Raises InvalidInput when none of them gives a result, WorkersAway where it is left to workers and none does it.
     """
     if platform.settings.leave_to_workers:
         content = ACCEPTED.dump_json(accepted, by_alias=True)
-        return TIMING.validate_json(await ask_workers(platform, TIME_COMPETITIONS, content))
+        runtime = accepted.submission.container_runtime
+        return TIMING.validate_json(await ask_workers(platform, TIME_COMPETITIONS, content, runtime=runtime))
+    return await time_competitions_here(platform, accepted)
+
+
+async def time_competitions_here(platform: Platform, accepted: Accepted) -> Timing:
+    """Run them on this machine."""
     submission, genome = accepted.submission, accepted.genome
     organism = organism_of(platform, submission, genome)
     rng = np.random.default_rng(submission.seed)

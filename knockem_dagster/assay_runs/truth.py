@@ -16,7 +16,16 @@ TOLD: TypeAdapter[Truth | None] = TypeAdapter(Truth | None)
 
 
 async def tell_truth(platform: Platform, submission: SubmissionRecord, genome: GenomeRecord) -> Truth | None:
-    """Return what the organism tells of its genome; None when it has no such command. Raises ContainerError."""
+    """Return what the organism tells of its genome; None when it has no such command.
+
+    Raises ContainerError, and WorkersAway where it is left to workers and none does it.
+    """
     if platform.settings.leave_to_workers:
-        return TOLD.validate_json(await ask_workers(platform, TELL_TRUTH, submission.id.encode()))
+        runtime = submission.container_runtime
+        return TOLD.validate_json(await ask_workers(platform, TELL_TRUTH, submission.id.encode(), runtime=runtime))
+    return await tell_truth_here(platform, submission, genome)
+
+
+async def tell_truth_here(platform: Platform, submission: SubmissionRecord, genome: GenomeRecord) -> Truth | None:
+    """Ask the organism on this machine. Raises ContainerError."""
     return await organism_of(platform, submission, genome).describe_truth(genome.content or "", genome.num_sites)

@@ -84,6 +84,7 @@ def worker(
         capacity = capacity_here(platform, cpus=cpus, memory_mib=memory, gpus=gpus, seconds_left=seconds)
         if runtimes is not None:
             capacity = replace(capacity, runtimes=_chosen(runtimes, capacity.runtimes))
+            platform.offered = capacity.runtimes
         url = url or platform.settings.url
         if url is None and not platform.has_queue:
             raise KnockemError(NO_QUEUE)
@@ -145,7 +146,8 @@ async def _work(
             beside.append(asyncio.create_task(_end_when_interrupted(process, notice)))
         errands: list[asyncio.Task[None]] = []
         if url is None and capacity.runtimes - {"command"}:
-            errands.append(asyncio.create_task(run_errands(platform, ERRANDS, over=process.is_ending, say=say)))
+            running = run_errands(platform, ERRANDS, runtimes=capacity.runtimes, over=process.is_ending, say=say)
+            errands.append(asyncio.create_task(running))
         try:
             await process.run()
             process.is_ending.set()

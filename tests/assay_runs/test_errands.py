@@ -17,7 +17,7 @@ from knockem_dagster.assay_runs.intake import Accepted, examine, store, time_com
 from knockem_dagster.assay_runs.submission_file import SubmissionFile, read_submission_file
 from knockem_dagster.assay_runs.submission_run import SubmissionRun
 from knockem_dagster.assay_runs.truth import tell_truth
-from knockem_dagster.errors import ContainerError, InvalidInput, KnockemError, StoreError
+from knockem_dagster.errors import ContainerError, InvalidInput, KnockemError, StoreError, WorkersAway
 from knockem_dagster.jobs import errands
 from knockem_dagster.knockout.competitions import Compete, Competition, Counts
 from knockem_dagster.knockout.knockouts import KnockoutSet
@@ -85,6 +85,7 @@ def test_a_run_without_a_worker_of_its_own_has_its_competitions_from_others(
         return sum(isinstance(answer, Counts) for answer in await compete(asked))
 
     with SubmissionRun(platform, id, name="test") as run:
+        run.call(run.check_image())
         assert run.perform(AssayType.SCREEN_CRITICAL, assay) == NUM_SITES
         truth = run.call(tell_truth(platform, run.submission, run.genome))
     assert truth is not None
@@ -97,9 +98,9 @@ def test_it_is_said_when_there_is_nobody_to_ask(
     workplace: Workplace, platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(errands, "PATIENCE_SECONDS", 0.0)
-    with pytest.raises(ContainerError, match="knockem worker"):
+    with pytest.raises(WorkersAway, match="knockem worker"):
         asyncio.run(examine(platform, file_of()))
-    assert workplace.on_queue(lambda queue: queue.guarded(queue.server.llen(f"{queue.prefix}:errands"))) == 0
+    assert workplace.on_queue(lambda queue: queue.guarded(queue.server.keys(f"{queue.prefix}:errand*"))) == []
     workplace.kill_server()
     with pytest.raises(StoreError):
         asyncio.run(examine(platform, file_of()))
@@ -163,4 +164,23 @@ def test_a_worker_that_is_told_to_end_finishes_its_errand_and_takes_no_other(
 
 
 def errands_waiting(workplace: Workplace) -> int:
-    return workplace.on_queue(lambda queue: queue.guarded(queue.server.llen(f"{queue.prefix}:errands")))
+    """Count those for workers that offer process."""
+    return workplace.on_queue(lambda queue: queue.guarded(queue.server.llen(f"{queue.prefix}:errands:process")))
+
+
+def test_a_worker_runs_no_errand_for_a_runtime_that_it_does_not_offer(
+    workplace: Workplace, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = workplace.start_worker("--cpus", "1", "--runtimes", "command,process")
+    until(lambda: workplace.is_registered(worker), "the worker")
+    assert asyncio.run(examine(platform, file_of(containerRuntime="process"))).submission.num_sites == NUM_SITES
+    monkeypatch.setattr(errands, "PATIENCE_SECONDS", 0.0)
+    with pytest.raises(WorkersAway, match="that offers docker"):
+        asyncio.run(examine(platform, file_of(containerRuntime="docker")))
+
+
+def test_what_is_not_offered_is_not_used_by_any_name(workplace: Workplace) -> None:
+    """Errands of `auto` find out by themselves what runs an image: not what their worker does not offer."""
+    workplace.platform.offered = {"docker"}
+    with pytest.raises(ContainerError, match="process is not offered"):
+        asyncio.run(examine(workplace.platform, file_of(containerRuntime="auto")))
