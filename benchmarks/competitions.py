@@ -45,9 +45,10 @@ WIDE_SITES = 10_000
 
 
 def run(scale: float, seed: int) -> list[Measurement]:
-    """Measure every runtime that can be used here; n is `scale` times 30 one-shot and 5,000 served competitions."""
+    """Measure those of IMAGES that can be run here; n is `scale` times 30 one-shot and 5,000 served competitions."""
     measured: list[Measurement] = []
-    for runtime in (name for name in IMAGES if name in runtime_names_here()):
+    here = runtime_names_here()
+    for runtime in (name for name in IMAGES if name in here):
         with tempfile.TemporaryDirectory(prefix="knockem-bench-") as folder:
             study = _Study(Path(folder), runtime, default_rng(seed), num_sites=1_000)
             bare = asyncio.run(study.bare_start_seconds(max(3, round(BARE * scale))))

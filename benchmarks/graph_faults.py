@@ -1,8 +1,8 @@
 """A campaign against job graphs: workers, the HTTP API and Dagster's daemon are killed at random meanwhile.
 
-Half of the workers reach the stores, half only the API; the daemon alone does the upkeep. Each job appends a line to a
-file as it begins and as it ends. At the end every job has one last result, no job began before all that it waits for
-were recorded, and the workflow is completed.
+Half of the workers reach the stores, half only the API; upkeep is the daemon's, beside the workers that reach the
+stores, which give up lost ones. Each job appends a line to a file as it begins and as it ends. At the end every job has
+one last result, no job began before all that it waits for were recorded, and the workflow is completed.
 
     python -m benchmarks.graph_faults [--scale 1.0] [--seed 1] [--json]
 """

@@ -186,9 +186,9 @@ class Workplace:
 
     def start_daemon(self) -> subprocess.Popen[bytes]:
         """Start Dagster's daemon, which does the upkeep."""
-        home = self.platform.settings.folder / "dagster"
-        home.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / "deploy" / "dagster.yaml", home)
+        from knockem_dagster.definitions import prepare_dagster_home  # it imports Dagster, which few need
+
+        home = prepare_dagster_home(self.platform.settings)
         command = [sys.executable, "-P", "-m", "dagster._daemon", "run", "--workspace", str(ROOT / "workspace.yaml")]
         daemon = self._start(command, self.folder / "daemon.log", DAGSTER_HOME=str(home))
         self._others.append(daemon)

@@ -133,7 +133,7 @@ def _is_in_vain(platform: Platform, submission: SubmissionRecord) -> bool:
     if counted is None or counted.vain_runs <= MOST_VAIN_RUNS:
         return False
     reason = (
-        f"{MOST_VAIN_RUNS} runs in a row were killed before they had one new answer; is the machine short of memory? "
+        f"{MOST_VAIN_RUNS} runs in a row ended before they had one new answer; the Dagster UI shows why. "
         f"`./knockem resume {submission.id[:8]}` tries again."
     )
     platform.records.submissions.move(submission.id, State.FAILED, reason=reason, sources=(State.RUNNING,))
@@ -159,6 +159,7 @@ def leftovers(context: dg.SensorEvaluationContext, platform: PlatformResource) -
         removed.append(f"{name}: {number}")
     forgotten, end = _forget_purged(context.instance, opened, after=context.cursor or START)
     removed.append(f"purged submissions: {forgotten}")
+    opened.records.documents.erase_deleted()  # which a purge could not, while others were reading
     return dg.SensorResult(skip_reason=f"leftovers removed: {', '.join(removed)}", cursor=end)
 
 

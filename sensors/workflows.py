@@ -43,7 +43,7 @@ def watch_workflows(context: dg.SensorEvaluationContext, platform: PlatformResou
     """Look at new workflows, and at those that are over since it looked last."""
     records = platform.open().records
     content = json.loads(context.cursor) if context.cursor else {}
-    seen = Seen(**content) if "told" in content else Seen()  # the cursor of an earlier version: all is told once more
+    seen = Seen(**content) if "told" in content else Seen()  # from an earlier version: ends are told once more
     unknown, new = _unknown(records, context.instance, seen)
     over, ended = _over(records, seen)
     unknown += [each.id for each in over if each.id not in unknown and not _is_known(context.instance, each.id)]

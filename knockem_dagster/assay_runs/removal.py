@@ -57,7 +57,10 @@ def close_for_removal(platform: Platform, submission: SubmissionRecord) -> None:
 
 
 def remove(platform: Platform, plan: RemovalPlan) -> None:
-    """Remove objects, then documents; the submission last, so that an interrupted removal can be repeated."""
+    """Remove objects, then documents; the submission last, so that an interrupted removal can be repeated.
+
+    What others keep from being erased from the store's files is erased by upkeep.
+    """
     records, id = platform.records, plan.submission_id
     for key in plan.objects:
         platform.objects.delete(key)
@@ -66,6 +69,7 @@ def remove(platform: Platform, plan: RemovalPlan) -> None:
     for model in OF_A_SUBMISSION:
         records.documents.delete(model.collection.name, {"submissionId": id})
     records.documents.delete(records.submissions.name, {"_id": id})
+    records.documents.erase_deleted()
 
 
 def refuse_while_busy(platform: Platform, submission: SubmissionRecord) -> None:

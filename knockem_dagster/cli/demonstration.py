@@ -104,18 +104,18 @@ def _have_image(engine: str) -> None:
         return
     aside().print(f"Building the image {IMAGE}; this takes about a minute, once.")
     build, build_base = str(ORGANISMS / "build.sh"), str(ORGANISMS / "base" / "build.sh")
-    os.environ["ENGINE"] = engine  # which the scripts build with
-    trouble = _attempt(build)
+    trouble = _attempt(build, ENGINE=engine)
     if trouble is not None:
         aside().print("Its base image cannot be pulled; making one from Debian packages instead.")
-        second = _attempt(build_base, BASE_IMAGE) or _attempt(build, BASE_IMAGE)
+        second = _attempt(build_base, BASE_IMAGE, ENGINE=engine) or _attempt(build, BASE_IMAGE, ENGINE=engine)
         if second is not None:
             raise ContainerError(f"The image {IMAGE} cannot be built.\n{trouble}\n{second}")
 
 
-def _attempt(*command: str) -> str | None:
+def _attempt(*command: str, **environment: str) -> str | None:
     """Run a command; None when it went well, else what it said last."""
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    given = {**os.environ, **environment}
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=given)
     if ended.returncode == 0:
         return None
     tail = "\n".join(f"  {line}" for line in (ended.stdout + ended.stderr).strip().splitlines()[-8:])

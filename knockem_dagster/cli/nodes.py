@@ -12,8 +12,8 @@ from rich.table import Table
 
 from knockem_dagster.cli.terminal import AsJson, answer_json, for_people, open_platform, short
 from knockem_dagster.cli.wording import counted
-from knockem_dagster.cli.working import NO_QUEUE
 from knockem_dagster.errors import KnockemError, NotFound
+from knockem_dagster.jobs.opening import require_queue
 from knockem_dagster.nodes.acquiring import NodeKeeper, order_of, permitted_nodes
 from knockem_dagster.nodes.opening import node_pools_file, open_pools
 from knockem_dagster.nodes.tending import Preview, preview_nodes, states_of_refused
@@ -31,8 +31,7 @@ app = typer.Typer(no_args_is_help=True, help="Nodes of SLURM, Kubernetes, AWS Ba
 def preview(as_json: AsJson = False) -> None:
     """Show how many nodes the ready work would fill now, and how one would be asked for; nothing is asked for."""
     with open_platform() as platform:
-        if not platform.has_queue:
-            raise KnockemError(NO_QUEUE)
+        require_queue(platform)
         found = asyncio.run(preview_nodes(platform))
         if found is None:
             raise _no_pools(platform)

@@ -13,9 +13,8 @@ from rich.table import Table
 from knockem_dagster.cli.terminal import AsJson, answer_json, for_people, open_platform
 from knockem_dagster.cli.wording import clock, counted
 from knockem_dagster.cli.working import say
-from knockem_dagster.errors import KnockemError
 from knockem_dagster.jobs.inspection import OwnerState, owner_states, worker_states
-from knockem_dagster.jobs.opening import NO_QUEUE, queue_of
+from knockem_dagster.jobs.opening import queue_of, require_queue
 from knockem_dagster.jobs.queue_views import QueueViews
 from knockem_dagster.jobs.seed_structures import seed_structures
 from knockem_dagster.jobs.tending import Tended, restore_workflows, tend
@@ -54,14 +53,16 @@ def rebuild() -> None:
 
 
 async def _look(platform: Platform, *, most: int) -> tuple[list[OwnerState], int, dict[str, Any]]:
-    async with queue_of(_with_queue(platform)) as queue:
+    require_queue(platform)
+    async with queue_of(platform) as queue:
         states = await owner_states(queue, platform.records)
         workers = len(await worker_states(queue, platform.records))
         return states, workers, await seed_structures(queue, platform.records, most=most) if most else {}
 
 
 async def _rebuild(platform: Platform) -> tuple[Tended, int]:
-    async with queue_of(_with_queue(platform)) as queue:
+    require_queue(platform)
+    async with queue_of(platform) as queue:
         seconds = platform.settings.lease_seconds
         if waits := await QueueViews(queue).unsettled_seconds(lease_seconds=seconds):
             say(f"The queue has just been started: giving its workers {waits:.0f} s to find it again.")
@@ -75,12 +76,6 @@ async def _rebuild(platform: Platform) -> tuple[Tended, int]:
             say=say,
         )
         return tended, number + tended.put_again
-
-
-def _with_queue(platform: Platform) -> Platform:
-    if not platform.has_queue:
-        raise KnockemError(NO_QUEUE)
-    return platform
 
 
 def _show(states: list[OwnerState], workers: int) -> None:

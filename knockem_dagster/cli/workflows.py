@@ -25,7 +25,7 @@ from knockem_dagster.cli.working import say
 from knockem_dagster.errors import KnockemError
 from knockem_dagster.jobs.graph_pictures import draw_graph
 from knockem_dagster.jobs.near_source import NearSource
-from knockem_dagster.jobs.opening import NO_QUEUE, queue_of
+from knockem_dagster.jobs.opening import queue_of, require_queue
 from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.jobs.queue_views import QueueViews
 from knockem_dagster.jobs.restarting import Enlargement, restart_workflow
@@ -69,8 +69,7 @@ def submit(
         max_active=max_active,
     )
     with open_platform() as platform:
-        if not platform.has_queue:
-            raise KnockemError(NO_QUEUE)
+        require_queue(platform)
         view = asyncio.run(_submit(platform, graph, submitter, wait=wait))
     if as_json:
         answer_json(summary_of_workflow(view))
@@ -180,8 +179,7 @@ def restart(
 ) -> None:
     """Run again what did not complete or read what has changed, and what waited for these; nothing else."""
     with open_platform() as platform:
-        if not platform.has_queue:
-            raise KnockemError(NO_QUEUE)
+        require_queue(platform)
         record = _resolve(platform, workflow)
         enlargement = Enlargement(memory=memory_factor, time=time_factor)
         number = asyncio.run(_restart(platform, record, enlargement))

@@ -24,7 +24,7 @@ from knockem_dagster.jobs.http_source import source_at
 from knockem_dagster.jobs.inspection import WorkerState, worker_states
 from knockem_dagster.jobs.interruptions import AWS_NOTICE, interruption_notice_at
 from knockem_dagster.jobs.near_source import NearSource
-from knockem_dagster.jobs.opening import NO_QUEUE, queue_of
+from knockem_dagster.jobs.opening import queue_of, require_queue
 from knockem_dagster.jobs.requirements import Capacity
 from knockem_dagster.jobs.walltimes import seconds_of
 from knockem_dagster.jobs.worker_sources import WorkSource
@@ -86,16 +86,15 @@ def worker(
             capacity = replace(capacity, runtimes=_chosen(runtimes, capacity.runtimes))
             platform.offered = capacity.runtimes
         url = url or platform.settings.url
-        if url is None and not platform.has_queue:
-            raise KnockemError(NO_QUEUE)
+        if url is None:
+            require_queue(platform)
         asyncio.run(_work(platform, capacity, url, idle_seconds=idle, notice=interruption_notice))
 
 
 def workers(as_json: AsJson = False) -> None:
     """Show who works: what each offers, what it does, when it was last heard of, what it has done."""
     with open_platform() as platform:
-        if not platform.has_queue:
-            raise KnockemError(NO_QUEUE)
+        require_queue(platform)
         found = asyncio.run(_worker_states(platform))
     if as_json:
         answer_json([each.model_dump(mode="json") for each in found])

@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import shutil
+import socket
 import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
@@ -126,7 +127,7 @@ def digest_of(reference: str) -> str:
 
 def _pull(reference: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(f".{os.getpid()}.sif")
+    unfinished = path.with_suffix(f".{socket.gethostname()}-{os.getpid()}.sif")
     pulled = subprocess.run(
         ["apptainer", "pull", "--force", str(unfinished), reference], capture_output=True, text=True, check=False
     )

@@ -59,15 +59,28 @@ class PodmanFacts:
     maps_users: bool
 
 
-@functools.cache
 def podman_facts() -> PodmanFacts:
-    """Ask podman, once (0.1 s). Raises ContainerError where there is none, or it does not work for this user."""
+    """Return what podman said, once (0.1 s). Raises ContainerError where there is none, or it does not work."""
+    told = _told_by_podman()
+    if isinstance(told, str):
+        raise ContainerError(told)
+    return told
+
+
+@functools.cache
+def _told_by_podman() -> PodmanFacts | str:
+    """Return what podman may do, or why it cannot be used."""
     if shutil.which("podman") is None:
-        raise ContainerError("`podman` is not on PATH: install podman (and uidmap), or use --runtime process.")
-    asked = subprocess.run(["podman", "info", "--format", "json"], capture_output=True, check=False)
+        return "`podman` is not on PATH: install podman (and uidmap), or use --runtime process."
+    try:
+        asked = subprocess.run(
+            ["podman", "info", "--format", "json"], capture_output=True, check=False, timeout=MOST_START_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return f"podman does not work here: `podman info` did not end within {MOST_START_SECONDS:g} s"
     if asked.returncode != 0:
         said = asked.stderr.decode("utf-8", "replace").strip()[-500:]
-        raise ContainerError(f"podman does not work here; `podman info` said: {said}")
+        return f"podman does not work here; `podman info` said: {said}"
     host: dict[str, Any] = orjson.loads(asked.stdout)["host"]
     ranges = [host["idMappings"].get(name) or [] for name in ("uidmap", "gidmap")]
     is_root = not host["security"]["rootless"]

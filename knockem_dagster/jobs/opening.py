@@ -6,16 +6,23 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
+from knockem_dagster.errors import QueueAway
 from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.platform import Platform
 from knockem_dagster.stores.queue_connection import open_async_queue
 
 PREFIX = "knockem"
 LOOK_SECONDS = 0.2
-NO_QUEUE = (
+_NO_QUEUE = (
     "There is no queue: start `./knockem up` in another terminal, or name a Redis or Valkey server in "
     "KNOCKEM_QUEUE_URL."
 )
+
+
+def require_queue(platform: Platform) -> None:
+    """Raise QueueAway, with what to do, where there is no queue."""
+    if not platform.has_queue:
+        raise QueueAway(_NO_QUEUE)
 
 
 async def open_queue(platform: Platform) -> Queue:

@@ -15,8 +15,8 @@ from knockem_dagster.jobs.work_messages import OVER_HTTP
 def check_sharing(graph: JobGraph, workers: Mapping[str, Worker]) -> None:
     """Make sure that files pass from job to job when commands run in the folders in which their workers were started.
 
-    On one machine they do, and where a path is absolute nothing is known. Raises InvalidInput with every file that
-    would not.
+    Asked are the workers that are there now. On one machine files pass, and where a path is absolute nothing is known.
+    Raises InvalidInput with every file that would not.
     """
     said = [worker.description for worker in workers.values()]
     hosts = sorted({each["host"].removesuffix(OVER_HTTP) for each in said if "command" in each.get("runtimes", ())})

@@ -155,7 +155,7 @@ class WorkerProcess:
         while True:
             await asyncio.sleep(seconds / 2)
             with contextlib.suppress(QueueAway):
-                runtimes = runtimes_here(self._platform)
+                runtimes = await asyncio.to_thread(runtimes_here, self._platform)
                 await self._source.look_after_others(runtimes, lease_seconds=seconds, say=self._say)
 
     def _record(self) -> ComputeNodeRecord:

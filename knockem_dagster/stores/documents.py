@@ -131,6 +131,13 @@ class Documents(Protocol):
         """Remove all matching documents and return their number."""
         ...
 
+    def erase_deleted(self) -> bool:
+        """Take what was deleted out of the store's files, too; False while others keep it from being done.
+
+        What a served database does with its files is its own affair.
+        """
+        ...
+
     def close(self) -> None:
         """Release the connection."""
         ...

@@ -136,6 +136,10 @@ class MongoDocuments:
         with self._explained():
             return self._collection(collection).delete_many(_filter(where)).deleted_count
 
+    def erase_deleted(self) -> bool:
+        """Leave it to the server."""
+        return True
+
     def close(self) -> None:
         """Close this process's connections."""
         client = self._clients.pop(os.getpid(), None)

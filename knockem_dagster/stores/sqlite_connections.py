@@ -93,15 +93,16 @@ class SqliteConnections:
                     connection.execute("ROLLBACK")
                 raise
 
-    def empty_log(self) -> None:
+    def empty_log(self) -> bool:
         """Bring what was written into the file and empty the log, which may hold what was deleted.
 
-        Where others read for longer than a moment, that is left to the next who writes.
+        False where others read, or write, for longer than a moment.
         """
         with self.reading() as connection:
             connection.execute(f"PRAGMA busy_timeout = {_MOMENT_MILLISECONDS}")
             try:
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                is_busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                return not is_busy
             finally:
                 connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
 

@@ -116,9 +116,11 @@ class SqliteDocuments:
                 count = connection.execute(f'DELETE FROM "{collection}" WHERE rowid IN ({chosen})', parameters).rowcount
             removed += count
             if count < _DELETED_AT_ONCE:
-                if removed:
-                    self._connections.empty_log()
                 return removed
+
+    def erase_deleted(self) -> bool:
+        """Empty the write-ahead log; pages of the file are overwritten as they are deleted."""
+        return self._connections.empty_log()
 
     def close(self) -> None:
         """Close the file."""

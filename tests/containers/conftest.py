@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from knockem_dagster.containers import podman_service
 from knockem_dagster.containers.apptainer import has_apptainer
-from knockem_dagster.containers.podman_service import podman_facts
 from knockem_dagster.containers.runtimes import has_engine
 from tests.containers.laboratory import (
     Laboratory,
@@ -75,6 +75,6 @@ def containers(engine: None, tmp_path: Path) -> Laboratory:
 def nothing_on_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """A machine without podman and apptainer."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    podman_facts.cache_clear()
+    podman_service._told_by_podman.cache_clear()
     yield
-    podman_facts.cache_clear()
+    podman_service._told_by_podman.cache_clear()

@@ -15,7 +15,7 @@ from knockem_dagster.accounts.quotas import check_quotas, note_stored
 from knockem_dagster.errors import QueueAway
 from knockem_dagster.jobs.graph_views import GraphView, view_graph
 from knockem_dagster.jobs.near_source import StoredRecord
-from knockem_dagster.jobs.opening import NO_QUEUE, open_queue
+from knockem_dagster.jobs.opening import open_queue, require_queue
 from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.catalog import Records
@@ -49,8 +49,7 @@ class Site:
         """Return the queue. Raises QueueAway where there is none, or while it does not answer."""
         async with self._opening:
             if self._queue is None:
-                if not self.platform.has_queue:
-                    raise QueueAway(NO_QUEUE)
+                require_queue(self.platform)
                 self._queue = await open_queue(self.platform)
             return self._queue
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from contextlib import nullcontext
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -120,7 +121,8 @@ async def cancel(submission: SubmissionId, caller: User) -> SubmissionStatus:
 async def resume(submission: SubmissionId, caller: User) -> SubmissionStatus:
     """Go on with a failed, canceled or interrupted submission: recorded answers are kept."""
     found = await caller.submission(submission)
-    async with caller.site.taking(found.user_email, jobs=found.max_active if found.state.is_final else 0):
+    taking = caller.site.taking(found.user_email, jobs=found.max_active) if found.state.is_final else nullcontext()
+    async with taking:  # one that is not over has taken its part already
         again = await asyncio.to_thread(control.resume, caller.site.platform, found)
     return await _view(caller, again)
 
