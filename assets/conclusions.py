@@ -94,6 +94,7 @@ def report(context: dg.AssetExecutionContext, runs: SubmissionRuns) -> dg.Materi
     group_name=GROUP,
     kinds={"python", "html"},
     deps=[dg.AssetDep(estimates, partition_mapping=dg.AllPartitionMapping())],
+    pool="submission_summary",  # all runs of it write the same page
     description="All submissions side by side.",
 )
 def submission_summary(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult:

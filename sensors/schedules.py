@@ -19,7 +19,10 @@ summary_schedule = dg.ScheduleDefinition(
 )
 
 
-@dg.op(description="Deletes finished runs older than KNOCKEM_KEEP_RUNS_DAYS; results live in documents and objects.")
+@dg.op(
+    pool="retention",
+    description="Deletes finished runs older than KNOCKEM_KEEP_RUNS_DAYS; results live in documents and objects.",
+)
 def delete_old_runs(context: dg.OpExecutionContext, platform: PlatformResource) -> None:
     """Delete old finished runs with their events. The event log has no retention of its own."""
     before = datetime.now(UTC) - timedelta(days=platform.settings.keep_runs_days)

@@ -75,6 +75,7 @@ def end(worker: subprocess.Popen[str]) -> str:
     [
         (("--cpus", "0"), "offer some with --cpus"),
         (("--memory", "-5"), "offer some"),
+        (("--interruption-notice", "spot"), "no address"),
         (("--gpus", "-1"), "--gpus is 0 or more"),
         (("--time-left", "soon"), "HH:MM:SS"),
         (("--end-when-idle", "1 hour"), "--end-when-idle '1 hour'"),
@@ -158,7 +159,7 @@ def test_a_worker_ends_when_there_is_nothing_to_do(server: QueueServer) -> None:
     assert "nothing to do for 1 s" in said and "Done: 0 done." in said
 
 
-def test_a_worker_hands_back_what_it_has_when_its_machine_is_taken_away(server: QueueServer) -> None:
+def test_a_worker_ends_when_its_machine_is_taken_away(server: QueueServer) -> None:
     home = server.settings.home
     with notice_server(looks_in_vain=1) as (address, _):
         worker = start_worker(server, "--cpus", "1", "--interruption-notice", address)

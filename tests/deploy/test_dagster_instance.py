@@ -10,6 +10,9 @@ import dagster as dg
 import pytest
 import yaml
 
+from assets.conclusions import submission_summary
+from sensors.schedules import delete_old_runs
+
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
 
@@ -32,6 +35,14 @@ def test_users_take_turns(instance: dg.DagsterInstance):
     assert limit["key"] == "knockem/user"
     assert limit["value"] == {"applyLimitPerUniqueValue": True}
     assert 0 < limit["limit"] < queue.max_concurrent_runs
+
+
+def test_what_writes_the_same_thing_has_a_pool_of_one_run(instance: dg.DagsterInstance):
+    pools = instance.get_concurrency_config().pool_config
+    assert pools.default_pool_limit == 1
+    assert pools.pool_granularity is not None and pools.pool_granularity.value == "run"
+    assert submission_summary.op.pools == {"submission_summary"}
+    assert delete_old_runs.pools == {"retention"}
 
 
 def test_leases_watch_runs_and_dagster_does_not(instance: dg.DagsterInstance):
