@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Annotated, Literal
@@ -15,13 +15,16 @@ from knockem_dagster.api.http.bodies import described_body
 from knockem_dagster.api.http.callers import Caller, User
 from knockem_dagster.api.http.paging import At, Page, cursor_of, page_of, place_at
 from knockem_dagster.errors import Fault, InvalidInput, NotFound, QueueAway
+from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.jobs.queue_views import QueueViews
+from knockem_dagster.jobs.queue_views import Worker as WorkerView
 from knockem_dagster.jobs.restarting import Enlargement, restart_workflow
 from knockem_dagster.jobs.sharing import check_sharing
 from knockem_dagster.jobs.specs.graph_builder import graph_of
 from knockem_dagster.jobs.specs.job_graph import JobGraph
 from knockem_dagster.jobs.specs.reading import read_workflow_file
 from knockem_dagster.jobs.specs.workflow_spec import WorkflowSpec
+from knockem_dagster.jobs.work_messages import OVER_HTTP
 from knockem_dagster.jobs.workflow_views import JobView, view_jobs, view_workflow
 from knockem_dagster.jobs.workflows import MOST_ACTIVE, Submitter, cancel_workflow, start_workflow, store_workflow
 from knockem_dagster.mapping_file import shown
@@ -108,7 +111,7 @@ async def create(
     graph = await _graph_in(request)
     queue, records = await caller.site.answering_queue(), caller.site.records
     if folder is None:
-        check_sharing(graph, await QueueViews(queue).workers())
+        await _check_sharing(graph, caller, queue)
     async with caller.site.taking(caller.email, jobs=len(graph.jobs), size=len(await request.body())):
         submitter = Submitter(user_email=caller.email, folder=folder, max_active=max_active)
         workflow = await asyncio.to_thread(store_workflow, records, graph, submitter)
@@ -122,8 +125,11 @@ async def create(
     "/check", openapi_extra=described_body("WorkflowSpec", "application/yaml", _JSON5), operation_id="check_workflow"
 )
 async def check(request: Request, caller: User) -> CheckedModel:
-    """Check a workflow file and tell what it stands for; store nothing."""
+    """Check a workflow file as for being submitted without a `folder`, and tell what it stands for; store nothing."""
     graph = await _graph_in(request)
+    queue = await caller.site.queue_if_any()
+    if queue is not None:
+        await _check_sharing(graph, caller, queue)
     return CheckedModel(
         name=graph.spec.name,
         jobs=len(graph.jobs),
@@ -133,6 +139,24 @@ async def check(request: Request, caller: User) -> CheckedModel:
         user_data=len(graph.user_data),
         without_effect=tuple(graph.without_effect),
     )
+
+
+async def _check_sharing(graph: JobGraph, caller: Caller, queue: Queue) -> None:
+    """Refuse files that would not pass from job to job, among the workers that may do the caller's jobs."""
+    workers = await QueueViews(queue).workers()
+    check_sharing(graph, await asyncio.to_thread(_workers_for, caller, workers))
+
+
+def _workers_for(caller: Caller, workers: Mapping[str, WorkerView]) -> dict[str, WorkerView]:
+    """Return the workers that may do the caller's jobs: over HTTP, those of their token's user, or everybody's."""
+
+    def may(name: str, worker: WorkerView) -> bool:
+        if not worker.description["host"].endswith(OVER_HTTP):
+            return True
+        tokens = caller.site.records.tokens.beginning_with(name.partition("-")[0], most=1)
+        return not tokens or tokens[0].for_all or tokens[0].user_email == caller.email
+
+    return {name: worker for name, worker in workers.items() if may(name, worker)}
 
 
 @router.get("", operation_id="list_workflows")

@@ -15,12 +15,15 @@ import httpx
 import orjson
 import pytest
 
+from knockem_dagster.accounts.tokens import issue_token
+from knockem_dagster.jobs.http_source import worker_prefix
 from knockem_dagster.jobs.opening import queue_of
 from knockem_dagster.jobs.specs.graph_builder import graph_of
 from knockem_dagster.jobs.specs.reading import spec_of
 from knockem_dagster.jobs.workflows import Submitter, store_workflow
+from knockem_dagster.records.accounts import Scope
 from tests.api.http.conftest import until
-from tests.services.api_server import ALICE, ApiServer, running_api
+from tests.services.api_server import ALICE, BOB, ApiServer, running_api
 from tests.services.job_play import worker_on
 from tests.services.queues import running_queue
 
@@ -217,18 +220,22 @@ def test_files_that_would_not_be_found_on_another_machine_are_refused(tmp_path: 
         ]
         return {"name": "w", "jobs": jobs, "files": [{"name": path, "path": path} for path in paths]}
 
-    async def join(*hosts: str) -> None:
+    async def join(*hosts: str, prefix: str = "") -> None:
         async with queue_of(api.platform) as queue:
             for host in hosts:
                 said = {"host": host, "runtimes": ["command"], "only": ""}
-                await queue.beat(host.split()[0], lease_seconds=600, description=orjson.dumps(said))
+                await queue.beat(f"{prefix}{host.split()[0]}", lease_seconds=600, description=orjson.dumps(said))
 
     with running_queue(tmp_path / "home") as queue_server, running_api(queue_server.settings) as api:
         client = api.client()
         asyncio.run(join("one", "one (over HTTP)"))
         assert client.post("/v1/workflows", json=files("a")).status_code == 201
+        bobs, _ = issue_token(api.platform.records, BOB, Scope.WORKER)
+        asyncio.run(join("elsewhere (over HTTP)", prefix=worker_prefix(bobs.id)))
+        assert client.post("/v1/workflows", json=files("a")).status_code == 201, "it does nothing of Alice's"
         asyncio.run(join("two (over HTTP)"))
         number = len(client.get("/v1/workflows").json()["items"])
+        assert client.post("/v1/workflows/check", json=files("a")).status_code == 422
         refused = client.post("/v1/workflows", json=files("a", "b"))
         assert refused.status_code == 422
         faults = {fault["field"]: fault for fault in refused.json()["faults"]}
