@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from copy import copy
 from functools import cached_property
 
 from knockem_dagster.containers.runtime import Runtime, RuntimeName
 from knockem_dagster.containers.runtimes import open_runtime, runtime_for_image
+from knockem_dagster.errors import ContainerError
 from knockem_dagster.records.catalog import COLLECTIONS, Records
 from knockem_dagster.settings import Settings
 from knockem_dagster.stores.objects import Objects
@@ -19,6 +22,7 @@ class Platform:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._runtimes: dict[RuntimeName, Runtime] = {}
+        self._offered: Collection[str] | None = None
 
     @cached_property
     def records(self) -> Records:
@@ -37,9 +41,18 @@ class Platform:
 
     def runtime(self, name: RuntimeName) -> Runtime:
         """Return the runtime with this name. Raises ContainerError when it cannot be used here."""
+        if self._offered is not None and name not in self._offered:
+            offered = ", ".join(sorted(self._offered))
+            raise ContainerError(f"Nothing runs as {name} here: this worker offers {offered}.")
         if name not in self._runtimes:
             self._runtimes[name] = open_runtime(name, organisms=self.settings.organisms)
         return self._runtimes[name]
+
+    def offering(self, runtimes: Collection[str]) -> Platform:
+        """Return this platform with no other runtimes than these, for work that may ask for any."""
+        limited = copy(self)
+        limited._offered = runtimes
+        return limited
 
     def runtime_for(self, image: str) -> RuntimeName:
         """Tell which runtime an image is for: the one set, process for an organism folder, or what runs images."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
+from knockem_dagster.assay_runs.image_trial import TRY_COMMAND, ImageTrial, try_command
 from knockem_dagster.assay_runs.intake import ACCEPTED, EXAMINE, TIME_COMPETITIONS, TIMING, examine, time_competitions
 from knockem_dagster.assay_runs.submission_file import SubmissionFile
 from knockem_dagster.assay_runs.truth import TELL_TRUTH, TOLD, tell_truth
@@ -27,8 +28,14 @@ async def _tell_truth(platform: Platform, content: bytes) -> bytes:
     return TOLD.dump_json(await tell_truth(platform, submission, genome))
 
 
+async def _try_command(platform: Platform, content: bytes) -> bytes:
+    tried = await try_command(platform, ImageTrial.model_validate_json(content))
+    return tried.model_dump_json().encode()
+
+
 ERRANDS: Mapping[str, Handler] = {
     EXAMINE: _examine,
     TIME_COMPETITIONS: _time_competitions,
     TELL_TRUTH: _tell_truth,
+    TRY_COMMAND: _try_command,
 }

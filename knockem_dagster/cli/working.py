@@ -140,7 +140,7 @@ async def _work(
         if notice is not None:
             beside.append(asyncio.create_task(_end_when_interrupted(process, notice)))
         if url is None and capacity.runtimes - {"command"}:
-            beside.append(asyncio.create_task(run_errands(platform, ERRANDS, say=say)))
+            beside.append(asyncio.create_task(run_errands(platform.offering(capacity.runtimes), ERRANDS, say=say)))
         try:
             await process.run()
         except asyncio.CancelledError:

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from benchmarks.workplace import Workplace, until
+from knockem_dagster.assay_runs.errands import ERRANDS
 from knockem_dagster.assay_runs.intake import Accepted, examine, store, time_competitions
 from knockem_dagster.assay_runs.submission_file import SubmissionFile, read_submission_file
 from knockem_dagster.assay_runs.submission_run import SubmissionRun
@@ -114,6 +115,20 @@ def test_a_run_says_that_it_has_no_queue(tmp_path: Path, workplace: Workplace, p
         pytest.raises(KnockemError, match="KNOCKEM_QUEUE_URL"),
     ):
         run.perform(AssayType.NULLDIST, assay)
+
+
+def test_a_worker_examines_only_by_what_it_offers(workplace: Workplace, platform: Platform) -> None:
+    limited = workplace.platform.offering({"podman"})
+
+    async def ask() -> Accepted:
+        running = asyncio.create_task(errands.run_errands(limited, ERRANDS, say=print))
+        try:
+            return await examine(platform, file_of())
+        finally:
+            running.cancel()
+
+    with pytest.raises(ContainerError, match="process here: this worker offers podman"):
+        asyncio.run(ask())
 
 
 @pytest.mark.slow
