@@ -16,6 +16,7 @@ install_debian_packages() {
     command -v jq >/dev/null || missing+=(jq)
     command -v docker-compose >/dev/null || missing+=(docker-compose)
     command -v mmdebstrap >/dev/null || missing+=(mmdebstrap)
+    [ -x /usr/sbin/nginx ] || missing+=(nginx-light)
     command -v pgrep >/dev/null || missing+=(procps)
     [ -x /usr/sbin/munged ] || missing+=(munge)
     [ -x /usr/sbin/slurmctld ] || missing+=(slurm-wlm)

@@ -1,16 +1,14 @@
 """A job for trying an image from the launchpad: each contract command in a container, once."""
 
 import asyncio
+from typing import Literal
 
 import dagster as dg
 from pydantic import Field
 
-from knockem_dagster.containers.attempts import Attempt, GenomeVariant
-from knockem_dagster.containers.contract import Organism
-from knockem_dagster.containers.runtime import ContainerSpec, Limits
+from knockem_dagster.assay_runs.image_trial import Command, ImageTrial, Tried, try_command
 from knockem_dagster.errors import KnockemError
 from knockem_dagster.knockout.knockouts import KnockoutSet
-from knockem_dagster.records.record import derived_id
 from knockem_dagster.settings import RuntimeName
 from resources.platform import PlatformResource
 
@@ -19,7 +17,7 @@ class Trial(dg.Config):
     """What to try: an image with a genome. Type these into the launchpad."""
 
     image: str = Field(description="image name, or organism folder below KNOCKEM_ORGANISMS", examples=["explicit"])
-    runtime: RuntimeName = Field(default="process", description="where the commands run")
+    runtime: Literal["auto", RuntimeName] = Field(default="auto", description="where the commands run")
     genome: str = Field(description="the genome's content")
     environment: dict[str, str] = Field(default={}, description="containerEnv")
     sites: list[int] = Field(default=[0], description="zero-based sites to knock out")
@@ -27,21 +25,22 @@ class Trial(dg.Config):
     memory_mib: int = Field(default=1024, description="MiB per container")
 
 
-def _organism(platform: PlatformResource, trial: Trial) -> Organism:
-    runtime = platform.open().runtime(trial.runtime)
-    image = asyncio.run(runtime.resolve(trial.image))
-    limits = Limits(timeout_seconds=trial.timeout_seconds, memory_mib=trial.memory_mib)
-    spec = ContainerSpec(image=image, environment=trial.environment, limits=limits, submission_id="trial")
-    return Organism(runtime, spec, wild_type=trial.genome)
+def _tried(platform: PlatformResource, trial: Trial, command: Command, *, num_sites: int = 0) -> Tried:
+    """Run one command. Raises Failure, which Dagster shows as it is."""
+    try:
+        if num_sites:
+            KnockoutSet.of(trial.sites, num_sites)
+        wanted = ImageTrial(**trial.model_dump(), command=command, num_sites=num_sites)
+        return asyncio.run(try_command(platform.open(), wanted))
+    except (KnockemError, ValueError) as error:
+        raise dg.Failure(str(error)) from error
 
 
 @dg.op(description="knockem_count_sites in a container.")
 def count_sites(context: dg.OpExecutionContext, config: Trial, platform: PlatformResource) -> int:
     """Count the genome's sites."""
-    try:
-        number = asyncio.run(_organism(platform, config).count_sites(config.genome))
-    except KnockemError as error:
-        raise dg.Failure(str(error)) from error
+    number = _tried(platform, config, "knockem_count_sites").num_sites
+    assert number is not None
     context.add_output_metadata({"sites": number})
     return number
 
@@ -49,13 +48,8 @@ def count_sites(context: dg.OpExecutionContext, config: Trial, platform: Platfor
 @dg.op(description="knockem_apply_knockout in a container.")
 def apply_knockout(context: dg.OpExecutionContext, config: Trial, platform: PlatformResource, num_sites: int) -> int:
     """Knock sites out."""
-    try:
-        knockout = KnockoutSet.of(config.sites, num_sites)
-        content = asyncio.run(
-            _organism(platform, config).apply_knockout(config.genome, [int(site) for site in knockout.sites])
-        )
-    except (KnockemError, ValueError) as error:
-        raise dg.Failure(str(error)) from error
+    content = _tried(platform, config, "knockem_apply_knockout", num_sites=num_sites).genome
+    assert content is not None
     context.add_output_metadata({"knocked-out genome": dg.MetadataValue.text(content[:2000])})
     return num_sites
 
@@ -63,19 +57,9 @@ def apply_knockout(context: dg.OpExecutionContext, config: Trial, platform: Plat
 @dg.op(description="knockem_compete_two in a container: wild type against knockout.")
 def compete_two(context: dg.OpExecutionContext, config: Trial, platform: PlatformResource, num_sites: int) -> None:
     """Let the knockout compete with the wild type."""
-    knockout = KnockoutSet.of(config.sites, num_sites)
-    attempt = Attempt(
-        id=derived_id(context.run_id, "attempt"),
-        competition_id=derived_id(context.run_id, "competition"),
-        assay_id=derived_id(context.run_id, "assay"),
-        submission_id="trial",
-        alpha=GenomeVariant(derived_id(context.run_id, "alpha"), KnockoutSet.none(num_sites)),
-        beta=GenomeVariant(derived_id(context.run_id, "beta"), knockout),
-        seed=1,
-    )
-    ended = asyncio.run(_organism(platform, config).compete(attempt))
+    ended = _tried(platform, config, "knockem_compete_two", num_sites=num_sites)
     if ended.counts is None:
-        raise dg.Failure(f"The competition gave no result: {ended.outcome.value}.", metadata={"output": ended.tail})
+        raise dg.Failure(f"The competition gave no result: {ended.outcome}.", metadata={"output": ended.tail})
     context.add_output_metadata(
         {
             "updates elapsed": ended.counts.updates_elapsed,

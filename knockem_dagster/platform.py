@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from copy import copy
 from functools import cached_property
 
 from knockem_dagster.containers.runtime import Runtime, RuntimeName
@@ -20,9 +21,8 @@ class Platform:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.offered: Collection[str] | None = None
-        """The only runtimes that may be used here; None: all that this machine has."""
         self._runtimes: dict[RuntimeName, Runtime] = {}
+        self._offered: Collection[str] | None = None
 
     @cached_property
     def records(self) -> Records:
@@ -40,13 +40,19 @@ class Platform:
         return self.settings.queue_url is not None or embedded_queue_answers(self.settings)
 
     def runtime(self, name: RuntimeName) -> Runtime:
-        """Return the runtime with this name. Raises ContainerError when it cannot be used here, or is not offered."""
-        if self.offered is not None and name not in self.offered:
-            offered = ", ".join(sorted(self.offered))
-            raise ContainerError(f"The runtime {name} is not offered here; there are {offered}.")
+        """Return the runtime with this name. Raises ContainerError when it cannot be used here."""
+        if self._offered is not None and name not in self._offered:
+            offered = ", ".join(sorted(self._offered))
+            raise ContainerError(f"Nothing runs as {name} here: this worker offers {offered}.")
         if name not in self._runtimes:
             self._runtimes[name] = open_runtime(name, organisms=self.settings.organisms)
         return self._runtimes[name]
+
+    def offering(self, runtimes: Collection[str]) -> Platform:
+        """Return this platform with no other runtimes than these, for work that may ask for any."""
+        limited = copy(self)
+        limited._offered = runtimes
+        return limited
 
     def runtime_for(self, image: str) -> RuntimeName:
         """Tell which runtime an image is for: the one set, process for an organism folder, or what runs images."""

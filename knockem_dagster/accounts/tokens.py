@@ -71,6 +71,15 @@ def first_administrator(records: Records) -> str | None:
     return issue_token(records, address, Scope.ADMINISTRATOR, label="first")[1]
 
 
+def admit_worker(records: Records, address: str, token: str, *, label: str) -> None:
+    """Let workers with this token work for everybody, unless they may already; its user is added where unknown."""
+    if token_record(records, token) is not None:
+        return
+    if records.users.find_one(user_id(address)) is None:
+        add_user(records, address)
+    issue_token(records, address, Scope.WORKER, days=MOST_DAYS, label=label, for_all=True, token=token)
+
+
 def new_token() -> str:
     """Return a token that nobody has, and that permits nothing until it is recorded."""
     return PREFIX + secrets.token_urlsafe(32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
+from knockem_dagster.assay_runs.image_trial import TRY_COMMAND, ImageTrial, try_command_here
 from knockem_dagster.assay_runs.intake import (
     ACCEPTED,
     EXAMINE,
@@ -34,8 +35,14 @@ async def _tell_truth(platform: Platform, content: bytes) -> bytes:
     return TOLD.dump_json(await tell_truth_here(platform, submission, genome))
 
 
+async def _try_command(platform: Platform, content: bytes) -> bytes:
+    tried = await try_command_here(platform, ImageTrial.model_validate_json(content))
+    return tried.model_dump_json().encode()
+
+
 ERRANDS: Mapping[str, Handler] = {
     EXAMINE: _examine,
     TIME_COMPETITIONS: _time_competitions,
     TELL_TRUTH: _tell_truth,
+    TRY_COMMAND: _try_command,
 }

@@ -10,21 +10,18 @@ import hashlib
 import os
 import re
 import secrets
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from knockem_dagster.accounts.tokens import MOST_DAYS, issue_token, new_token, token_record
-from knockem_dagster.accounts.users import add_user
-from knockem_dagster.cli.terminal import aside
+from knockem_dagster.accounts.tokens import admit_worker, new_token
+from knockem_dagster.cli.terminal import aside, open_platform
 from knockem_dagster.containers.engine_api import DEFAULT_SOCKETS, engine_socket
-from knockem_dagster.errors import Conflict, ContainerError, KnockemError, SettingsError, StoreError
-from knockem_dagster.platform import Platform
-from knockem_dagster.records.accounts import Scope
+from knockem_dagster.errors import ContainerError, KnockemError, SettingsError
 from knockem_dagster.records.record import revision
-from knockem_dagster.settings import Settings, load_settings
+from knockem_dagster.settings import load_settings
+from knockem_dagster.stores.objects import make_bucket
 
 app = typer.Typer(no_args_is_help=True, help="The served deployment: deploy/compose.yaml.")
 FOLDER = Path(__file__).parents[2] / "deploy"
@@ -93,27 +90,13 @@ def prepare() -> None:
     if settings.objects_url is None:
         raise SettingsError("There is no bucket to make: name one in KNOCKEM_OBJECTS_URL, s3://bucket/prefix.")
     bucket = settings.objects_url.removeprefix("s3://").partition("/")[0]
-    _make_bucket(settings.name_in_environment(bucket, "-"), settings.s3_endpoint)
+    make_bucket(settings.name_in_environment(bucket, "-"), endpoint=settings.s3_endpoint)
     with definitions.dagster_instance(settings) as instance:
         instance.get_runs_count()
     if settings.token is not None:
-        _admit(settings, settings.token)
+        with open_platform() as platform:
+            admit_worker(platform.records, COMMANDS, settings.token, label="the service commands")
     aside().print("What the deployment needs is there.")
-
-
-def _admit(settings: Settings, token: str) -> None:
-    """Let workers with this token work for everybody, unless they may already."""
-    platform = Platform(settings)
-    try:
-        if token_record(platform.records, token) is None:
-            with suppress(Conflict):
-                add_user(platform.records, COMMANDS)
-            label = "the service commands"
-            issue_token(
-                platform.records, COMMANDS, Scope.WORKER, days=MOST_DAYS, label=label, for_all=True, token=token
-            )
-    finally:
-        platform.close()
 
 
 def _environment(password: str) -> str:
@@ -183,18 +166,3 @@ def _write(path: Path, text: str) -> None:
         partial.replace(path)
     except OSError as error:
         raise KnockemError(f"{path} cannot be written: {error.strerror}.") from error
-
-
-def _make_bucket(name: str, endpoint: str | None) -> None:
-    import boto3  # here, because importing it slows every command down
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    client = boto3.client("s3", endpoint_url=endpoint)
-    try:
-        client.create_bucket(Bucket=name)
-    except (client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists):
-        return
-    except (BotoCoreError, ClientError) as error:
-        raise StoreError(f"The bucket {name} cannot be made: {error}") from error
-    finally:
-        client.close()

@@ -84,7 +84,6 @@ def worker(
         capacity = capacity_here(platform, cpus=cpus, memory_mib=memory, gpus=gpus, seconds_left=seconds)
         if runtimes is not None:
             capacity = replace(capacity, runtimes=_chosen(runtimes, capacity.runtimes))
-            platform.offered = capacity.runtimes
         url = url or platform.settings.url
         if url is None:
             require_queue(platform)

@@ -70,8 +70,9 @@ async def run_errands(
 ) -> None:
     """Run the errands of these runtimes as they come, until it is over: then those in work are finished.
 
-    While the queue is away, wait.
+    They may use no other runtime. While the queue is away, wait.
     """
+    offered = platform.offering(runtimes)
 
     async def run() -> None:
         while not over.is_set():
@@ -79,7 +80,7 @@ async def run_errands(
                 async with queue_of(platform) as queue:
                     lists = [_waiting(queue, each) for each in ("auto", *sorted(runtimes))]
                     while (errand := await _next_errand(queue, lists, over)) is not None:
-                        await _run_one(platform, errand, handlers, say)
+                        await _run_one(offered, errand, handlers, say)
             except QueueAway:
                 await asyncio.sleep(LOOK_SECONDS)
             except StoreError as error:  # a server that is full, or was replaced by one that cannot hold the queue

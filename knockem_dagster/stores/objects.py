@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -38,6 +39,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
 _MAX_NAME_BYTES = 240  # file systems allow 255, and an object being written needs a few more than its name
 _MAX_KEY_BYTES = 900  # S3 allows 1024, the store's own prefix included
 _SECONDS_TO_RETRY = 30
+_FIRST_REGION = {"us-east-1", "aws-global"}  # S3's names for it, the latter where the environment names none
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +190,32 @@ def s3_objects(bucket: str, *, prefix: str = "", endpoint: str | None = None) ->
     # A missing bucket would otherwise look like a missing object at every later read.
     next(objects.list(), None)
     return objects
+
+
+def make_bucket(name: str, *, endpoint: str | None = None) -> None:
+    """Make an S3 bucket in the region of the environment, unless it is there; `endpoint` as for s3_objects.
+
+    Raises StoreError where it cannot be made, or belongs to somebody who does not let us in.
+    """
+    import boto3  # here, because importing it slows every command down
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        with closing(boto3.client("s3", endpoint_url=endpoint)) as client:
+            try:
+                client.head_bucket(Bucket=name)
+            except ClientError as error:
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] != HTTPStatus.NOT_FOUND:
+                    raise
+                region = client.meta.region_name
+                # The first region is the one that may not be named.
+                where = {} if region in _FIRST_REGION else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+                client.create_bucket(Bucket=name, **where)
+    except (BotoCoreError, ClientError) as error:
+        raise StoreError(
+            f"the bucket {name} can be neither used nor made: correct credentials and region, or, where it may be "
+            f"somebody else's, name another ({error})"
+        ) from error
 
 
 def _check_key(key: str) -> None:

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from benchmarks.workplace import Workplace, until
+from knockem_dagster.assay_runs.errands import ERRANDS
 from knockem_dagster.assay_runs.intake import Accepted, examine, store, time_competitions
 from knockem_dagster.assay_runs.submission_file import SubmissionFile, read_submission_file
 from knockem_dagster.assay_runs.submission_run import SubmissionRun
@@ -179,8 +180,19 @@ def test_a_worker_runs_no_errand_for_a_runtime_that_it_does_not_offer(
         asyncio.run(examine(platform, file_of(containerRuntime="docker")))
 
 
-def test_what_is_not_offered_is_not_used_by_any_name(workplace: Workplace) -> None:
-    """Errands of `auto` find out by themselves what runs an image: not what their worker does not offer."""
-    workplace.platform.offered = {"docker"}
-    with pytest.raises(ContainerError, match="process is not offered"):
-        asyncio.run(examine(workplace.platform, file_of(containerRuntime="auto")))
+def test_an_errand_for_anybody_uses_nothing_that_its_worker_does_not_offer(
+    workplace: Workplace, platform: Platform
+) -> None:
+    over = asyncio.Event()
+
+    async def ask() -> Accepted:
+        running = errands.run_errands(workplace.platform, ERRANDS, runtimes={"podman"}, over=over, say=print)
+        worker = asyncio.create_task(running)
+        try:
+            return await examine(platform, file_of(containerRuntime="auto"))
+        finally:
+            over.set()
+            await worker
+
+    with pytest.raises(ContainerError, match="process here: this worker offers podman"):
+        asyncio.run(ask())

@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from benchmarks.workplace import Workplace
 from knockem_dagster.definitions import build_definitions
 from resources.platform import PlatformResource
 from tests.services.organisms import GENOME, NUM_SITES, write_organism
@@ -58,6 +59,23 @@ def test_working_image_passes_every_step(tmp_path: Path, organisms: Path) -> Non
     assert (shown["updates elapsed"], shown["alpha"], shown["beta"]) == (10.0, 50, 50)
 
 
+def test_a_run_that_leaves_organisms_to_workers_has_every_step_from_one(
+    tmp_path: Path, organisms: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_organism(organisms / "tiny")
+    monkeypatch.setenv("KNOCKEM_LEAVE_TO_WORKERS", "true")
+    monkeypatch.setenv("KNOCKEM_ORGANISMS", "")
+    with Workplace(tmp_path, lease_seconds=2.0, KNOCKEM_ORGANISMS=str(organisms)) as workplace:
+        workplace.start_server()
+        workplace.start_worker("--cpus", "1")
+        result = tried(tmp_path, sites=[0, 3])
+        shown = metadata(result)
+        assert (shown["sites"], shown["updates elapsed"]) == (NUM_SITES, 10.0)
+        [(step, told)] = failures(tried(tmp_path, image="nowhere", runtime="process")).items()
+    assert step == "count_sites"
+    assert "there is no organism folder 'nowhere'" in told
+
+
 @pytest.mark.parametrize(
     ("missing", "step"),
     [
@@ -80,7 +98,7 @@ def test_missing_command_fails_its_step_and_is_named(tmp_path: Path, organisms: 
     [
         ({"sites": [NUM_SITES]}, "apply_knockout", f"run from 0 to {NUM_SITES - 1}"),
         ({"sites": [-1]}, "apply_knockout", f"run from 0 to {NUM_SITES - 1}"),
-        ({"image": "nowhere"}, "count_sites", "there is no organism folder 'nowhere'"),
+        ({"image": "nowhere", "runtime": "process"}, "count_sites", "there is no organism folder 'nowhere'"),
         ({"genome": ""}, "count_sites", "no sites"),
     ],
 )

@@ -8,6 +8,7 @@ import json
 import re
 import stat
 from pathlib import Path
+from uuid import uuid4
 
 import yaml
 
@@ -83,13 +84,13 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_the_bucket_is_made_once_and_found_again(tmp_path: Path) -> None:
-    token = new_token()
+    token, name = new_token(), f"knockem-{uuid4().hex[:8]}"
     with s3_server() as endpoint:
         for _ in range(2):
             prepared = knockem(
                 *("deploy", "prepare"),
                 home=tmp_path,
-                KNOCKEM_OBJECTS_URL="s3://knockem/here",
+                KNOCKEM_OBJECTS_URL=f"s3://{name}/here",
                 KNOCKEM_S3_ENDPOINT=endpoint,
                 KNOCKEM_TOKEN=token,
                 **CREDENTIALS,
@@ -97,7 +98,7 @@ def test_the_bucket_is_made_once_and_found_again(tmp_path: Path) -> None:
             assert prepared.returncode == 0, prepared.stderr
         with s3_client(endpoint) as client:
             buckets = client.list_buckets()["Buckets"]
-    assert [bucket["Name"] for bucket in buckets] == ["knockem-testing"]
+    assert [bucket["Name"] for bucket in buckets if bucket["Name"].startswith(name)] == [f"{name}-testing"]
     assert list(tmp_path.rglob("runs.db"))
     listed = knockem("token", "list", "--json", home=tmp_path)
     [admitted] = json.loads(listed.stdout)

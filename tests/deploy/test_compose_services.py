@@ -141,9 +141,6 @@ def test_one_login_opens_the_pages_and_the_dagster_ui(site: Site) -> None:
         query = {"query": "{ repositoriesOrError { ... on RepositoryConnection { nodes { location { name } } } } }"}
         found = client.post("/dagster/graphql", json=query).json()["data"]["repositoriesOrError"]["nodes"]
         assert found == [{"location": {"name": "knockem"}}]
-        for kind in ("cross-site", "same-site"):
-            forged = client.get("/dagster/graphql", params=query, headers={"Sec-Fetch-Site": kind})
-            assert forged.status_code == 403
 
 
 def test_a_study_is_worked_on_by_three_workers_in_containers_of_its_own(

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import boto3
+import httpx
 from moto.server import ThreadedMotoServer
 
 CREDENTIALS = {
@@ -43,6 +44,20 @@ def s3_client(endpoint: str) -> Iterator[Any]:
         yield client
     finally:
         client.close()
+
+
+@contextmanager
+def admitting_nobody(endpoint: str) -> Iterator[None]:
+    """Let the server refuse everybody meanwhile."""
+
+    def check(requests: str) -> None:
+        httpx.post(f"{endpoint}/moto-api/reset-auth", content=requests).raise_for_status()
+
+    check("0")
+    try:
+        yield
+    finally:
+        check("inf")
 
 
 def make_bucket(endpoint: str, bucket: str) -> None:

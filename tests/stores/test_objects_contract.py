@@ -20,8 +20,8 @@ import boto3
 import pytest
 
 from knockem_dagster.errors import NotFound, StoreError
-from knockem_dagster.stores.objects import Objects, local_objects, s3_objects
-from tests.services.s3 import CREDENTIALS, make_bucket, s3_server
+from knockem_dagster.stores.objects import Objects, local_objects, make_bucket, s3_objects
+from tests.services.s3 import CREDENTIALS, admitting_nobody, s3_client, s3_server
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +43,7 @@ def objects(request: pytest.FixtureRequest, tmp_path: Path) -> Objects:
     request.getfixturevalue("s3_credentials")
     endpoint = request.getfixturevalue("s3")
     bucket = f"bucket-{uuid4().hex[:12]}"
-    make_bucket(endpoint, bucket)
+    make_bucket(bucket, endpoint=endpoint)
     return s3_objects(bucket, prefix="" if request.param == "s3" else "/deep/er/", endpoint=endpoint)
 
 
@@ -279,7 +279,7 @@ class TestS3:
             s3_objects("nobodys-bucket", endpoint=s3)
 
     def test_content_type_and_url_are_kept(self, s3: str) -> None:
-        make_bucket(s3, "typed")
+        make_bucket("typed", endpoint=s3)
         objects = s3_objects("typed", prefix="deep", endpoint=s3)
         objects.put("a/report.html", b"<p>", content_type="text/html")
         assert objects.url("a/report.html") == "s3://typed/deep/a/report.html"
@@ -287,3 +287,22 @@ class TestS3:
         found = client.get_object(Bucket="typed", Key="deep/a/report.html")
         assert (found["ContentType"], found["Body"].read()) == ("text/html", b"<p>")
         client.close()
+
+    @pytest.mark.parametrize("region", ["us-east-1", "eu-central-1"])
+    def test_a_bucket_is_made_once_in_the_region_of_the_environment(
+        self, s3: str, monkeypatch: pytest.MonkeyPatch, region: str
+    ) -> None:
+        monkeypatch.setenv("AWS_DEFAULT_REGION", region)
+        name = f"made-in-{region}"
+        make_bucket(name, endpoint=s3)
+        s3_objects(name, endpoint=s3).put("a", b"kept")
+        make_bucket(name, endpoint=s3)
+        assert s3_objects(name, endpoint=s3).get("a") == b"kept"
+        with s3_client(s3) as client:
+            said = client.get_bucket_location(Bucket=name)["LocationConstraint"]
+        assert (said or "us-east-1") == region
+
+    def test_a_bucket_that_may_not_be_used_is_not_taken_for_ours(self, s3: str) -> None:
+        make_bucket("somebodys", endpoint=s3)
+        with admitting_nobody(s3), pytest.raises(StoreError, match=r"somebodys can be neither .*403"):
+            make_bucket("somebodys", endpoint=s3)

@@ -19,6 +19,8 @@ from knockem_dagster.records.record import now
 _TOKEN = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{20,}}")
 """Somebody may put one into a path."""
 _OWNER = re.compile(r"/v1/(submissions|workflows)/([^/]+)")
+_PLACE = b"location"
+"""The header that names what was created."""
 
 
 class JsonLines(logging.Formatter):
@@ -46,18 +48,19 @@ class AccessLog:
             await self._app(scope, receive, send)
             return
         began = time.monotonic()
-        status = 500
+        status, created = 500, ""
 
         async def noting(message: Message) -> None:
-            nonlocal status
+            nonlocal status, created
             if message["type"] == "http.response.start":
                 status = message["status"]
+                created = dict(message["headers"]).get(_PLACE, b"").decode("latin-1")
             await send(message)
 
         try:
             await self._app(scope, receive, noting)
         finally:
             fields: dict[str, Any] = {"status": status, "seconds": round(time.monotonic() - began, 6)}
-            if about := _OWNER.match(scope["path"]):
-                fields[about[1].removesuffix("s")] = about[2]
+            if owner := _OWNER.match(scope["path"]) or _OWNER.match(created):
+                fields[owner[1].removesuffix("s")] = owner[2]
             self._log.info("%s %s", scope["method"], scope["path"], extra={"fields": fields})

@@ -20,7 +20,7 @@ from knockem_dagster.records.accounts import Scope
 from knockem_dagster.settings import load_settings
 from tests.api.http.conftest import until
 from tests.services.api_server import ADMINISTRATOR, ALICE, ApiServer
-from tests.services.command_line import environment_of
+from tests.services.command_line import TINY_GENOME, environment_of
 from tests.services.job_play import record_in
 from tests.services.queues import running_queue
 
@@ -120,19 +120,27 @@ def test_the_log_is_json_and_holds_no_token(tmp_path: Path) -> None:
                 headers=headers,
             )
             id = made.json()["id"]
+            study = {
+                "genome": json.dumps(TINY_GENOME),
+                "containerImage": "explicit",
+                "containerRuntime": "process",
+                "assayTypes": ["nulldist"],
+            }
+            asked = httpx.post(f"{url}/v1/submissions", json=study, headers=headers, timeout=60).json()["id"]
             httpx.get(f"{url}/v1/workflows/{id}", params={"token": token}, headers=headers)
             httpx.get(f"{url}/v1/self", headers={"Authorization": f"Bearer {token}x"})
             httpx.delete(f"{url}/v1/tokens/{token}", headers=headers)
-            until(lambda: log.read_text().count('"status"') == 4)
+            until(lambda: log.read_text().count('"status"') == 5)
         finally:
             server.terminate()
             assert server.wait(30) in (0, -15)
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [(each["status"], each.get("workflow")) for each in lines if "status" in each] == [
-        (201, None),
-        (200, id),
-        (401, None),
-        (404, None),
+    assert [(each["status"], each.get("workflow"), each.get("submission")) for each in lines if "status" in each] == [
+        (201, id, None),
+        (201, None, asked),
+        (200, id, None),
+        (401, None, None),
+        (404, None, None),
     ]
     assert token not in log.read_text()
     assert token.removeprefix("knockem_") not in log.read_text()
