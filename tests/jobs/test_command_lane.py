@@ -300,6 +300,21 @@ def test_canceled_workflow_is_ended_and_the_worker_goes_on(
     assert kinds == {"jobStarted": SLOTS, "jobInterrupted": SLOTS}
 
 
+def test_short_jobs_now_and_then_keep_a_worker_from_ending(queue_server: QueueServer, platform: Platform) -> None:
+    async def scenario(queue: Queue) -> None:
+        async with worker_on(platform, queue, idle_seconds=2.5) as worker:
+            for _ in range(6):
+                await asyncio.sleep(0.6)  # what comes from time to time
+                workflow = new_workflow()
+                jobs = quick_jobs(workflow, 1)
+                await submit_jobs(platform.records, queue, workflow, jobs)
+                await until(recorded(platform, jobs))
+                assert not worker.is_ending.is_set()
+            await worker.is_ending.wait()
+
+    play(queue_server, scenario)
+
+
 def test_job_that_was_removed_from_the_record_is_dropped(queue_server: QueueServer, platform: Platform) -> None:
     workflow = new_workflow()
     jobs = quick_jobs(workflow, 6)

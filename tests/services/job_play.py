@@ -53,10 +53,13 @@ def new_job(
 
 
 @asynccontextmanager
-async def worker_on(platform: Platform, queue: Queue) -> AsyncIterator[WorkerProcess]:
+async def worker_on(
+    platform: Platform, queue: Queue, *, idle_seconds: float | None = None
+) -> AsyncIterator[WorkerProcess]:
     """Give a worker with two slots that is at work; it is drained at the end."""
     capacity = Capacity(cpus=SLOTS, memory_mib=4096, runtimes=frozenset({"command"}))
-    worker = WorkerProcess(platform, NearSource(platform.records, queue), capacity, say=lambda line: None)
+    source = NearSource(platform.records, queue)
+    worker = WorkerProcess(platform, source, capacity, say=lambda line: None, idle_seconds=idle_seconds)
     working = asyncio.create_task(worker.run())
     try:
         await _unless_over(working, worker.registered())
