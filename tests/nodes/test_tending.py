@@ -163,7 +163,7 @@ def test_that_somebody_else_looks_is_told_from_that_there_are_no_pools(
 
 
 def test_a_pool_that_cannot_be_used_is_of_its_scheduler(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "kubernetes", None)
+    monkeypatch.setitem(sys.modules, "kubernetes.client", None)
     monkeypatch.delitem(sys.modules, "knockem_dagster.nodes.kubernetes", raising=False)
     pool = {**POOL, "scheduler": "kubernetes", "image": "i"}
     (platform.settings.folder / "nodes.yaml").write_text(json.dumps({"url": "http://here", "pools": [pool]}))
