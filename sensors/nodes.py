@@ -5,7 +5,7 @@ import asyncio
 import dagster as dg
 
 from knockem_dagster.errors import KnockemError
-from knockem_dagster.nodes.tending import tend_nodes
+from knockem_dagster.nodes.tending import SeenToElsewhere, tend_nodes
 from resources.platform import PlatformResource
 
 
@@ -22,10 +22,12 @@ def watch_nodes(context: dg.SensorEvaluationContext, platform: PlatformResource)
         return dg.SkipReason("there is no queue: each run works alone")
     try:
         states = asyncio.run(tend_nodes(opened))
+    except SeenToElsewhere as error:
+        return dg.SkipReason(str(error))
     except KnockemError as error:
         context.log.warning(str(error))
         return dg.SkipReason(str(error))
-    if not states:
+    if states is None:
         return dg.SkipReason("there are no node pools")
     for state in states:
         if state.hindrance:

@@ -44,7 +44,8 @@ def issue_token(
     if not 1 <= days <= MOST_DAYS:
         raise InvalidInput("No token was made.", [Fault("days", str(days), f"1 to {MOST_DAYS} are")])
     user = user_of(records, address)
-    if sum(is_in_force(each) for each in records.tokens.find({"userEmail": user.user_email})) >= MOST_TOKENS:
+    unrevoked = records.tokens.find({"userEmail": user.user_email, "revoked": None})
+    if sum(map(is_in_force, unrevoked)) >= MOST_TOKENS:
         raise Conflict(f"{user.user_email} has {MOST_TOKENS:,} tokens in force: revoke some.")
     token = token or new_token()
     expires = (datetime.now(UTC) + timedelta(days=days)).isoformat()

@@ -14,12 +14,13 @@ from knockem_dagster.cli.terminal import AsJson, answer_json, for_people, open_p
 from knockem_dagster.cli.wording import counted
 from knockem_dagster.errors import KnockemError, NotFound
 from knockem_dagster.jobs.opening import require_queue
-from knockem_dagster.nodes.acquiring import NodeKeeper, order_of, permitted_nodes
+from knockem_dagster.nodes.acquiring import order_of
+from knockem_dagster.nodes.node_records import dismiss_failures
 from knockem_dagster.nodes.opening import node_pools_file, open_pools
-from knockem_dagster.nodes.tending import Preview, preview_nodes, states_of_refused
+from knockem_dagster.nodes.pool_states import PoolState
+from knockem_dagster.nodes.tending import Preview, keeper_of, preview_nodes, states_of_refused
 from knockem_dagster.platform import Platform
-from knockem_dagster.records.nodes import NodeState, ScheduledNodeRecord
-from knockem_dagster.stores.documents import Patch
+from knockem_dagster.records.nodes import ScheduledNodeRecord
 
 NODES_SHOWN = 20
 _UNTOLD = "(the worker's token)"
@@ -56,11 +57,11 @@ def list_nodes(
         found = open_pools(platform)
         if found is None:
             raise _no_pools(platform)
-        states = NodeKeeper(platform.records, found.pools, url=found.url).states() + states_of_refused(found)
+        states = keeper_of(platform, found).states() + states_of_refused(found)
         nodes = {state.name: _nodes_of(platform, state.name, limit) for state in states}
     if as_json:
         listed = {name: [_for_programs(node) for node in those] for name, those in nodes.items()}
-        answer_json([{**asdict(state), "live": len(state.live), "nodes": listed[state.name]} for state in states])
+        answer_json([{**_state_for_programs(state), "nodes": listed[state.name]} for state in states])
         return
     console = for_people()
     for state in states:
@@ -77,14 +78,10 @@ def list_nodes(
 def retry(pool: Annotated[str, typer.Argument(metavar="POOL", help="A pool's name.")]) -> None:
     """Ask for nodes of a pool again, after its nodes failed before they could work and the cause was removed."""
     with open_platform() as platform:
-        failed = list(platform.records.scheduled_nodes.find({"pool": pool, "state": NodeState.FAILED.value}))
-        if not failed:
-            raise NotFound(f"No node of a pool {pool!r} has failed; `./knockem nodes list` shows the pools.")
-        for node in failed:
-            platform.records.scheduled_nodes.patch(node.id, Patch(set={"isDismissed": True}))
-    for_people().print(
-        f"{counted(len(failed), 'failure')} dismissed: nodes of {pool} are asked for again.", markup=False
-    )
+        number = dismiss_failures(platform.records, pool)
+    if not number:
+        raise NotFound(f"No node of a pool {pool!r} has failed since; `./knockem nodes list` shows the pools.")
+    for_people().print(f"{counted(number, 'failure')} dismissed: nodes of {pool} are asked for again.", markup=False)
 
 
 def _no_pools(platform: Platform) -> KnockemError:
@@ -101,7 +98,7 @@ def _intention(each: Preview) -> str:
         return f"nothing would be asked for: {each.state.hindrance}"
     if each.demand.more:
         return f"{counted(each.demand.more, 'node')} would be asked for, each like this:"
-    if not permitted_nodes(each.state, each.each.pool):
+    if not each.demand.permitted:
         return "its limits permit no more; a node is asked for like this:"
     return "no work is ready that would fill one; it would be asked for like this:"
 
@@ -119,6 +116,11 @@ def _preview_for_programs(each: Preview) -> dict[str, Any]:
         "hindrance": each.state.hindrance,
         "request": _call(each),
     }
+
+
+def _state_for_programs(state: PoolState) -> dict[str, Any]:
+    counts = {"pending": state.pending, "running": state.running, "live": len(state.live)}
+    return {**asdict(state), **counts}
 
 
 def _for_programs(node: ScheduledNodeRecord) -> dict[str, Any]:

@@ -35,8 +35,10 @@ from knockem_dagster.jobs.specs.reading import read_workflow_file
 from knockem_dagster.jobs.workflow_views import STATES, JobView, WorkflowView, view_jobs, view_workflow
 from knockem_dagster.jobs.workflows import MOST_ACTIVE, Submitter, cancel_workflow, start_workflow, store_workflow
 from knockem_dagster.jobs.working import WorkerProcess, capacity_here
+from knockem_dagster.nodes.opening import has_workflow_limits
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.jobs import WorkflowRecord
+from knockem_dagster.settings import load_settings
 
 GOING = 3
 """Exit code of `status` while a workflow is going."""
@@ -58,8 +60,9 @@ def submit(
 ) -> None:
     """Submit a workflow: check the whole file, store it, make ready what waits for nothing."""
     graph = _graph_in(file)
-    if graph.without_effect:
-        say(f"Checked, but without effect so far: {', '.join(graph.without_effect)}.")
+    without_effect = graph.without_effect(acquires_nodes=has_workflow_limits(load_settings()))
+    if without_effect:
+        say(f"Checked, but without effect so far: {', '.join(without_effect)}.")
     if dry_run:
         _tell_graph(file, graph, as_json=as_json)
         return

@@ -36,6 +36,7 @@ LEAVING_SECONDS = 1.0
 """How long before the end of its time a worker ends what still runs, and hands it back."""
 DRAIN_SECONDS = 20.0
 """How long a worker that is told to stop lets jobs go on before it hands them back: schedulers kill after about 30."""
+TOO_LATE = "the time left was too short for any job that waits"
 
 
 class Lane(Protocol):
@@ -107,6 +108,7 @@ class ComputeNode:
         self._slots: dict[int, _Slot] = {}
         self._numbers = itertools.count()
         self._unable: dict[str, str] = {}
+        self._came_too_late = False
         self._classes: dict[str, Requirement] = {}
         self._busy_at = time.monotonic()
 
@@ -138,7 +140,7 @@ class ComputeNode:
     def inability(self) -> str:
         """Why it could do nothing of what it was given; empty where it has done anything, or was given nothing."""
         has_done = any(number for verdict, number in self.verdicts.items() if verdict is not Verdict.RETURNED)
-        return "" if has_done else next(iter(self._unable.values()), "")
+        return "" if has_done else next(iter(self._unable.values()), TOO_LATE if self._came_too_late else "")
 
     def stop(self) -> None:
         """Claim nothing more, finish what is in work or hand it back, and end `run`."""
@@ -176,6 +178,7 @@ class ComputeNode:
             fitting = [name for name, requirement in self._classes.items() if self._now_free().fits(requirement)]
             if self._is_spent():
                 self._say("The time left is too short for any job: ending.")
+                self._came_too_late = bool(self._classes)
                 return
             if self._slots and not fitting:
                 await self._room.wait()

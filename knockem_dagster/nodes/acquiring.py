@@ -7,26 +7,31 @@ there, or knows that it never came. Workers end by themselves when idle, so that
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from itertools import takewhile
+from dataclasses import dataclass
 
-from knockem_dagster.accounts.tokens import issue_token
+from knockem_dagster.accounts.tokens import DEFAULT_DAYS, MOST_DAYS, issue_token
 from knockem_dagster.accounts.users import add_user
 from knockem_dagster.errors import Conflict, KnockemError
 from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.jobs.queue_views import QueueViews
-from knockem_dagster.nodes.demand import Demand, Offer, ReadyWork, demand_of
-from knockem_dagster.nodes.node_pools import NodePool
-from knockem_dagster.nodes.node_records import end_node, forget_nodes_but, hours_of, hours_since, note_sight, worker_of
-from knockem_dagster.nodes.schedulers import (
-    NodeOrder,
-    NodeRefused,
-    Scheduler,
-    SchedulerAway,
-    node_name,
+from knockem_dagster.nodes.demand import Allowance, Demand, Offer, ReadyWork, demand_of
+from knockem_dagster.nodes.node_hours import OF_WORKFLOWS, node_hours
+from knockem_dagster.nodes.node_pools import NodePool, WorkflowLimits
+from knockem_dagster.nodes.node_records import (
+    FORGOTTEN_HOURS,
+    end_node,
+    forget_nodes_but,
+    hours_since,
+    latest_failures,
+    note_sight,
+    worker_of,
 )
+from knockem_dagster.nodes.pool_states import PoolOfNodes, PoolState
+from knockem_dagster.nodes.schedulers import NodeOrder, NodeRefused, SchedulerAway, node_name
 from knockem_dagster.records.accounts import Scope
 from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.nodes import LIVE, NodeState, ScheduledNodeRecord
@@ -37,68 +42,103 @@ MOST_FAILURES = 3
 """Nodes of a pool that may fail one after the other before they could work; then no more is asked for."""
 MOST_ASKED = 50
 """Nodes asked for in one look, of one pool."""
+ASKING_SECONDS = 30.0
+"""No scheduler is asked anything more in one look after that: Dagster's sensors have a minute."""
 NOBODY = "nodes@localhost"
 """The user whose tokens nodes have that work for everybody."""
 
 
-@dataclass(frozen=True, slots=True)
-class PoolOfNodes:
-    """A pool with its scheduler; `workflow`: the only one that its nodes work for."""
-
-    pool: NodePool
-    scheduler: Scheduler
-    workflow: str | None = None
-
-
 @dataclass(slots=True)
-class PoolState:
-    """How a pool does. `starting`: there, but not working yet; `hours`: used, and promised to nodes that live.
+class _Turn:
+    """Until when one look may ask schedulers; `stopped_at`: the pool with which the next begins."""
 
-    `hindrance`: why no more is asked for.
-    """
+    ends: float
+    stopped_at: str = ""
 
-    name: str
-    scheduler: str
-    pending: int = 0
-    starting: int = 0
-    running: int = 0
-    hours: float = 0.0
-    max_nodes: int = 0
-    max_node_hours: float = 0.0
-    wanted: int = 0
-    asked: int = 0
-    released: int = 0
-    hindrance: str = ""
-    live: list[ScheduledNodeRecord] = field(default_factory=list[ScheduledNodeRecord])
+    def in_time(self, pools: Sequence[PoolOfNodes]) -> Iterator[PoolOfNodes]:
+        """Yield pools until it is late; the first in any case."""
+        for number, each in enumerate(pools):
+            if number and self.is_late(each):
+                return
+            yield each
+
+    def is_late(self, each: PoolOfNodes) -> bool:
+        """Tell whether a pool must wait for the next look."""
+        is_late = time.monotonic() >= self.ends
+        if is_late and not self.stopped_at:
+            self.stopped_at = each.pool.name
+        return is_late
 
 
 class NodeKeeper:
     """Looks after the nodes of some pools, in the order in which they are to be filled."""
 
-    def __init__(self, records: Records, pools: Sequence[PoolOfNodes], *, url: str) -> None:
+    def __init__(
+        self,
+        records: Records,
+        pools: Sequence[PoolOfNodes],
+        *,
+        url: str,
+        workflow_limits: WorkflowLimits | None = None,
+        asking_seconds: float = ASKING_SECONDS,
+    ) -> None:
+        """`workflow_limits`: of all pools together that work for one workflow; `asking_seconds`: of a look."""
         self._records = records
         self._pools = pools
         self._url = url
+        self._workflow_limits = workflow_limits
+        self._asking_seconds = asking_seconds
 
     async def tend(self, queue: Queue) -> list[PoolState]:
-        """Look at all nodes once; ask for more where work is ready, and let go what nothing is ready for."""
+        """Look at all nodes once; ask for more where work is ready, and let go what nothing is ready for.
+
+        Where schedulers take too long to answer, the next look goes on with those that were not asked.
+        """
         await asyncio.to_thread(forget_nodes_but, self._records, {each.pool.name for each in self._pools})
-        states = [await asyncio.to_thread(self._look, each) for each in self._pools]
-        demands = await self.demands(queue, states)
-        for each, state, demand in zip(self._pools, states, demands, strict=True):
-            await asyncio.to_thread(self._act, each, state, demand)
+        turn = _Turn(time.monotonic() + self._asking_seconds)
+        pools = await self._from_where_the_last_stopped(queue)
+        looked = {each.pool.name: await asyncio.to_thread(self._look, each) for each in turn.in_time(pools)}
+        for each in self._pools:
+            if each.pool.name not in looked:
+                looked[each.pool.name] = await asyncio.to_thread(self._put_off, each)
+        states = [looked[each.pool.name] for each in self._pools]
+        demands = {
+            each.pool.name: demand for each, demand in zip(self._pools, await self.demands(queue, states), strict=True)
+        }
+        for each in turn.in_time(pools):
+            name = each.pool.name
+            await asyncio.to_thread(self._act, each, looked[name], demands[name], turn)
+        await queue.guarded(queue.server.set(_first_key(queue), turn.stopped_at))
         return states
+
+    async def _from_where_the_last_stopped(self, queue: Queue) -> Sequence[PoolOfNodes]:
+        first = (await queue.guarded(queue.server.get(_first_key(queue))) or b"").decode()
+        at = next((n for n, each in enumerate(self._pools) if each.pool.name == first), 0)
+        return [*self._pools[at:], *self._pools[:at]]
 
     async def demands(self, queue: Queue, states: Sequence[PoolState]) -> list[Demand]:
         """Return how many nodes of each pool the ready work would fill."""
-        ready = await _ready_work(queue)
+        ready, rooms = await _ready_work(queue)
         users = await asyncio.to_thread(self._users, {work.owner for work in ready})
         offers = [_offer(each, state, users) for each, state in zip(self._pools, states, strict=True)]
-        return demand_of(ready, offers)
+        return demand_of(ready, rooms, offers, shared=await asyncio.to_thread(self._left_for_workflows))
 
     def states(self) -> list[PoolState]:
         """Return how the pools do, by the record alone."""
         return [self._state(each) for each in self._pools]
+
+    def _left_for_workflows(self) -> Allowance | None:
+        limits = self._workflow_limits
+        if limits is None:
+            return None
+        live = [node for node in self._records.scheduled_nodes.find({"state": LIVE}) if node.workflow_id is not None]
+        hours = node_hours(self._records, OF_WORKFLOWS, live)
+        return Allowance(limits.max_nodes - len(live), limits.max_node_hours - hours)
+
+    def _put_off(self, each: PoolOfNodes) -> PoolState:
+        state = self._state(each)
+        state.hindrance = state.hindrance or "other schedulers took too long to answer; the next look goes on"
+        return state
 
     def _look(self, each: PoolOfNodes) -> PoolState:
         live = list(self._records.scheduled_nodes.find({"pool": each.pool.name, "state": LIVE}))
@@ -116,23 +156,18 @@ class NodeKeeper:
 
     def _state(self, each: PoolOfNodes) -> PoolState:
         pool = each.pool
-        nodes = list(self._records.scheduled_nodes.find({"pool": pool.name}, sort=[("datetime", -1)]))
-        live = [node for node in nodes if not node.state.is_over]
+        found = self._records.scheduled_nodes.find({"pool": pool.name, "state": LIVE})
+        live = sorted(found, key=lambda node: node.datetime, reverse=True)
         there = [node for node in live if node.state is NodeState.RUNNING]
-        latest = [node for node in nodes if node.configuration == pool.digest and not node.is_dismissed]
-        # Those that have not come so far say nothing; one that worked says that the configuration does.
-        tried = (node for node in latest if node.state.is_over or worker_of(self._records, node))
-        failures = list(takewhile(lambda node: node.state is NodeState.FAILED, tried))
+        failures = latest_failures(self._records, pool, living=len(live), most=MOST_FAILURES)
         state = PoolState(
             pool.name,
             pool.scheduler,
-            pending=len(live) - len(there),
+            live,
             starting=sum(worker_of(self._records, node) is None for node in there),
-            running=len(there),
-            hours=sum(map(hours_of, nodes)),
+            hours=node_hours(self._records, pool.name, live),
             max_nodes=pool.max_nodes,
             max_node_hours=pool.max_node_hours,
-            live=live,
         )
         if len(failures) >= MOST_FAILURES:
             state.hindrance = (
@@ -141,11 +176,13 @@ class NodeKeeper:
             )
         return state
 
-    def _act(self, each: PoolOfNodes, state: PoolState, demand: Demand) -> None:
+    def _act(self, each: PoolOfNodes, state: PoolState, demand: Demand, turn: _Turn) -> None:
         state.wanted = demand.more
         superfluous = state.pending + state.starting - demand.used
         self._let_go(each, state, max(0, superfluous))
-        for _ in range(0 if state.hindrance else min(demand.more, MOST_ASKED)):
+        for number in range(0 if state.hindrance else min(demand.more, MOST_ASKED)):
+            if number and turn.is_late(each):
+                return
             try:
                 self._ask(each)
             except KnockemError as error:
@@ -177,7 +214,12 @@ class NodeKeeper:
         pool = each.pool
         user = self._user_for(each)
         token, secret = issue_token(
-            self._records, user, Scope.WORKER, label=f"a node of {pool.name}", for_all=user == NOBODY
+            self._records,
+            user,
+            Scope.WORKER,
+            days=token_days(pool),
+            label=f"a node of {pool.name}",
+            for_all=user == NOBODY,
         )
         node = ScheduledNodeRecord(
             id=new_id(),
@@ -217,23 +259,25 @@ def order_of(pool: NodePool, node: str, *, url: str, token: str) -> NodeOrder:
     return NodeOrder(node_name(node), environment)
 
 
-def permitted_nodes(state: PoolState, pool: NodePool) -> int:
-    """Return how many nodes more may be asked for within the pool's limits."""
-    hours = (pool.max_node_hours - state.hours) / (pool.walltime / 3600)
-    return max(0, min(pool.max_nodes - state.pending - state.running, int(hours + 1e-9)))
+def token_days(pool: NodePool) -> int:
+    """Return for how many days the token of a node is in force: also where it waits for long before its walltime."""
+    return max(DEFAULT_DAYS, min(MOST_DAYS, math.ceil((FORGOTTEN_HOURS + pool.walltime / 3600) / 24)))
 
 
-async def _ready_work(queue: Queue) -> list[ReadyWork]:
-    """Return what could start at once, as far as its owners permit."""
+def _first_key(queue: Queue) -> str:
+    return f"{queue.prefix}:nodes:first"
+
+
+async def _ready_work(queue: Queue) -> tuple[list[ReadyWork], dict[str, int]]:
+    """Return what is ready, and how many jobs more each of its owners permits at a time."""
     classes = await queue.classes()
     ready: list[ReadyWork] = []
+    rooms: dict[str, int] = {}
     for owner, view in (await QueueViews(queue).owners()).items():
-        room = int(view.fields.get("maxActive", 1)) - view.active
-        for name, number in view.ready.items():
-            if name in classes and min(room, number) > 0:
-                ready.append(ReadyWork(owner, classes[name], min(room, number)))
-                room -= ready[-1].number
-    return ready
+        rooms[owner] = int(view.fields.get("maxActive", 1)) - view.active
+        if rooms[owner] > 0:
+            ready += [ReadyWork(owner, classes[name], n) for name, n in view.ready.items() if n and name in classes]
+    return ready, rooms
 
 
 def _offer(each: PoolOfNodes, state: PoolState, users: Mapping[str, str]) -> Offer:
@@ -243,5 +287,7 @@ def _offer(each: PoolOfNodes, state: PoolState, users: Mapping[str, str]) -> Off
         capacity=pool.capacity,
         owners=frozenset(theirs if each.workflow is None else theirs & {each.workflow}),
         on_their_way=state.pending + state.starting,
-        permitted=permitted_nodes(state, pool),
+        own=Allowance(pool.max_nodes - len(state.live), pool.max_node_hours - state.hours),
+        hours=pool.walltime / 3600,
+        shares=each.workflow is not None,
     )

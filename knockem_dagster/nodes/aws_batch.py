@@ -17,11 +17,10 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 from knockem_dagster.nodes.node_pools import AwsBatchPool
-from knockem_dagster.nodes.schedulers import NodeOrder, NodeRefused, NodeSight, SchedulerAway, reason_of
+from knockem_dagster.nodes.schedulers import ANSWER_SECONDS, NodeOrder, NodeRefused, NodeSight, SchedulerAway, reason_of
 from knockem_dagster.nodes.worker_image import image_arguments
 from knockem_dagster.records.nodes import NodeState
 
-ANSWER_SECONDS = 30
 TRIES = 1
 """Asking again might make two jobs of one node: AWS Batch takes the same request twice."""
 MOST_DESCRIBED = 100

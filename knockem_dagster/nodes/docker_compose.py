@@ -6,20 +6,26 @@ The token of a worker is in the environment of its container: who may use the en
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
-import subprocess
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from knockem_dagster.nodes.node_pools import ComposePool
-from knockem_dagster.nodes.schedulers import NAME, NodeOrder, NodeRefused, NodeSight, SchedulerAway, reason_of
+from knockem_dagster.nodes.scheduler_commands import run_command
+from knockem_dagster.nodes.schedulers import (
+    ANSWER_SECONDS,
+    NAME,
+    NodeOrder,
+    NodeRefused,
+    NodeSight,
+    SchedulerAway,
+    reason_of,
+)
 from knockem_dagster.nodes.worker_image import DRAIN_SECONDS, image_arguments
 from knockem_dagster.records.nodes import NodeState
 
-ANSWER_SECONDS = 60
 START_SECONDS = 600
 """How long Compose may take to start a container: the image may have to come first."""
 LAST_LINES = 3
@@ -36,9 +42,9 @@ class DockerCompose:
     def ask(self, order: NodeOrder) -> str:
         """Start a container of the service; one that cannot start leaves nothing behind."""
         _engine("version", "--format", "{{.Server.Version}}")
-        answer = _run(*_compose(), *self._options(order), environment=order.environment, seconds=START_SECONDS)
+        answer = run_command(*_compose(), *self._options(order), environment=order.environment, seconds=START_SECONDS)
         if answer.returncode:
-            _run("docker", "rm", "--force", order.name)
+            run_command("docker", "rm", "--force", order.name)
             said = answer.stderr.strip().splitlines()[-LAST_LINES:]
             raise NodeRefused(reason_of("Docker Compose", f"exit code {answer.returncode}", "\n".join(said)))
         return order.name
@@ -55,7 +61,7 @@ class DockerCompose:
         """Stop containers, which lets their workers drain, and remove them."""
         if external_ids:
             names = sorted(external_ids)
-            _run("docker", "stop", "-t", f"{DRAIN_SECONDS}", *names, seconds=DRAIN_SECONDS + ANSWER_SECONDS)
+            run_command("docker", "stop", "-t", f"{DRAIN_SECONDS}", *names, seconds=DRAIN_SECONDS + ANSWER_SECONDS)
             _remove(names)
 
     def preview(self, order: NodeOrder) -> str:
@@ -91,17 +97,17 @@ def _sight(container: Mapping[str, Any]) -> NodeSight:
 
 def _inspected(names: Sequence[str]) -> Sequence[Mapping[str, Any]]:
     """Return what the engine knows of containers; those that have gone meanwhile are left out."""
-    return json.loads(_run("docker", "container", "inspect", *names).stdout or "[]") if names else []
+    return json.loads(run_command("docker", "container", "inspect", *names).stdout or "[]") if names else []
 
 
 def _last_lines(name: str) -> str:
-    answer = _run("docker", "logs", "--tail", f"{LAST_LINES}", name)
+    answer = run_command("docker", "logs", "--tail", f"{LAST_LINES}", name)
     return answer.stdout + answer.stderr
 
 
 def _remove(names: Sequence[str]) -> None:
     if names:
-        _run("docker", "rm", "--force", *names)
+        run_command("docker", "rm", "--force", *names)
 
 
 def _time(text: str) -> datetime | None:
@@ -111,7 +117,7 @@ def _time(text: str) -> datetime | None:
 
 def _compose() -> tuple[str, ...]:
     """Return the command of Compose: the plugin of `docker`, else the program. Raises SchedulerAway."""
-    if not _run("docker", "compose", "version").returncode:
+    if not run_command("docker", "compose", "version").returncode:
         return ("docker", "compose")
     if shutil.which("docker-compose") is None:
         raise SchedulerAway("Docker Compose is not installed on this machine")
@@ -120,28 +126,7 @@ def _compose() -> tuple[str, ...]:
 
 def _engine(*arguments: str) -> str:
     """Return what the engine answers. Raises SchedulerAway where it does not."""
-    answer = _run("docker", *arguments)
+    answer = run_command("docker", *arguments)
     if answer.returncode:
         raise SchedulerAway(reason_of("docker", answer.stderr))
     return answer.stdout
-
-
-def _run(
-    *command: str, environment: Mapping[str, str] | None = None, seconds: float = ANSWER_SECONDS
-) -> subprocess.CompletedProcess[str]:
-    program = shutil.which(command[0])  # before a pool's environment can say where programs are
-    if program is None:
-        raise SchedulerAway(f"{command[0]} is not installed on this machine")
-    try:
-        return subprocess.run(
-            [program, *command[1:]],
-            env={**os.environ, **(environment or {})},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=seconds,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise SchedulerAway(f"{command[0]} did not answer within {seconds:.0f} s") from error

@@ -18,7 +18,7 @@ import yaml
 from knockem_dagster.errors import KnockemError
 from knockem_dagster.nodes.kubernetes_objects import LABEL, job_of, secret_of
 from knockem_dagster.nodes.node_pools import KubernetesPool
-from knockem_dagster.nodes.schedulers import NodeOrder, NodeRefused, NodeSight, SchedulerAway, reason_of
+from knockem_dagster.nodes.schedulers import ANSWER_SECONDS, NodeOrder, NodeRefused, NodeSight, SchedulerAway, reason_of
 from knockem_dagster.records.nodes import NodeState
 
 try:
@@ -30,7 +30,6 @@ except ImportError as error:
         "Node pools of Kubernetes need its client: install the extra, `pip install 'knockem_dagster[kubernetes]'`."
     ) from error
 
-ANSWER_SECONDS = 60
 _NOT_NOW = (HTTPStatus.UNAUTHORIZED, HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
 _WITHIN: Mapping[str, Any] = {"_request_timeout": ANSWER_SECONDS}
 

@@ -6,6 +6,7 @@ What belongs here: the keys of the file and what they mean. How a scheduler is a
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -26,12 +27,16 @@ STARTING_SECONDS = 60
 """What a node is given until its worker is at work."""
 LEAVING_SECONDS = 60
 """How long before the end of its walltime a node's worker is to have ended."""
+_NOT_OF_ONE = ("array", "wrap")
+_SHORT_ARRAY = re.compile(r"-[HIOQVhksuv]*a")
+"""-a, also behind letters that take no value: SLURM reads several in a row."""
 Runtime = Literal["command", "process", "docker", "podman", "apptainer"]
 TolerationKey = Literal["key", "operator", "value", "effect", "tolerationSeconds"]
 
 
 def _walltime(value: object) -> int:
-    seconds = seconds_of_walltime(str(value))
+    """Return seconds, of whole minutes as SLURM takes them: what is asked for is what is counted."""
+    seconds = -(-seconds_of_walltime(str(value)) // 60) * 60
     if not LEAST_WALLTIME <= seconds <= 366 * 86400:
         raise ValueError("a time from five minutes to a year, such as 04:00:00, is")
     return seconds
@@ -40,6 +45,9 @@ def _walltime(value: object) -> int:
 def _option(value: str) -> str:
     if not value.startswith("-"):
         raise ValueError("an option that begins with a hyphen is")
+    name = value.removeprefix("--").partition("=")[0]
+    if _SHORT_ARRAY.match(value) or (value.startswith("--") and any(each.startswith(name) for each in _NOT_OF_ONE)):
+        raise ValueError("an option of one job that runs its script is: --array and --wrap would go beyond the limits")
     return value
 
 
@@ -63,7 +71,6 @@ Option = Annotated[Text, AfterValidator(_option)]
 class NodePool(SpecPart):
     """Nodes of one kind, each with one worker."""
 
-    KIND: ClassVar[str]
     SHARES_FILES: ClassVar[bool] = False
     """Whether nodes see the folders of jobs, as those of a cluster do."""
 
@@ -127,7 +134,6 @@ class NodePool(SpecPart):
 class SlurmPool(NodePool):
     """Nodes of a SLURM cluster, each one job of `sbatch`."""
 
-    KIND: ClassVar[str] = "slurm"
     SHARES_FILES: ClassVar[bool] = True
 
     account: Name | None = None
@@ -145,8 +151,6 @@ class SlurmPool(NodePool):
 class KubernetesPool(NodePool):
     """Pods of a Kubernetes cluster, each one Job."""
 
-    KIND: ClassVar[str] = "kubernetes"
-
     image: Name
     namespace: Name = "default"
     context: Name | None = Field(default=None, description="of the kubeconfig; default: its current one")
@@ -162,8 +166,6 @@ class KubernetesPool(NodePool):
 class AwsBatchPool(NodePool):
     """Jobs of AWS Batch."""
 
-    KIND: ClassVar[str] = "aws_batch"
-
     job_queue: Name
     job_definition: Name
     region: Name | None = None
@@ -172,8 +174,6 @@ class AwsBatchPool(NodePool):
 
 class ComposePool(NodePool):
     """Containers of a service of Docker Compose."""
-
-    KIND: ClassVar[str] = "compose"
 
     file: Text
     service: Name = "worker"
@@ -188,15 +188,18 @@ class ComposePool(NodePool):
 
 
 POOL_KINDS: Mapping[str, type[NodePool]] = {
-    kind.KIND: kind for kind in (SlurmPool, KubernetesPool, AwsBatchPool, ComposePool)
+    "slurm": SlurmPool,
+    "kubernetes": KubernetesPool,
+    "aws_batch": AwsBatchPool,
+    "compose": ComposePool,
 }
 
 
 class WorkflowLimits(SpecPart):
-    """Within which the SLURM schedulers of workflow files are used, for each of them."""
+    """Within which the SLURM schedulers of workflow files are used, all of them together."""
 
     max_nodes: Count
-    max_node_hours: float = Field(gt=0, le=1e9)
+    max_node_hours: float = Field(gt=0, le=1e9, description="in all, also of workflows that are over")
     cpus: float = Field(gt=0, le=1e6, description="of a node whose scheduler says nothing of them")
     memory: Memory
     idle_seconds: float = Field(default=60.0, ge=1, le=86400)
@@ -213,16 +216,16 @@ class NodePools(SpecPart):
     workflows: WorkflowLimits | None = None
 
 
-def read_node_pools(path: Path) -> tuple[NodePools, tuple[NodePool, ...]] | None:
-    """Return what a file of node pools says; None where there is no file.
+def read_node_pools(path: Path, *, is_named: bool = False) -> tuple[NodePools, tuple[NodePool, ...]] | None:
+    """Return what a file of node pools says; None where there is no file, unless somebody has named it.
 
     Raises InvalidInput with every fault.
     """
     try:
         data = path.read_bytes()
-    except FileNotFoundError:
-        return None
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not is_named:
+            return None
         fault = Fault("(file)", str(path), f"a file that can be read is: {error.strerror}")
         raise InvalidInput("The file of node pools cannot be read.", [fault]) from error
     faults: list[Fault] = []

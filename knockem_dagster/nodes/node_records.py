@@ -1,4 +1,4 @@
-"""What is recorded of nodes: what their scheduler says of them, who worked there, and how long they were there."""
+"""What is recorded of nodes: what their scheduler says of them, who worked there, and how they ended."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from knockem_dagster.accounts.tokens import revoke_token
 from knockem_dagster.errors import NotFound
 from knockem_dagster.jobs.http_source import worker_prefix
+from knockem_dagster.nodes.node_hours import count_node, hours_of
+from knockem_dagster.nodes.node_pools import NodePool
 from knockem_dagster.nodes.schedulers import NodeSight
 from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.jobs import ComputeNodeRecord
@@ -50,7 +52,10 @@ def _end_of(records: Records, node: ScheduledNodeRecord, sight: NodeSight) -> tu
 def end_node(
     records: Records, node: ScheduledNodeRecord, state: NodeState, reason: str, sight: NodeSight | None = None
 ) -> None:
-    """Revoke the token of a node, then record its end: killed in between, the next look does it again."""
+    """Revoke the token of a node, count its hours, then record its end: killed in between, the next look does it again.
+
+    What has been asked for, and is forgotten by its scheduler, may have been there for all its time.
+    """
     with suppress(NotFound):
         revoke_token(records, node.token_id)
     told = {"ended": now(), "state": state.value, "reason": reason}
@@ -59,7 +64,37 @@ def end_node(
         told |= {"started": node.started or worker.datetime, "ended": worker.ended or told["ended"]}
     times = {} if sight is None else {"started": sight.started, "ended": sight.ended}
     told |= {name: time.astimezone(UTC).isoformat() for name, time in times.items() if time is not None}
-    records.scheduled_nodes.patch(node.id, Patch(set=told))
+    over = node.model_copy(update={**told, "state": state})
+    is_forgotten = (sight is None or sight.is_forgotten) and node.external_id is not None and not node.is_let_go
+    hours = node.seconds / 3600 if is_forgotten and over.started is None else hours_of(over)
+    count_node(records, node, hours)
+    records.scheduled_nodes.patch(node.id, Patch(set={**told, "hours": hours}))
+
+
+def dismiss_failures(records: Records, pool: str) -> int:
+    """Let a pool's failures so far keep nobody from asking for nodes again; return how many have not been before."""
+    failed = records.scheduled_nodes.find({"pool": pool, "state": NodeState.FAILED.value})
+    standing = [node for node in failed if not node.is_dismissed]
+    for node in standing:
+        records.scheduled_nodes.patch(node.id, Patch(set={"isDismissed": True}))
+    return len(standing)
+
+
+def latest_failures(records: Records, pool: NodePool, *, living: int, most: int) -> list[ScheduledNodeRecord]:
+    """Return the latest nodes of a pool as far as they failed one after the other, `most` of them at most.
+
+    Those that have not come so far say nothing; one that worked says that the configuration does. `living`: how many
+    nodes of the pool there are that are not over.
+    """
+    failures: list[ScheduledNodeRecord] = []
+    for node in records.scheduled_nodes.find({"pool": pool.name}, sort=[("datetime", -1)], limit=living + most):
+        if node.configuration != pool.digest or node.is_dismissed or len(failures) == most:
+            break
+        if node.state is NodeState.FAILED:
+            failures.append(node)
+        elif node.state.is_over or worker_of(records, node):
+            break
+    return failures
 
 
 def forget_nodes_but(records: Records, pools: Collection[str]) -> None:
@@ -70,19 +105,14 @@ def forget_nodes_but(records: Records, pools: Collection[str]) -> None:
             end_node(records, node, NodeState.ENDED, "its pool is not there any more")
 
 
+def has_live_nodes(records: Records) -> bool:
+    """Tell whether any node is not over."""
+    return next(records.scheduled_nodes.find({"state": LIVE}, limit=1), None) is not None
+
+
 def worker_of(records: Records, node: ScheduledNodeRecord) -> ComputeNodeRecord | None:
     """Return the compute node that the worker of a node has registered as, if it has come."""
     return next(iter(records.compute_nodes.beginning_with(worker_prefix(node.token_id), most=1)), None)
-
-
-def hours_of(node: ScheduledNodeRecord) -> float:
-    """Return the hours a node has used, or that are promised to it while it lives."""
-    if not node.state.is_over:
-        return node.seconds / 3600
-    if node.started is None:
-        return 0.0
-    used = datetime.fromisoformat(node.ended or now()) - datetime.fromisoformat(node.started)
-    return min(used.total_seconds(), node.seconds) / 3600
 
 
 def hours_since(time: str) -> float:

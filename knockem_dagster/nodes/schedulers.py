@@ -12,6 +12,8 @@ from knockem_dagster.records.nodes import NodeState
 
 NAME = "knockem-"
 """What the names of our nodes begin with."""
+ANSWER_SECONDS = 20
+"""How long a scheduler has for an answer: a look at all of them has a minute."""
 MOST_REASON = 400
 """Characters of a reason."""
 
@@ -34,13 +36,17 @@ class NodeOrder:
 
 @dataclass(frozen=True, slots=True)
 class NodeSight:
-    """What a scheduler says of a node: pending, running or ended; `reason`: why it waits or how it ended."""
+    """What a scheduler says of a node: pending, running or ended; `reason`: why it waits or how it ended.
+
+    `is_forgotten`: it is over, and nothing is known any more of how it was.
+    """
 
     external_id: str
     state: NodeState
     reason: str = ""
     started: datetime | None = None
     ended: datetime | None = None
+    is_forgotten: bool = False
 
 
 class Scheduler(Protocol):

@@ -7,18 +7,16 @@ administrators can read it there.
 from __future__ import annotations
 
 import shlex
-import subprocess
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from knockem_dagster.jobs.walltimes import walltime_of
-from knockem_dagster.mapping_file import one_line
 from knockem_dagster.nodes.node_pools import LEAVING_SECONDS, SlurmPool
-from knockem_dagster.nodes.schedulers import NodeOrder, NodeRefused, NodeSight, SchedulerAway
+from knockem_dagster.nodes.scheduler_commands import run_command
+from knockem_dagster.nodes.schedulers import NodeOrder, NodeRefused, NodeSight, SchedulerAway, reason_of
 from knockem_dagster.records.nodes import NodeState
 
-ANSWER_SECONDS = 60
 _WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 _THERE = {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING", "STAGE_OUT"}
 _MOST_LAST_WORDS = 400
@@ -43,16 +41,16 @@ class Slurm:
 
     def ask(self, order: NodeOrder) -> str:
         """Hand a job to `sbatch`."""
-        answer = _run("sbatch", *self._options(order), text=self._script(order))
+        answer = run_command("sbatch", *self._options(order), text=self._script(order))
         if answer.returncode:
-            raise NodeRefused(one_line(answer.stderr) or f"sbatch ended with {answer.returncode}")
+            raise NodeRefused(reason_of(answer.stderr) or f"sbatch ended with {answer.returncode}")
         return answer.stdout.strip().partition(";")[0]
 
     def look(self, nodes: Mapping[str, str | None]) -> Mapping[str, NodeSight]:
         """Ask `squeue` for what is there, and the history for what is not."""
-        answer = _run("squeue", "--me", "--noheader", "--format=%j|%i|%T|%S|%r")
+        answer = run_command("squeue", "--me", "--noheader", "--format=%j|%i|%T|%S|%r")
         if answer.returncode:
-            raise SchedulerAway(f"squeue: {one_line(answer.stderr)}")
+            raise SchedulerAway(reason_of("squeue", answer.stderr))
         seen: dict[str, NodeSight] = {}
         for line in answer.stdout.splitlines():
             name, *told = line.strip().split("|", 4)
@@ -67,9 +65,9 @@ class Slurm:
     def release(self, external_ids: Collection[str]) -> None:
         """Cancel jobs: `scancel` ends what waits, and tells workers to end."""
         if external_ids:
-            answer = _run("scancel", *sorted(external_ids))
+            answer = run_command("scancel", *sorted(external_ids))
             if answer.returncode:
-                raise SchedulerAway(f"scancel: {one_line(answer.stderr)}")
+                raise SchedulerAway(reason_of("scancel", answer.stderr))
 
     def preview(self, order: NodeOrder) -> str:
         """Return the call of `sbatch` and the script."""
@@ -123,7 +121,7 @@ class Slurm:
         if not ids:
             return
         options = ("--noheader", "--parsable2", "--allocations", f"--format={','.join(_OF_SACCT.values())}")
-        answer = _run("sacct", *options, f"--jobs={','.join(ids)}")
+        answer = run_command("sacct", *options, f"--jobs={','.join(ids)}")
         told: dict[str, dict[str, str]] = {}
         for line in answer.stdout.splitlines() if not answer.returncode else ():
             values = line.strip().split("|")
@@ -134,15 +132,15 @@ class Slurm:
 
     def _over(self, id: str, told: Mapping[str, str]) -> NodeSight:
         if not told:
-            return NodeSight(id, NodeState.ENDED, "SLURM has forgotten it")
-        state = told["JobState"]
-        known = _state_of(state.split(maxsplit=1)[0])  # "CANCELLED by 1000"
+            return NodeSight(id, NodeState.ENDED, "SLURM has forgotten it", is_forgotten=True)
+        state = told["JobState"].split(maxsplit=1)[0]  # "CANCELLED by 1000"
+        known = _state_of(state)
         started, ended = _time(told.get("StartTime", "")), _time(told.get("EndTime", ""))
         if known is not NodeState.ENDED:
             return NodeSight(id, known, "", started)
         failed = state not in ("COMPLETED", "CANCELLED", "TIMEOUT")
-        reason = f"{state}, exit code {told['ExitCode']}{self._last_words(told['JobName'])}" if failed else state
-        return NodeSight(id, known, reason, started, ended)
+        more = f", exit code {told['ExitCode']}{self._last_words(told['JobName'])}" if failed else ""
+        return NodeSight(id, known, told["JobState"] + more, started, ended)
 
     def _last_words(self, name: str) -> str:
         if self._pool.folder is None:
@@ -156,7 +154,7 @@ class Slurm:
 
 def _as_scontrol_tells(id: str) -> dict[str, str]:
     """Return what `scontrol` tells of a job; nothing once it has forgotten the job."""
-    answer = _run("scontrol", "show", "job", "--oneliner", id)
+    answer = run_command("scontrol", "show", "job", "--oneliner", id)
     pairs = (each.partition("=") for each in answer.stdout.split()) if not answer.returncode else ()
     return {name: value for name, _, value in pairs}
 
@@ -173,21 +171,3 @@ def _time(text: str) -> datetime | None:
         return datetime.fromisoformat(text).astimezone()
     except ValueError:
         return None
-
-
-def _run(*command: str, text: str = "") -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(
-            command,
-            input=text,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=ANSWER_SECONDS,
-            check=False,
-            cwd="/",
-        )
-    except OSError as error:
-        raise SchedulerAway(f"{command[0]} cannot be run on this machine: {error.strerror}") from error
-    except subprocess.TimeoutExpired as error:
-        raise SchedulerAway(f"{command[0]} did not answer within {ANSWER_SECONDS} s") from error

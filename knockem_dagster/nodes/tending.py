@@ -10,15 +10,21 @@ from dataclasses import dataclass
 from redis.asyncio.lock import Lock
 from redis.exceptions import LockError
 
+from knockem_dagster.errors import KnockemError
 from knockem_dagster.jobs.opening import queue_of
-from knockem_dagster.nodes.acquiring import NodeKeeper, PoolOfNodes, PoolState
+from knockem_dagster.nodes.acquiring import NodeKeeper
 from knockem_dagster.nodes.demand import Demand
-from knockem_dagster.nodes.node_records import forget_nodes_but
+from knockem_dagster.nodes.node_records import forget_nodes_but, has_live_nodes
 from knockem_dagster.nodes.opening import OpenedPools, open_pools
+from knockem_dagster.nodes.pool_states import PoolOfNodes, PoolState
 from knockem_dagster.platform import Platform
 
 LOCK_SECONDS = 60.0
 """Who dies in a look holds others up for no longer; who lives renews the lock."""
+
+
+class SeenToElsewhere(KnockemError):
+    """Somebody else sees to the nodes at this moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,22 +38,30 @@ class Preview:
 
 
 async def tend_nodes(platform: Platform) -> Sequence[PoolState] | None:
-    """See to the nodes of all pools once; None where there are no pools, or somebody else sees to them.
+    """See to the nodes of all pools once; None where there are no pools.
 
-    Raises InvalidInput with every fault of the file of node pools, QueueAway while the queue does not answer.
+    Raises InvalidInput with every fault of the file of node pools, SeenToElsewhere while somebody else does this,
+    QueueAway while the queue does not answer.
     """
     found = open_pools(platform)
-    if found is None:
-        await asyncio.to_thread(forget_nodes_but, platform.records, ())
+    if found is None and not await asyncio.to_thread(has_live_nodes, platform.records):
         return None
     async with queue_of(platform) as queue:
         lock = queue.server.lock(f"{queue.prefix}:nodes", timeout=LOCK_SECONDS, blocking=False)
         try:
             async with lock, _renewed(lock):
-                states = await NodeKeeper(platform.records, found.pools, url=found.url).tend(queue)
-        except LockError:
-            return None
+                if found is None:
+                    await asyncio.to_thread(forget_nodes_but, platform.records, ())
+                    return None
+                states = await keeper_of(platform, found).tend(queue)
+        except LockError as error:
+            raise SeenToElsewhere("somebody else sees to the nodes at this moment") from error
     return [*states, *states_of_refused(found)]
+
+
+def keeper_of(platform: Platform, found: OpenedPools) -> NodeKeeper:
+    """Return who looks after these pools."""
+    return NodeKeeper(platform.records, found.pools, url=found.url, workflow_limits=found.workflow_limits)
 
 
 @asynccontextmanager
@@ -72,7 +86,7 @@ async def preview_nodes(platform: Platform) -> Sequence[Preview] | None:
     found = open_pools(platform)
     if found is None:
         return None
-    keeper = NodeKeeper(platform.records, found.pools, url=found.url)
+    keeper = keeper_of(platform, found)
     states = keeper.states()
     async with queue_of(platform) as queue:
         demands = await keeper.demands(queue, states)
@@ -82,4 +96,4 @@ async def preview_nodes(platform: Platform) -> Sequence[Preview] | None:
 
 def states_of_refused(opened: OpenedPools) -> list[PoolState]:
     """Return how those pools do that cannot be used: they have nothing but a hindrance."""
-    return [PoolState(each.name, "slurm", hindrance=each.reason) for each in opened.refused]
+    return [PoolState(each.name, each.scheduler, hindrance=each.reason) for each in opened.refused]

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from knockem_dagster.accounts.users import is_address
 from knockem_dagster.jobs.specs.reading import faults_of
+from knockem_dagster.jobs.specs.workflow_spec import mib_of_slurm
 from knockem_dagster.nodes.node_pools import SlurmPool, WorkflowLimits
 from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.job_graph import SchedulerConfigurationRecord
@@ -31,9 +32,10 @@ _SAME = ("account", "partition", "qos", "gres", "tmp")
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A scheduler of a workflow that cannot be used, and why."""
+    """A pool that cannot be used, of the user's file or of a workflow, and why."""
 
     name: str
+    scheduler: str
     reason: str
 
 
@@ -55,11 +57,15 @@ def _pool(
     most = 1 if options.get("serialize_allocations") else min(configuration.num_nodes, limits.max_nodes)
     name = f"{workflow.id[:8]}.{configuration.id[:8]}"
     given = {option: options[option] for option in _SAME if option in options}
+    try:
+        memory = mib_of_slurm(str(options.get("mem", 0))) or limits.memory
+    except ValueError:  # of a time when workflow files were not asked for it
+        return Refused(name, "slurm", f"the scheduler {configuration.name!r} of its workflow cannot be used: mem")
     content: dict[str, Any] = {
         "name": name,
         "scheduler": "slurm",
         "cpus": limits.cpus,
-        "memory": options.get("mem", f"{limits.memory}m"),
+        "memory": f"{memory}m",
         "gpus": _gpus(str(options.get("gres", ""))),
         "walltime": options["walltime"],
         "max_nodes": most,
@@ -75,12 +81,12 @@ def _pool(
     }
     for option in content["extra"]:
         if option.partition("=")[0] not in PERMITTED:
-            return Refused(name, f"of sbatch's options, its workflow may not give {option!r}")
+            return Refused(name, "slurm", f"of sbatch's options, its workflow may not give {option!r}")
     try:
         return SlurmPool.model_validate(content)
     except ValidationError as error:
         told = "; ".join(f"{fault.field} {fault.value}: {fault.allowed}" for fault in faults_of(error, part=SlurmPool))
-        return Refused(name, f"the scheduler {configuration.name!r} of its workflow cannot be used: {told}")
+        return Refused(name, "slurm", f"the scheduler {configuration.name!r} of its workflow cannot be used: {told}")
 
 
 def _words(text: str) -> list[str]:

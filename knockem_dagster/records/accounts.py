@@ -41,7 +41,8 @@ class TokenRecord(Record):
     """A token as the platform knows it: its digest, never itself."""
 
     collection: ClassVar[Collection] = Collection(
-        "tokens", (Index(("digest",), unique=True), Index(("userEmail", "datetime")))
+        "tokens",
+        (Index(("digest",), unique=True), Index(("userEmail", "datetime")), Index(("userEmail", "revoked"))),
     )
 
     user_email: str

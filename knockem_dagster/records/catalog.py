@@ -24,7 +24,7 @@ from knockem_dagster.records.job_graph import (
     UserDataRecord,
 )
 from knockem_dagster.records.jobs import ComputeNodeRecord, EventRecord, JobRecord, ResultRecord, WorkflowRecord
-from knockem_dagster.records.nodes import ScheduledNodeRecord
+from knockem_dagster.records.nodes import NodeHoursRecord, ScheduledNodeRecord
 from knockem_dagster.records.record import Record, Repository
 from knockem_dagster.records.submissions import SubmissionRecord, SubmissionRepository
 from knockem_dagster.records.uploads import UploadRecord
@@ -60,7 +60,7 @@ OF_A_GRAPH: tuple[type[Record], ...] = (
 
 OF_ACCOUNTS: tuple[type[Record], ...] = (UserRecord, TokenRecord)
 
-OF_NODES: tuple[type[Record], ...] = (ScheduledNodeRecord,)
+OF_NODES: tuple[type[Record], ...] = (ScheduledNodeRecord, NodeHoursRecord)
 
 COLLECTIONS: tuple[Collection, ...] = tuple(
     model.collection for model in (*OF_A_SUBMISSION, SubmissionRecord, *OF_JOBS, *OF_A_GRAPH, *OF_ACCOUNTS, *OF_NODES)
@@ -99,6 +99,7 @@ class Records:
         self.users = Repository(documents, UserRecord)
         self.tokens = Repository(documents, TokenRecord)
         self.scheduled_nodes = Repository(documents, ScheduledNodeRecord)
+        self.node_hours = Repository(documents, NodeHoursRecord)
 
     def close(self) -> None:
         """Release the documents store."""

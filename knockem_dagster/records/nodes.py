@@ -28,6 +28,7 @@ class NodeState(StrEnum):
 
 LIVE = {"$in": [state.value for state in NodeState if not state.is_over]}
 """The states of nodes that are there or may come."""
+OVER = {"$in": [state.value for state in NodeState if state.is_over]}
 
 
 class ScheduledNodeRecord(Record):
@@ -48,6 +49,17 @@ class ScheduledNodeRecord(Record):
     reason: str = Field(default="", description="the scheduler's: why it waits, or how it ended")
     started: str | None = Field(default=None, description="when it was first there, ISO 8601, UTC")
     ended: str | None = Field(default=None, description="when it was over, ISO 8601, UTC")
+    hours: float | None = Field(default=None, description="used, once it is over")
     unneeded_since: str | None = Field(default=None, description="since when nothing is ready for it, while it waits")
     is_let_go: bool = Field(default=False, description="it was told not to come")
     is_dismissed: bool = Field(default=False, description="a failure that somebody has seen to")
+
+
+class NodeHoursRecord(Record):
+    """What the nodes of a pool have used that are over. The id is the pool's name."""
+
+    collection: ClassVar[Collection] = Collection("nodeHours")
+
+    hours: float = Field(description="of all that do not stand in `ended`")
+    ended: dict[str, float] = Field(default_factory=dict[str, float], description="hours of the latest, by id")
+    folds: int = Field(default=0, description="how often what stood in `ended` was added to `hours`")

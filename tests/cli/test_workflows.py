@@ -85,6 +85,16 @@ def test_a_dry_run_tells_what_a_file_stands_for_and_stores_nothing(server: Queue
     assert "There is no workflow yet" in run("list", home=home).stdout
 
 
+def test_what_has_no_effect_depends_on_whether_nodes_are_acquired(server: QueueServer, tmp_path: Path) -> None:
+    action = "{trigger_type: on_workflow_start, action_type: schedule_nodes, scheduler: s}"
+    file = written(tmp_path, f"{WORKFLOW}slurm_schedulers: [{{name: s}}]\nactions: [{action}]\n")
+    warning = "without effect so far: schedule_nodes"
+    assert warning in run("submit", file, "--dry-run", home=server.settings.home).output
+    limits = "{max_nodes: 1, max_node_hours: 1, cpus: 1, memory: 1g}"
+    (server.settings.folder / "nodes.yaml").write_text(f"url: http://here\nworkflows: {limits}\n")
+    assert "without effect" not in run("submit", file, "--dry-run", home=server.settings.home).output
+
+
 def test_every_fault_is_told_and_nothing_stored(server: QueueServer, tmp_path: Path) -> None:
     home = server.settings.home
     refused = run("submit", written(tmp_path, WORKFLOW.replace("seed, path", "sed, path")), home=home)

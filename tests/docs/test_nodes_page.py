@@ -14,13 +14,21 @@ from knockem_dagster.nodes.schedulers import NodeOrder
 from tests.services.kubernetes_api import NAMESPACE, kubernetes_api
 
 PAGE = Path(__file__).parents[2] / "docs" / "nodes.md"
-SECTIONS = {"Kubernetes": "kubernetes", "AWS Batch": "aws_batch", "Docker Compose": "compose"}
+SECTIONS = {"Nodes": "slurm", "Kubernetes": "kubernetes", "AWS Batch": "aws_batch", "Docker Compose": "compose"}
 ORDER = NodeOrder("knockem-1", {"KNOCKEM_TOKEN": "a-token"})
 
 
 def examples(heading: str) -> list[str]:
-    section = re.split(rf"^## {heading}$", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)[1]
+    section = re.split(rf"^##? {heading}$", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)[1]
     return re.findall(r"^```yaml\n(.*?)^```$", re.split("^## ", section, flags=re.MULTILINE)[0], re.M | re.S)
+
+
+def test_the_limits_of_workflows_are_some(tmp_path: Path):
+    path = tmp_path / "nodes.yaml"
+    [example] = examples("SLURM")
+    path.write_text(example)
+    whole, pools = read_node_pools(path) or pytest.fail("no pools")
+    assert whole.workflows is not None and not pools
 
 
 @pytest.mark.parametrize("heading", SECTIONS)

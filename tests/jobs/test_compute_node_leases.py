@@ -6,8 +6,11 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
-from knockem_dagster.jobs.compute_node import ComputeNode
+import pytest
+
+from knockem_dagster.jobs.compute_node import TOO_LATE, ComputeNode
 from knockem_dagster.jobs.desk import Desk, JobReport
 from knockem_dagster.jobs.queue import Queue, Verdict, Wanted
 from knockem_dagster.jobs.requirements import Capacity
@@ -125,3 +128,20 @@ def test_a_worker_ends_when_its_time_is_over_and_starts_nothing_too_late(queue_s
     counted = tally(queue_server.client(), "o")
     assert 0 < counted.completed == len(lane.done) < 100
     assert (counted.pending, counted.active) == (100 - counted.completed, 0)
+
+
+@pytest.mark.parametrize(("seconds", "inability"), [(0.0, ""), (3600.0, TOO_LATE)])
+def test_a_worker_that_comes_too_late_for_any_job_says_so(
+    queue_server: QueueServer, seconds: float, inability: str
+) -> None:
+    async def scenario(queue: Queue) -> str:
+        requirement = replace(SMALL, seconds=seconds)
+        capacity = Capacity(cpus=1, memory_mib=100, seconds_left=1.5, runtimes=frozenset({SMALL.runtime}))
+        node = ComputeNode(
+            queue, {SMALL.runtime: QuickLane()}, capacity, name="w", lease_seconds=LEASE_SECONDS, say=lambda line: None
+        )
+        await queue.enqueue("o", jobs([1]), requirement=requirement, settings=MANY)
+        await node.run()
+        return node.inability
+
+    assert play(queue_server, scenario) == inability

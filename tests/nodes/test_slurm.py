@@ -98,8 +98,10 @@ def test_what_slurm_refuses_is_told_in_its_words_and_not_tried_for_ever(api: Api
     assert knockem("nodes", "retry", "q", home=home).returncode == 1
     retried = knockem("nodes", "retry", "p", home=home)
     assert "3 failures" in retried.stdout, retried
+    assert knockem("nodes", "retry", "p", home=home).returncode == 1, "those have been dismissed"
     [state] = tend(api)
     assert len(nodes(api)) == MOST_FAILURES + 1, state
+    assert "1 failure dismissed" in knockem("nodes", "retry", "p", home=home).stdout
 
 
 def test_nodes_that_fail_before_they_work_are_shown_with_the_reason(api: ApiServer) -> None:
@@ -139,11 +141,12 @@ def test_a_node_that_can_do_nothing_of_what_it_is_given_has_failed(api: ApiServe
 
 
 def test_what_waits_is_not_asked_for_again_and_let_go_when_nothing_is_ready(api: ApiServer) -> None:
-    write_pools(api, {"cpus": CPUS, "max_nodes": 3, "extra": ["--hold"]})
+    write_pools(api, {"cpus": CPUS, "max_nodes": 3, "extra": ["--hold", "--time=99", "-t98"]})
     client, place = submit(api, {"name": "a", "command": "true"})
     assert tend(api)[0].asked == 1
     [state] = tend(api)
     assert (state.asked, state.pending) == (0, 1)
+    assert in_slurm("%l") == ["10:00"], "of two, SLURM takes the last, which is ours"
     [node] = nodes(api)
     assert (node.state, node.reason) == (NodeState.PENDING, "JobHeldUser")
     client.post(f"{place}/cancel")
@@ -217,7 +220,7 @@ def test_the_schedulers_of_workflow_files_are_used_within_limits(api: ApiServer,
         {"name": "a_{i}", "command": "true", "parameters": {"i": "1:20"}},
         slurm_schedulers=[
             {"name": "s", "account": "abc", "walltime": "20", "extra": "--comment='of mine'"},
-            {"name": "odd", "mem": "much"},
+            {"name": "odd", "walltime": "2"},
         ],
         slurm_defaults={"constraint": ""},
         actions=[
@@ -231,7 +234,7 @@ def test_the_schedulers_of_workflow_files_are_used_within_limits(api: ApiServer,
         ],
     )
     state, refused = tend(api)
-    assert "memory" in refused.hindrance and "'odd'" in refused.hindrance
+    assert "walltime" in refused.hindrance and "'odd'" in refused.hindrance
     assert state.asked == 2, "two are asked for by the file, of three that the limits permit"
     assert all("20:00" in line and "of mine" in line and "abc" in line for line in in_slurm("%l %k %a"))
     until(lambda: client.get(place).json()["state"] == "completed")

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from knockem_dagster.nodes.acquiring import PoolState
+from knockem_dagster.nodes.pool_states import PoolState
 from knockem_dagster.nodes.tending import tend_nodes
 from knockem_dagster.records.nodes import ScheduledNodeRecord
 from tests.api.http.conftest import until

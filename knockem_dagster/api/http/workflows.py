@@ -28,6 +28,7 @@ from knockem_dagster.jobs.work_messages import OVER_HTTP
 from knockem_dagster.jobs.workflow_views import JobView, view_jobs, view_workflow
 from knockem_dagster.jobs.workflows import MOST_ACTIVE, Submitter, cancel_workflow, start_workflow, store_workflow
 from knockem_dagster.mapping_file import shown
+from knockem_dagster.nodes.opening import has_workflow_limits
 from knockem_dagster.records.jobs import JobRecord, ResultRecord, WorkflowRecord
 from knockem_dagster.records.record import Value
 
@@ -118,7 +119,7 @@ async def create(
     with suppress(QueueAway):  # it is stored, and runs as soon as the queue is back: upkeep looks after that
         await start_workflow(records, queue, workflow)
     response.headers["Location"] = f"/v1/workflows/{workflow.id}"
-    return await _model(caller, workflow.id, without_effect=graph.without_effect)
+    return await _model(caller, workflow.id, without_effect=await _without_effect(caller, graph))
 
 
 @router.post(
@@ -137,7 +138,7 @@ async def check(request: Request, caller: User) -> CheckedModel:
         ready_at_once=graph.num_ready_at_once,
         files=len(graph.files),
         user_data=len(graph.user_data),
-        without_effect=tuple(graph.without_effect),
+        without_effect=tuple(await _without_effect(caller, graph)),
     )
 
 
@@ -265,6 +266,11 @@ async def _graph_in(request: Request) -> JobGraph:
         raise InvalidInput("The workflow cannot be read.", [fault])
     body = await request.body()
     return await asyncio.to_thread(lambda: graph_of(read_workflow_file(body, name=_FORMATS[kind])))
+
+
+async def _without_effect(caller: Caller, graph: JobGraph) -> list[str]:
+    acquires = await asyncio.to_thread(has_workflow_limits, caller.site.platform.settings)
+    return graph.without_effect(acquires_nodes=acquires)
 
 
 async def _model(caller: Caller, id: str, *, without_effect: Sequence[str] = ()) -> WorkflowModel:

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Protocol, TypeVar
 
+from pydantic import ValidationError
+
 from knockem_dagster.errors import Fault
 from knockem_dagster.jobs.specs.edges import with_edges
 from knockem_dagster.jobs.specs.expansion import expand
@@ -22,10 +24,11 @@ from knockem_dagster.jobs.specs.job_graph import (
     Reference,
     TriggeredAction,
     references_in,
+    with_defaults,
 )
 from knockem_dagster.jobs.specs.patterns import Matcher, NotAPattern
-from knockem_dagster.jobs.specs.reading import refused
-from knockem_dagster.jobs.specs.workflow_spec import ActionSpec, JobSpec, WorkflowSpec
+from knockem_dagster.jobs.specs.reading import faults_of, refused
+from knockem_dagster.jobs.specs.workflow_spec import ActionSpec, JobSpec, SlurmSchedulerSpec, WorkflowSpec
 from knockem_dagster.mapping_file import one_line, shown
 
 MOST_DEPENDENCIES = 2_000_000
@@ -210,9 +213,14 @@ class _Builder:
             self.faults.append(Fault("depends_on", told, "jobs that do not wait for one another in a circle are"))
 
     def _check_slurm_defaults(self) -> None:
-        for name in self._spec.slurm_defaults or {}:
-            if name in _OPTIONS_OF_THEIR_OWN:
-                self._fault(f"slurm_defaults.{name}", name, "it is an option of a scheduler, under slurm_schedulers")
+        defaults = self._spec.slurm_defaults or {}
+        for name in _OPTIONS_OF_THEIR_OWN & defaults.keys():
+            self._fault(f"slurm_defaults.{name}", name, "it is an option of a scheduler, under slurm_schedulers")
+        usable = {name: value for name, value in defaults.items() if name not in _OPTIONS_OF_THEIR_OWN}
+        try:
+            with_defaults(SlurmSchedulerSpec(name="any"), usable)
+        except ValidationError as error:
+            self.faults += faults_of(error, at="slurm_defaults", part=SlurmSchedulerSpec)
 
     def _check_references(self, place: str, texts: Iterable[str]) -> list[Reference]:
         """Make sure that what these texts name is there; return it."""

@@ -36,6 +36,8 @@ _WITHOUT_EFFECT = (
     "compute_node_wait_for_healthy_database_minutes",
 )
 _OF_JOBS = ("scheduler", "supports_termination")
+_OF_SCHEDULERS = ("ntasks_per_node",)
+_OF_ACTIONS = ("start_one_worker_per_node", "max_parallel_jobs", "persistent")
 
 _REFERENCE = re.compile(r"\$\{(files|user_data)\.(input|output)\.([^{}]+)\}")
 
@@ -105,6 +107,22 @@ class TriggeredAction:
         return self.spec.action_type == "schedule_nodes" and self.spec.scheduler_type != "local"
 
 
+def with_defaults(scheduler: SlurmSchedulerSpec, defaults: Mapping[str, str | bool]) -> SlurmSchedulerSpec:
+    """Return a scheduler with what it does not say itself; defaults without a key of their own go to `extra`.
+
+    Raises ValidationError for a default that such a key cannot be.
+    """
+    known = {name: value for name, value in defaults.items() if name in SlurmSchedulerSpec.model_fields}
+    whole = SlurmSchedulerSpec.model_validate({**known, **scheduler.model_dump(exclude_unset=True)})
+    others = [
+        shlex.quote(f"--{name}" if value is True else f"--{name}={value}")
+        for name, value in defaults.items()
+        if name not in known and value is not False
+    ]
+    extra = " ".join([*others, *([whole.extra] if whole.extra else [])])
+    return whole.model_copy(update={"extra": extra or None})
+
+
 @dataclass(frozen=True, slots=True)
 class JobGraph:
     """All nodes of a workflow by name. Every name that stands in one is known, and no job waits for itself."""
@@ -118,18 +136,25 @@ class JobGraph:
     schedulers: Mapping[str, SlurmSchedulerSpec]
     actions: Sequence[TriggeredAction]
 
-    @property
-    def without_effect(self) -> list[str]:
-        """Return the keys of the file that are checked and change nothing yet."""
+    def without_effect(self, *, acquires_nodes: bool) -> list[str]:
+        """Return the keys of the file that are checked and change nothing yet.
+
+        `acquires_nodes`: whether the platform asks the schedulers of workflow files for nodes.
+        """
         given = [key for key in _WITHOUT_EFFECT if key in self.spec.model_fields_set]
         idle = {
             f"{each.spec.action_type} {each.spec.trigger_type}"
             for each in self.actions
-            if not each.is_job and not each.is_for_nodes
+            if not each.is_job and not (each.is_for_nodes and acquires_nodes)
         }
-        of_jobs = {key for job in self.jobs.values() for key in _OF_JOBS if getattr(job.spec, key)}
+        parts = [
+            *((job.spec, _OF_JOBS) for job in self.jobs.values()),
+            *((self._with_defaults(scheduler), _OF_SCHEDULERS) for scheduler in self.schedulers.values()),
+            *((action.spec, _OF_ACTIONS) for action in self.actions),
+        ]
+        of_parts = {key for part, keys in parts for key in keys if getattr(part, key)}
         nodes = {"num_nodes" for needs in self.requirements.values() if needs.num_nodes > 1}
-        return [*given, *sorted(idle), *sorted(of_jobs | nodes)]
+        return [*given, *sorted(idle), *sorted(of_parts | nodes)]
 
     @property
     def num_dependencies(self) -> int:
@@ -148,19 +173,10 @@ class JobGraph:
 
     def options_of(self, scheduler: SlurmSchedulerSpec) -> dict[str, str | int | bool]:
         """Return the options of a scheduler, with the defaults for all of them."""
-        own = scheduler.model_dump(exclude_none=True, exclude={"name"})
-        defaults = self.spec.slurm_defaults or {}
-        known = {name: value for name, value in defaults.items() if name in SlurmSchedulerSpec.model_fields}
-        given = {*SlurmSchedulerSpec.model_fields} & scheduler.model_fields_set
-        others = [
-            f"--{name}" if value is True else f"--{name}={value}"
-            for name, value in defaults.items()
-            if name not in known and value is not False
-        ]
-        extra = " ".join([*map(shlex.quote, others), *([scheduler.extra] if scheduler.extra else [])])
-        return {**own, **{name: value for name, value in known.items() if name not in given}} | (
-            {"extra": extra} if extra else {}
-        )
+        return self._with_defaults(scheduler).model_dump(exclude_none=True, exclude={"name"})
+
+    def _with_defaults(self, scheduler: SlurmSchedulerSpec) -> SlurmSchedulerSpec:
+        return with_defaults(scheduler, self.spec.slurm_defaults or {})
 
     def with_references(self, text: str, user_data: Mapping[str, str]) -> str:
         """Return a command with the paths of files, and what is given for user data, in place of references."""

@@ -59,10 +59,23 @@ def _memory_mib(value: object) -> int:
     found = _MEMORY.fullmatch(str(value).strip())
     if found is None:
         raise ValueError('a number of bytes with k, m, g or t, such as "512m" or "2g", is')
-    mib = -(-(int(found[1]) * 1024 ** _POWERS[found[2].lower()]) // (1 << 20))
+    mib = _mib(int(found[1]), found[2])
     if not 0 < mib <= _MOST_MEMORY_MIB:
         raise ValueError("more than nothing, and no more than a pebibyte, is")
     return mib
+
+
+def mib_of_slurm(text: str) -> int:
+    """Return the MiB that --mem of SLURM says: without a letter it is MiB, and 0 is all. Raises ValueError."""
+    found = _MEMORY.fullmatch(text.strip())
+    mib = -1 if found is None else _mib(int(found[1]), found[2] or "m")
+    if found is None or mib > _MOST_MEMORY_MIB:
+        raise ValueError('what --mem of SLURM takes, such as "16000" (MiB), "16g" or "0" (all), is')
+    return mib
+
+
+def _mib(number: int, letter: str) -> int:
+    return -(-(number * 1024 ** _POWERS[letter.lower()]) // (1 << 20))
 
 
 def _seconds(value: object) -> float:
@@ -81,6 +94,12 @@ def _seconds(value: object) -> float:
 def _walltime(value: str) -> str:
     """Make sure that SLURM can read a time."""
     seconds_of_walltime(value)
+    return value
+
+
+def _mem(value: str) -> str:
+    """Make sure that SLURM can read an amount of memory."""
+    mib_of_slurm(value)
     return value
 
 
@@ -259,7 +278,7 @@ class SlurmSchedulerSpec(SpecPart):
     partition: str | None = None
     nodes: Count = 1
     walltime: Annotated[str, AfterValidator(_walltime)] = "01:00:00"
-    mem: str | None = None
+    mem: Annotated[str, AfterValidator(_mem)] | None = None
     gres: str | None = None
     qos: str | None = None
     ntasks_per_node: Count | None = None

@@ -176,6 +176,13 @@ def test_a_workflow_is_canceled(api: ApiServer, tmp_path: Path) -> None:
         assert (canceled["state"], canceled["jobs"]) == ("canceled", {"canceled": 3})
 
 
+def test_nodes_that_nobody_acquires_are_named_as_without_effect(api: ApiServer) -> None:
+    action = {"trigger_type": "on_workflow_start", "action_type": "schedule_nodes", "scheduler": "s"}
+    file = {"name": "w", "jobs": [{"name": "a", "command": "true"}], "actions": [action]}
+    answer = api.client().post("/v1/workflows/check", json={**file, "slurm_schedulers": [{"name": "s"}]})
+    assert answer.json()["withoutEffect"] == ["schedule_nodes on_workflow_start"]
+
+
 @pytest.mark.parametrize("kind", ["json", "yaml", "json5"])
 def test_the_formats_of_an_example_are_accepted(api: ApiServer, kind: str) -> None:
     def checked(kind: str) -> dict[str, Any]:

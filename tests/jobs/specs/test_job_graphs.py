@@ -135,6 +135,7 @@ def test_own_parameters_come_before_shared_ones() -> None:
             "actions[0].scheduler",
         ),
         ([job("a")], {"slurm_defaults": {"nodes": "2"}}, "under slurm_schedulers"),
+        ([job("a")], {"slurm_defaults": {"ntasks_per_node": "many"}}, "slurm_defaults.ntasks_per_node"),
     ],
 )
 def test_what_is_no_graph_is_refused_by_name(jobs: list[dict[str, Any]], fields: dict[str, Any], words: str) -> None:
@@ -156,8 +157,50 @@ def test_what_has_no_effect_yet_is_named() -> None:
     found = graph(
         job("a", scheduler="s"), job("b"), slurm_schedulers=schedulers, access_groups=["g"], resource_requirements=needs
     )
-    assert found.without_effect == ["access_groups", "num_nodes", "scheduler"]
-    assert graph(job("a")).without_effect == []
+    assert found.without_effect(acquires_nodes=True) == ["access_groups", "num_nodes", "scheduler"]
+    assert graph(job("a")).without_effect(acquires_nodes=False) == []
+
+
+def scheduling(**fields: Any) -> dict[str, Any]:
+    return {"trigger_type": "on_workflow_start", "action_type": "schedule_nodes", "scheduler": "s", **fields}
+
+
+def test_actions_for_nodes_have_no_effect_where_none_are_acquired() -> None:
+    found = graph(job("a"), slurm_schedulers=[{"name": "s"}], actions=[scheduling()])
+    assert found.without_effect(acquires_nodes=True) == []
+    assert found.without_effect(acquires_nodes=False) == ["schedule_nodes on_workflow_start"]
+
+
+def test_what_is_not_read_of_schedulers_and_their_actions_is_named() -> None:
+    action = scheduling(max_parallel_jobs=2, start_one_worker_per_node=True, persistent=True)
+    for scheduler, defaults in (({"ntasks_per_node": 2}, {}), ({}, {"ntasks_per_node": "2"})):
+        found = graph(
+            job("a"), slurm_schedulers=[{"name": "s", **scheduler}], slurm_defaults=defaults, actions=[action]
+        )
+        assert found.without_effect(acquires_nodes=True) == [
+            "max_parallel_jobs",
+            "ntasks_per_node",
+            "persistent",
+            "start_one_worker_per_node",
+        ]
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "defaults", "expected"),
+    [
+        ({}, {"extra": "--nice=5", "comment": "x y"}, {"extra": "'--comment=x y' --nice=5"}),
+        ({"extra": "--hold"}, {"exclusive": True, "contiguous": False}, {"extra": "--exclusive --hold"}),
+        ({"account": "own"}, {"account": "a", "qos": "q"}, {"account": "own", "qos": "q"}),
+        ({}, {"serialize_allocations": "false", "ntasks_per_node": "2"}, {"ntasks_per_node": 2}),
+        ({}, {"serialize_allocations": "true"}, {"serialize_allocations": True}),
+    ],
+)
+def test_defaults_are_options_of_all_schedulers(
+    scheduler: dict[str, Any], defaults: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    found = graph(job("a"), slurm_schedulers=[{"name": "s", **scheduler}], slurm_defaults=defaults)
+    usual = {"nodes": 1, "walltime": "01:00:00", "serialize_allocations": False}
+    assert found.options_of(found.schedulers["s"]) == usual | expected
 
 
 def test_an_action_waits_for_who_makes_what_it_reads() -> None:
