@@ -49,8 +49,9 @@ class Platform:
         return self._runtimes[name]
 
     def offering(self, runtimes: Collection[str]) -> Platform:
-        """Return this platform with no other runtimes than these, for work that may ask for any."""
+        """Return this platform as it does what others leave to it: by no other runtimes than these, and itself."""
         limited = copy(self)
+        limited.settings = self.settings.model_copy(update={"leave_to_workers": False})
         limited._offered = runtimes
         return limited
 

@@ -59,7 +59,7 @@ def without_times(accepted: Accepted) -> list[dict[str, object]]:
 
 
 def test_a_worker_examines_as_well(workplace: Workplace, platform: Platform) -> None:
-    workplace.start_worker("--cpus", "1")
+    workplace.start_worker("--cpus", "1", KNOCKEM_LEAVE_TO_WORKERS="true")
     accepted = asyncio.run(examine(platform, file_of()))
     assert accepted.submission.num_sites == NUM_SITES
     assert without_times(accepted) == without_times(asyncio.run(examine(workplace.platform, file_of())))

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -123,18 +124,26 @@ class Deployment:
         found = self.containers()
         return len(found) > self.workers and all(map(_is_healthy, found.values()))
 
-    def kill(self, *names: str) -> None:
-        """Kill the first process of each, as the kernel does that is short of memory; wait until all are healed."""
+    def kill(self, *names: str) -> dict[str, float]:
+        """Kill the first process of each, as the kernel does that is short of memory; wait until all are healed.
+
+        Returns the seconds that each took, by name.
+        """
         before = {name: each["State"] for name, each in self.containers().items() if name in names}
+        began = time.monotonic()
         for state in before.values():
             os.kill(state["Pid"], signal.SIGKILL)
+        seconds: dict[str, float] = {}
 
         def are_healed() -> bool:
             now = self.containers()
-            started = all(now[name]["State"]["StartedAt"] != state["StartedAt"] for name, state in before.items())
-            return started and all(map(_is_healthy, now.values()))
+            for name, state in before.items():
+                if now[name]["State"]["StartedAt"] != state["StartedAt"] and _is_healthy(now[name]):
+                    seconds.setdefault(name, time.monotonic() - began)
+            return seconds.keys() == before.keys() and all(map(_is_healthy, now.values()))
 
         until(are_healed, f"{', '.join(names)} to be healed", seconds=PATIENCE_SECONDS)
+        return seconds
 
     def token(self) -> str:
         """Make a user who is an administrator, and return a token, as README.md says."""
