@@ -54,11 +54,6 @@ async def try_command(platform: Platform, trial: ImageTrial) -> Tried:
         runtime = platform.settings.runtime if trial.runtime == "auto" else trial.runtime
         answer = await ask_workers(platform, TRY_COMMAND, trial.model_dump_json().encode(), runtime=runtime)
         return Tried.model_validate_json(answer)
-    return await try_command_here(platform, trial)
-
-
-async def try_command_here(platform: Platform, trial: ImageTrial) -> Tried:
-    """Run the command on this machine, with the same errors."""
     organism = await _organism(platform, trial)
     match trial.command:
         case "knockem_count_sites":

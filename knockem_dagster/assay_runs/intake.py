@@ -80,12 +80,6 @@ async def examine(platform: Platform, file: SubmissionFile, *, may_exist: bool =
         content = file.model_dump_json(by_alias=True).encode()
         runtime = platform.settings.runtime if file.container_runtime == "auto" else file.container_runtime
         return ACCEPTED.validate_json(await ask_workers(platform, EXAMINE, content, runtime=runtime))
-    return await examine_here(platform, file)
-
-
-async def examine_here(platform: Platform, file: SubmissionFile) -> Accepted:
-    """Resolve the image on this machine and count the sites, with the same errors; whether it is a duplicate or not."""
-    id = submission_id(file)
     runtime = platform.runtime_for(file.container_image) if file.container_runtime == "auto" else file.container_runtime
     try:
         image = await platform.runtime(runtime).resolve(file.container_image)
@@ -172,11 +166,6 @@ async def time_competitions(platform: Platform, accepted: Accepted) -> Timing:
         content = ACCEPTED.dump_json(accepted, by_alias=True)
         runtime = accepted.submission.container_runtime
         return TIMING.validate_json(await ask_workers(platform, TIME_COMPETITIONS, content, runtime=runtime))
-    return await time_competitions_here(platform, accepted)
-
-
-async def time_competitions_here(platform: Platform, accepted: Accepted) -> Timing:
-    """Run them on this machine."""
     submission, genome = accepted.submission, accepted.genome
     organism = organism_of(platform, submission, genome)
     rng = np.random.default_rng(submission.seed)

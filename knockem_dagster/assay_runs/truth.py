@@ -23,9 +23,4 @@ async def tell_truth(platform: Platform, submission: SubmissionRecord, genome: G
     if platform.settings.leave_to_workers:
         runtime = submission.container_runtime
         return TOLD.validate_json(await ask_workers(platform, TELL_TRUTH, submission.id.encode(), runtime=runtime))
-    return await tell_truth_here(platform, submission, genome)
-
-
-async def tell_truth_here(platform: Platform, submission: SubmissionRecord, genome: GenomeRecord) -> Truth | None:
-    """Ask the organism on this machine. Raises ContainerError."""
     return await organism_of(platform, submission, genome).describe_truth(genome.content or "", genome.num_sites)

@@ -155,7 +155,7 @@ def test_a_worker_that_is_told_to_end_finishes_its_errand_and_takes_no_other(
         await asyncio.to_thread(until, lambda: errands_waiting(workplace) == 1, "it to be asked")
         (tmp_path / "go").touch()
         accepted = await asking
-        assert worker.end() == 0
+        assert await asyncio.to_thread(worker.process.wait, 60) == 0, worker.said
         assert await asyncio.to_thread(errands_waiting, workplace) == 1
         workplace.start_worker("--cpus", "1")
         assert (await too_late).submission.num_sites == NUM_SITES
