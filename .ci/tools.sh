@@ -7,7 +7,6 @@ install_debian_packages() {
     command -v git >/dev/null || missing+=(git)
     command -v chromium >/dev/null || missing+=(chromium)
     command -v dockerd >/dev/null || missing+=(docker.io)
-    command -v docker-compose >/dev/null || docker compose version >/dev/null 2>&1 || missing+=(docker-compose)
     command -v podman >/dev/null || missing+=(podman)
     command -v newuidmap >/dev/null || missing+=(uidmap)
     command -v setpriv >/dev/null || missing+=(util-linux)
@@ -100,7 +99,7 @@ no_container_is_left() {
     local left
     left=$(
         docker ps --all --filter label=knockem.owner --format '{{.Names}} {{.Image}} {{.Status}}'
-        podman ps --all --filter label=knockem.owner --format '{{.Names}} {{.Image}} {{.Status}}'
+        podman ps --all --filter label=knockem.owner --format '{{.Names}} {{.Image}} {{.Status}}' 2>/dev/null || true
     )
     [ -z "$left" ] || {
         printf 'these containers were left:\n%s\n' "$left" >&2

@@ -42,13 +42,18 @@ LOOK_SECONDS = 0.02
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T], what: str, *, seconds: float = PATIENCE_SECONDS) -> T:
-    """Wait for what other processes make true; return its value. Raises KnockemError when it does not come."""
+def until(
+    condition: Callable[[], T], what: str, *, seconds: float = PATIENCE_SECONDS, look_seconds: float = LOOK_SECONDS
+) -> T:
+    """Wait for what other processes make true; return its value. Raises KnockemError when it does not come.
+
+    `look_seconds`: how often it is looked; a look that is work for the machine keeps others from theirs.
+    """
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > deadline:
             raise KnockemError(f"waited {seconds:.0f} s in vain for {what}")
-        time.sleep(LOOK_SECONDS)
+        time.sleep(look_seconds)
     return value
 
 

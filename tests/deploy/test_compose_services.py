@@ -16,17 +16,16 @@ import httpx
 import pytest
 
 from assets.partitions import SUBMISSION_JOB
-from benchmarks.workplace import until
 from tests.containers.laboratory import build_organism_images
 from tests.services.command_line import ROOT, TINY_GENOME
 from tests.services.deployment import (
     ADDRESS,
     IMAGE,
-    PATIENCE_SECONDS,
     Deployment,
     containers_there,
     image_id,
     running_deployment,
+    until,
     watched_containers,
     why_not_here,
 )
@@ -71,7 +70,7 @@ class Site:
                 return None
             return answer.json() if answer.status_code == 200 else None
 
-        found = until(ask, "the API", seconds=PATIENCE_SECONDS)
+        found = until(ask, "the API")
         assert found is not None
         return found
 
@@ -111,6 +110,8 @@ def study(site: Site) -> tuple[str, list[dict[str, str]]]:
 
 
 def test_nothing_starts_without_secrets(tmp_path: Path) -> None:
+    if lacking := why_not_here():
+        pytest.skip(lacking)
     (tmp_path / ".env").touch()
     said = Deployment(tmp_path).compose("up", "--detach", check=False)
     assert "run ./knockem deploy init" in said
@@ -188,7 +189,7 @@ def test_killing_any_container_heals_and_loses_no_job(
     id = site.submit(genome=genome, containerImage="knockem/additive", assayTypes=assays, maxFail=1)
     seconds: dict[str, float] = {}
     for names in KILLED_TOGETHER:
-        until(lambda: is_worked_on_or_over(site.view(id)), "work", seconds=PATIENCE_SECONDS)
+        until(lambda: is_worked_on_or_over(site.view(id)), "work")
         seconds |= site.deployment.kill(*names)
     for name, healed in seconds.items():
         record_property(f"seconds until {name} was healed", round(healed, 1))

@@ -63,12 +63,14 @@ run(serve)
 """
 
 
-def until(condition: Callable[[], Any], what: str, *, seconds: float = PATIENCE_SECONDS) -> Any:
+def until(
+    condition: Callable[[], Any], what: str, *, seconds: float = PATIENCE_SECONDS, look_seconds: float = 0.05
+) -> Any:
     """Wait until a condition that other processes make true holds; return its value."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"waited {seconds:.0f} s in vain for {what}"
-        time.sleep(0.02)
+        time.sleep(look_seconds)
     return value
 
 

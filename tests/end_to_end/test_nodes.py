@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,7 +22,8 @@ import psutil
 import pytest
 
 from tests.containers.laboratory import BASE_IMAGE, why_no_podman
-from tests.end_to_end.homes import Home, until
+from tests.end_to_end import homes
+from tests.end_to_end.homes import Home
 from tests.services.command_line import ROOT
 from tests.services.node_play import in_slurm
 from tests.services.slurm import PARTITION, needs_slurm, running_slurm
@@ -36,6 +38,7 @@ MAX_NODE_HOURS = 1.0
 NODES_PERMITTED = round(MAX_NODE_HOURS / WALLTIME_HOURS)
 """At a time, by their hours; `max_nodes` and the work would be for twice as many."""
 NUM_SITES = 20
+until = partial(homes.until, look_seconds=0.5)
 Note: TypeAlias = Callable[[str, object], None]
 pytestmark = [
     needs_slurm(),

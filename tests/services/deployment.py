@@ -16,13 +16,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from benchmarks.workplace import until
+from benchmarks import workplace
 from tests.services.command_line import ROOT, knockem
 
 FOLDER = ROOT / "deploy"
@@ -41,6 +41,8 @@ ADDRESS = "someone@example.org"
 VERSION = "import sys; print('%d.%d' % sys.version_info[:2])"
 PATIENCE_SECONDS = 300.0
 """What is waited for is mostly programs that start, which takes seconds, or minutes on a busy machine."""
+
+until = partial(workplace.until, seconds=PATIENCE_SECONDS, look_seconds=0.5)
 
 
 def why_not_here() -> str | None:
@@ -109,7 +111,7 @@ class Deployment:
     def up(self, *, files: Sequence[str] = ()) -> None:
         """Start everything, and wait until all are healthy."""
         self.compose("up", "--detach", "--scale", f"worker={self.workers}", files=files)
-        until(self.is_healthy, "everything to be healthy", seconds=PATIENCE_SECONDS)
+        until(self.is_healthy, "everything to be healthy")
 
     def containers(self) -> dict[str, dict[str, Any]]:
         """Return what the engine tells of the running services' containers, by name: worker_1."""
@@ -130,6 +132,7 @@ class Deployment:
         Returns the seconds that each took, by name.
         """
         before = {name: each["State"] for name, each in self.containers().items() if name in names}
+        assert before.keys() == set(names)
         began = time.monotonic()
         for state in before.values():
             os.kill(state["Pid"], signal.SIGKILL)
@@ -142,7 +145,7 @@ class Deployment:
                     seconds.setdefault(name, time.monotonic() - began)
             return seconds.keys() == before.keys() and all(map(_is_healthy, now.values()))
 
-        until(are_healed, f"{', '.join(names)} to be healed", seconds=PATIENCE_SECONDS)
+        until(are_healed, f"{', '.join(names)} to be healed")
         return seconds
 
     def token(self) -> str:
