@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
+from knockem_dagster.assay_runs.findings import INTERIM_ESTIMATES
 from knockem_dagster.errors import InvalidInput
 from knockem_dagster.records.tables import TABLES
 from knockem_dagster.reports.caveats import loss_details
@@ -92,7 +93,7 @@ def test_output_is_cut_to_its_last_lines() -> None:
     assert 1_900 <= longest <= 2_000
 
 
-@pytest.mark.parametrize("present", [*TABLES, None])
+@pytest.mark.parametrize("present", [*(name for name in TABLES if name != INTERIM_ESTIMATES), None])
 def test_report_is_made_from_any_one_table_or_none(present: str | None) -> None:
     tables = {} if present is None else {present: given().tables[present]}
     made = report_page(replace(given(), tables=tables, dose_fit=None, null=None))
