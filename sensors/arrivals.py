@@ -13,7 +13,7 @@ from assets.partitions import SUBMISSION_JOB, submissions
 from assets.selection import selection_of
 from knockem_dagster.assay_runs.intake import Accepted, content_digest, examine, store, time_competitions
 from knockem_dagster.assay_runs.submission_file import read_submission_file
-from knockem_dagster.errors import Fault, InvalidInput, KnockemError
+from knockem_dagster.errors import Fault, InvalidInput, KnockemError, WorkersAway
 from knockem_dagster.mapping_file import MOST_BYTES, shown
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.record import derived_id
@@ -128,7 +128,7 @@ def take_in(platform: Platform, key: str, *, version: str) -> UploadRecord:
 
     The upload is recorded before its submission: taken in again after a crash between the two, it is no duplicate of
     itself. Raises StoreError or NotFound when the object cannot be read, ContainerError when the containers of its
-    submission cannot be started here: the upload is not to blame.
+    submission cannot be started here, WorkersAway when workers have no time: the upload is not to blame.
     """
     records = platform.records
     data = platform.objects.get_range(key, start=0, length=MOST_BYTES + 1)
@@ -163,6 +163,8 @@ async def _examined(platform: Platform, data: bytes) -> Accepted:
         async with asyncio.timeout(EXAMINING_SECONDS):
             accepted = await examine(platform, file)
     except TimeoutError:
+        if platform.settings.leave_to_workers:  # who may have had no time for it
+            raise WorkersAway(f"no worker has examined it within {EXAMINING_SECONDS:g} s") from None
         allowed = f"an upload's sites must be counted within {EXAMINING_SECONDS:g} s; `./knockem submit` waits longer"
         raise InvalidInput("The upload was not examined.", [Fault("genome", shown(file.genome), allowed)]) from None
     with suppress(TimeoutError):

@@ -18,6 +18,7 @@ from knockem_dagster.records.submissions import State
 from knockem_dagster.stores.declarations import MAX_DOCUMENT_BYTES
 from knockem_dagster.stores.documents import Patch
 from resources.names import SUBMISSION_TAG, SUBMISSIONS, USER_TAG
+from sensors import arrivals
 from sensors.arrivals import new_submissions, take_in, uploaded_submissions
 from tests.services.organisms import serving, write_organism
 from tests.services.platforms import (
@@ -31,6 +32,7 @@ from tests.services.platforms import (
     take_in_uploads,
     tick,
 )
+from tests.services.queues import running_queue
 from tests.services.submissions import a_submission
 
 
@@ -263,3 +265,17 @@ def test_uploads_beyond_the_time_of_a_tick_wait_for_the_next(
     assert not ticked(uploaded_submissions, home, instance, seen.cursor).asset_events
     monkeypatch.setattr("sensors.arrivals.TICK_SECONDS", 15.0)
     assert len(ticked(uploaded_submissions, home, instance, seen.cursor).asset_events) == 3
+
+
+def test_upload_waits_for_workers_that_have_no_time(
+    home: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrivals, "EXAMINING_SECONDS", 0.5)
+    put_upload(home, study())
+    cursor = ticked(uploaded_submissions, home, instance).cursor
+    with running_queue(home), monkeypatch.context() as patch:
+        patch.setenv("KNOCKEM_LEAVE_TO_WORKERS", "true")
+        result = ticked(uploaded_submissions, home, instance, cursor)
+    assert not result.asset_events and result.skip_reason is not None
+    assert "no worker has examined it" in (result.skip_reason.skip_message or "")
+    assert documents_in(home) == {}
