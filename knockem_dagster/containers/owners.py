@@ -10,6 +10,7 @@ import functools
 import os
 import platform
 import shutil
+import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +104,16 @@ def remove_abandoned_folders() -> int:
     removed = 0
     for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*{SEPARATOR}*"):
         owner = Owner.parse(folder.name.removeprefix(FOLDER_PREFIX).rpartition(SEPARATOR)[0])
-        if owner and owner.is_gone and not folder.is_symlink() and folder.stat().st_uid == os.getuid():
+        if owner and owner.is_gone and _is_ours(folder):
             shutil.rmtree(folder, ignore_errors=True)
             removed += 1
     return removed
+
+
+def _is_ours(folder: Path) -> bool:
+    """Tell whether it is a folder of this user's that is still there: another may be removing it, too."""
+    try:
+        found = folder.lstat()
+    except FileNotFoundError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
