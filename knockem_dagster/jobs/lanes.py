@@ -7,6 +7,7 @@ import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from knockem_dagster.containers.attempts import Outcome
 from knockem_dagster.containers.contract import Organism
@@ -15,6 +16,7 @@ from knockem_dagster.jobs.attempt_records import attempt_id_of, job_of
 from knockem_dagster.jobs.commands.command import CommandEnded
 from knockem_dagster.jobs.commands.launcher import CommandLauncher
 from knockem_dagster.jobs.desk import GONE, Desk, JobReport, QueueDesk, ReadAttempts
+from knockem_dagster.jobs.file_marks import mark_files
 from knockem_dagster.jobs.job_records import command_of, to_payload
 from knockem_dagster.jobs.queue import Entry, Verdict
 from knockem_dagster.jobs.recovery import ATTEMPT, Recovery
@@ -124,6 +126,7 @@ class CommandLane:
     async def _run(self, job: JobRecord) -> JobReport:
         self._note("jobStarted", job)
         try:
+            marks = await _mark_what_it_reads(job)
             ended, verdict = await self._try(job)
         except SpawnerLost as lost:
             self._note("jobLost", job)
@@ -132,7 +135,8 @@ class CommandLane:
             self._note("jobInterrupted", job)
             raise
         self._note("jobEnded", job, outcome=ended.outcome.value)
-        return JobReport(job_of(job.id), verdict, ended.wall_seconds, to_payload(ended, worker=self._worker))
+        payload = to_payload(ended, worker=self._worker, marks=marks)
+        return JobReport(job_of(job.id), verdict, ended.wall_seconds, payload)
 
     async def _try(self, job: JobRecord) -> tuple[CommandEnded, Verdict]:
         """Run a job's command, and after a failure what its handler says."""
@@ -162,6 +166,12 @@ class CommandLane:
                 entry = await desk.outcome(id)
             if entry is not None:  # else upkeep was quicker to record it
                 self._journal.record(job, entry)
+
+
+async def _mark_what_it_reads(job: JobRecord) -> tuple[str, ...]:
+    if job.folder is None or not job.reads:
+        return ()
+    return await asyncio.to_thread(mark_files, Path(job.folder), job.reads)
 
 
 def _lost(reason: str) -> CommandEnded:

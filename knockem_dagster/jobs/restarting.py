@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from knockem_dagster.containers.attempts import Outcome
 from knockem_dagster.errors import Conflict
-from knockem_dagster.jobs.changed_files import FilesOfJobs, changed_jobs
+from knockem_dagster.jobs.changed_inputs import InputsOfJobs
 from knockem_dagster.jobs.graph_counts import GraphCounts
 from knockem_dagster.jobs.job_enqueueing import settings_of
 from knockem_dagster.jobs.job_records import record_unrecorded, result_of
@@ -111,17 +111,17 @@ def _to_run_again(records: Records, workflow: str) -> set[str]:
     """
     jobs = {job.id: job for job in records.jobs.find({"workflowId": workflow})}
     completed = {id: job for id, job in jobs.items() if job.state is JobState.COMPLETED}
-    files = FilesOfJobs.of(records, workflow)
+    inputs = InputsOfJobs.of(records, workflow)
     dependents: dict[str, list[str]] = {}
     for edge in records.blocks.find({"workflowId": workflow}):
         dependents.setdefault(id_at(edge.origin), []).append(id_at(edge.target))
-    again = (jobs.keys() - completed.keys()) | changed_jobs(records, files, completed)
+    again = (jobs.keys() - completed.keys()) | inputs.changed(records, completed)
     pending = list(again)
     while pending:
         job = jobs[pending.pop()]
         # Nothing depends on what an action does.
         follow = [] if job.is_action else dependents.get(job.id, [])
-        new = {*follow, *files.makers_of_missing(job)} - again
+        new = {*follow, *inputs.makers_of_missing(job)} - again
         again |= new
         pending += new
     return again

@@ -15,7 +15,7 @@ from knockem_dagster.jobs.requirements import Requirement
 from knockem_dagster.knockout.knockouts import KnockoutSet
 from knockem_dagster.mapping_file import storable_json
 from knockem_dagster.records.genomes import GenomeRecord
-from knockem_dagster.records.jobs import JobRecord
+from knockem_dagster.records.jobs import MOST_READ_FILES, JobRecord
 from knockem_dagster.records.record import Value
 from knockem_dagster.records.submissions import SubmissionRecord
 from knockem_dagster.settings import RuntimeName
@@ -33,6 +33,7 @@ ClassName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^,\s]
 Owner = Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9-]*$")]
 Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=0, lt=1 << 62)]
+Mark = Annotated[str, Field(pattern=r"^(gone|unknown|\d{1,20}:-?\d{1,20}:([0-9a-f]{16})?)$")]
 
 
 class Done(Value):
@@ -149,6 +150,9 @@ class Ended(Value):
     peak_memory: Bytes | None = None
     cpu_seconds: Number | None = None
     wall_seconds: Number | None = None
+    marks: tuple[Mark, ...] = Field(
+        default=(), max_length=MOST_READ_FILES, description="of a command: what the files it reads were"
+    )
 
     @classmethod
     def from_payload(cls, payload: bytes) -> Ended:

@@ -31,7 +31,14 @@ from knockem_dagster.records.job_graph import (
     edge_id,
     place_of,
 )
-from knockem_dagster.records.jobs import FailureRuleValue, JobRecord, JobState, ResourcesValue, WorkflowRecord
+from knockem_dagster.records.jobs import (
+    MOST_READ_FILES,
+    FailureRuleValue,
+    JobRecord,
+    JobState,
+    ResourcesValue,
+    WorkflowRecord,
+)
 from knockem_dagster.records.record import Record, derived_id, new_id, now, revision
 from knockem_dagster.stores.documents import Patch, PutNew
 from knockem_dagster.stores.paging import pages
@@ -128,6 +135,7 @@ class _Documents:
         self._stamps = {"workflowId": workflow.id, "datetime": now(), "revisionKnockem": revision()}
         self._jobs = jobs_with_actions(graph)
         self._user_data_ids = {name: self._id(UserDataRecord, name) for name in graph.user_data}
+        self._made = {name for job in graph.jobs.values() for name in job.files.outputs}
         self._dependents = Counter(blocker for job in self._jobs.values() for blocker in job.blockers)
 
     def operations(self) -> Iterator[PutNew]:
@@ -191,10 +199,16 @@ class _Documents:
             priority=spec.priority,
             is_action=job.is_action,
             failure_rules=self._rules(spec.failure_handler),
+            reads=self._reads(job),
         )
 
     def _filled(self, text: str) -> str:
         return self._graph.with_references(text, self._user_data_ids)
+
+    def _reads(self, job: GraphJob) -> tuple[str, ...]:
+        """Return the paths of the files that a job reads and does not make, those first that no job makes."""
+        names = sorted(set(job.files.inputs) - set(job.files.outputs), key=lambda name: (name in self._made, name))
+        return tuple(self._graph.files[name].path for name in names[:MOST_READ_FILES])
 
     def _rules(self, name: str | None) -> tuple[FailureRuleValue, ...]:
         rules = () if name is None else self._graph.handlers[name].rules

@@ -61,6 +61,7 @@ class UserDataRecord(Record):
     name: str
     is_ephemeral: bool = False
     data: Any = None
+    changed: str | None = Field(default=None, description="when it was last given other data; none: never")
 
 
 class EdgeRecord(Record):

@@ -15,6 +15,9 @@ from knockem_dagster.containers.attempts import Outcome
 from knockem_dagster.records.record import Record, Value
 from knockem_dagster.stores.documents import Collection, Index
 
+MOST_READ_FILES = 1000
+"""Files of a job that a restart compares: those that no job makes first."""
+
 
 class ResourcesValue(Value):
     """What a job needs while it runs."""
@@ -104,6 +107,7 @@ class JobRecord(Record):
     priority: int = 0
     is_action: bool = Field(default=False, description="of the workflow itself: what waits for it never depends on it")
     failure_rules: tuple[FailureRuleValue, ...] = Field(default=(), description="of its failure handler, in order")
+    reads: tuple[str, ...] = Field(default=(), description="paths of files that a restart compares with what they were")
 
 
 class ResultRecord(Record):
@@ -121,6 +125,7 @@ class ResultRecord(Record):
     cpu_seconds: float | None = None
     wall_seconds: float | None = None
     compute_node: str = ""
+    marks: tuple[str, ...] = Field(default=(), description="what the files it `reads` were when it began")
 
 
 class ComputeNodeRecord(Record):

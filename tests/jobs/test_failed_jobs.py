@@ -17,6 +17,8 @@ from knockem_dagster.jobs.recovery import exit_code_of
 from knockem_dagster.jobs.restarting import Enlargement, restart_workflow
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.jobs import JobState
+from knockem_dagster.records.record import now
+from knockem_dagster.stores.documents import Patch
 from tests.services.graph_play import completed, job, jobs_of, lines, run, states, stored
 from tests.services.job_play import record_in, results_of, worker_on
 from tests.services.queue_play import play, until
@@ -99,11 +101,41 @@ def test_a_restart_runs_what_reads_a_file_that_has_changed(
     assert again() == ["apart", "third"]
     (tmp_path / "made").unlink()
     (tmp_path / "last").unlink()
-    (tmp_path / "other").touch()
+    (tmp_path / "other").write_text("3")
     assert again() == ["apart", "first", "second", "third"], "what is read and gone is made again"
+    for name in ("given", "other"):
+        (tmp_path / name).touch()
     with pytest.raises(KnockemError, match="as it was"):
         again()
     assert not (tmp_path / "done.txt").exists()
+
+
+def test_a_restart_runs_what_reads_user_data_that_have_changed(
+    queue_server: QueueServer, platform: Platform, tmp_path: Path
+) -> None:
+    """A job that stores user data itself is not run again for having done so."""
+    workflow = stored(
+        platform,
+        tmp_path,
+        job("storing", output_user_data=["rates"]),
+        job("reading", input_user_data=["rates"]),
+        job("apart"),
+        user_data=[{"name": "rates", "data": [1]}],
+    )
+    run(queue_server, platform, workflow)
+    [rates] = platform.records.user_data.find({"workflowId": workflow.id})
+    platform.records.user_data.patch(rates.id, Patch(set={"data": [2], "changed": now()}))
+
+    async def again(queue: Queue) -> int:
+        number = await restart_workflow(platform.records, queue, workflow.id)
+        async with worker_on(platform, queue):
+            await until(completed(platform, workflow))
+        return number
+
+    assert play(queue_server, again) == 1
+    assert sorted(lines(tmp_path)) == ["apart", "reading", "reading", "storing"]
+    with pytest.raises(KnockemError, match="as it was"):
+        play(queue_server, again)
 
 
 def test_a_restart_enlarges_what_was_too_small(queue_server: QueueServer, platform: Platform, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
@@ -27,7 +28,7 @@ from knockem_dagster.records.job_graph import (
     place_of,
 )
 from knockem_dagster.records.jobs import ComputeNodeRecord, EventRecord, JobRecord, ResultRecord
-from knockem_dagster.records.record import Repository, Value, new_id
+from knockem_dagster.records.record import Repository, Value, new_id, now
 from knockem_dagster.stores.documents import Patch
 
 router = APIRouter(prefix="/v1/workflows/{workflow}", tags=["graphs"])
@@ -123,9 +124,12 @@ async def put_user_data(
     there = await asyncio.to_thread(repository.find_one, data)
     if there is None or there.workflow_id != found.id:
         raise NotFound(f"Workflow {found.id} has no user data {data!r}.")
-    changed = Patch(set={"data": new.data}) if new.data is not None else Patch(unset=("data",))
+    if json.dumps(new.data, sort_keys=True) == json.dumps(there.data, sort_keys=True):
+        return there
+    given = {"data": new.data} if new.data is not None else {}
+    change = Patch(set={**given, "changed": now()}, unset=() if given else ("data",))
     async with caller.site.taking(caller.email, size=len(await request.body())):
-        return await asyncio.to_thread(repository.patch, there.id, changed) or there
+        return await asyncio.to_thread(repository.patch, there.id, change) or there
 
 
 @router.get("/edges/{kind}", operation_id="list_edges")

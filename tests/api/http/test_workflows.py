@@ -313,6 +313,8 @@ def test_events_and_user_data_are_found_by_what_is_in_them(api: ApiServer, tmp_p
     [rated] = client.get(f"{place}/userData", params={"where": "$.rate"}).json()["items"]
     changed = client.put(f"{place}/userData/{rated['id']}", json={"data": {"speed": 3}}).json()
     assert changed["data"] == {"speed": 3}
+    assert client.put(f"{place}/userData/{rated['id']}", json={"data": {"speed": 3}}).json() == changed
+    assert changed["changed"] > changed["datetime"]
     assert client.get(f"{place}/userData", params={"where": "$.rate"}).json()["items"] == []
     assert client.get(f"{place}/edges/stores").json()["items"][0]["_to"] == f"userData/{rated['id']}"
     slow = ("$..rate", "$.a[?@.b[?@.c > 1]]", "$.a[?count($.a) > 1]")
