@@ -34,6 +34,7 @@ def add(
     active_jobs: Annotated[int | None, typer.Option(min=0, help="Jobs that may be going at a time.")] = None,
     cpu_hours: Annotated[float | None, typer.Option(min=0, help="CPU hours in all.")] = None,
     stored_bytes: Annotated[int | None, typer.Option(min=0, help="Bytes that may be sent over HTTP in all.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Add a user; without limits where none are given."""
     try:
@@ -44,6 +45,9 @@ def add(
         raise InvalidInput("The user cannot be added.", faults) from error
     with open_platform() as platform:
         user = add_user(platform.records, address, quotas)
+    if as_json:
+        answer_json(_summary_of_user(user))
+        return
     for_people().print(
         f"{user.user_email} is a user. `./knockem token add {user.user_email}` makes a token.", markup=False
     )
@@ -70,16 +74,21 @@ def list_users(as_json: AsJson = False) -> None:
 @tokens.command("add")
 def add_token(
     address: Address,
+    *,
     scope: Annotated[Scope, typer.Option(help="What it permits.")] = Scope.USER,
     days: Annotated[int, typer.Option(min=1, max=MOST_DAYS, help="How long it is in force.")] = DEFAULT_DAYS,
     label: Annotated[str, typer.Option(help="What it is for.")] = "",
     for_all: Annotated[
         bool, typer.Option("--for-all", help="Workers with it work for everybody, not only for this user.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make a token and print it; it is told nowhere else."""
     with open_platform() as platform:
         record, token = issue_token(platform.records, address, scope, days=days, label=label, for_all=for_all)
+    if as_json:
+        answer_json({**_summary_of_token(record), "token": token})
+        return
     aside().print(f"Token {short(record.id)} of scope {scope} is in force until {record.expires[:10]}.", markup=False)
     typer.echo(token)
 
@@ -113,10 +122,14 @@ def list_tokens(
 @tokens.command("revoke")
 def revoke(
     token: Annotated[str, typer.Argument(metavar="ID", help="A token's id, its beginning, or the token.")],
+    as_json: AsJson = False,
 ) -> None:
     """Let a token permit nothing any more."""
     with open_platform() as platform:
         record = revoke_token(platform.records, token)
+    if as_json:
+        answer_json(_summary_of_token(record))
+        return
     for_people().print(f"Token {short(record.id)} of {record.user_email} is revoked.", markup=False)
 
 

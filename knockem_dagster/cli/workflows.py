@@ -126,6 +126,7 @@ def status(
 def logs(
     workflow: WorkflowId,
     job: Annotated[str, typer.Argument(help="The job's name.")],
+    as_json: AsJson = False,
 ) -> None:
     """Show what came of each try at a job, with the end of what it wrote."""
     with open_platform() as platform:
@@ -137,6 +138,9 @@ def logs(
             )
         where = {"workflowId": record.id, "jobId": found.id}
         tries = sorted(platform.records.results.find(where), key=lambda result: result.datetime)
+    if as_json:
+        answer_json([each.model_dump(by_alias=True, mode="json") for each in tries])
+        return
     console = for_people()
     console.print(f"$ {found.command[-1]}", markup=False, soft_wrap=True)
     for number, each in enumerate(tries, start=1):
@@ -179,6 +183,7 @@ def restart(
     time_factor: Annotated[
         float, typer.Option(min=1.0, max=100.0, help="Enlarge the time of jobs that ran out of it.")
     ] = 1.5,
+    as_json: AsJson = False,
 ) -> None:
     """Run again what did not complete or read what has changed, and what waited for these; nothing else."""
     with open_platform() as platform:
@@ -186,18 +191,24 @@ def restart(
         record = _resolve(platform, workflow)
         enlargement = Enlargement(memory=memory_factor, time=time_factor)
         number = asyncio.run(_restart(platform, record, enlargement))
-    for_people().print(f"{counted(number, 'job')} of workflow {short(record.id)} go again.")
+    if as_json:
+        answer_json({"id": record.id, "jobs": number})
+    else:
+        for_people().print(f"{counted(number, 'job')} of workflow {short(record.id)} go again.")
 
 
 @app.command()
-def cancel(workflow: WorkflowId) -> None:
+def cancel(workflow: WorkflowId, as_json: AsJson = False) -> None:
     """Cancel a workflow: what runs is ended, nothing more is begun. What is recorded is kept."""
     with open_platform() as platform:
         record = _resolve(platform, workflow)
         if record.state == "completed":
             raise KnockemError(f"Workflow {short(record.id)} is completed already.")
         number = asyncio.run(_cancel(platform, record))
-    for_people().print(f"Workflow {short(record.id)} is canceled; {counted(number, 'job')} of it were not over.")
+    if as_json:
+        answer_json({"id": record.id, "jobs": number})
+    else:
+        for_people().print(f"Workflow {short(record.id)} is canceled; {counted(number, 'job')} of it were not over.")
 
 
 def _graph_in(file: Path) -> JobGraph:

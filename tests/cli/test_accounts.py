@@ -117,6 +117,21 @@ def test_a_token_is_all_of_the_answer_and_told_once(home: Path) -> None:
     assert token not in shown + json.dumps(listed(home, "token", "list"))
 
 
+def test_what_is_done_is_told_to_programs(home: Path) -> None:
+    def done(*arguments: str) -> dict[str, object]:
+        return json.loads(run(*arguments, "--json", home=home).stdout)
+
+    quotas = {"activeJobs": 3, "cpuHours": None, "storedBytes": None}
+    carol = "carol@example.org"
+    assert done("user", "add", carol, "--active-jobs", "3") == {"userEmail": carol, "quotas": quotas}
+    made = done("token", "add", carol)
+    token = made.pop("token")
+    assert [made] == listed(home, "token", "list")
+    with record_in(home) as platform:
+        assert token_record(platform.records, str(token)) is not None
+    assert done("token", "revoke", str(made["id"]))["revoked"] is not None
+
+
 def test_tokens_are_listed_the_newest_first_of_all_or_of_one_user(home: Path) -> None:
     for address in (ALICE, BOB, ALICE):
         new_token(home, address)

@@ -73,6 +73,8 @@ def test_a_workflow_is_run_in_order_and_shown(server: QueueServer, tmp_path: Pat
     assert "try 1: failed" in logs
     assert "7\n14\n21" in logs
     assert "cat result_" in logs
+    [tried] = json.loads(run("logs", id, "gather", "--json", home=home).stdout)
+    assert (tried["outcome"], tried["exitCode"], tried["tail"]) == ("failed", 4, "7\n14\n21")
     assert "sweep" in run("list", home=home).stdout
     assert [each["id"] for each in json.loads(run("list", "--json", home=home).stdout)] == [id]
 
@@ -126,7 +128,9 @@ def test_a_workflow_waits_for_a_worker_and_can_be_canceled(server: QueueServer, 
     assert "0 of 6 jobs over: 5 blocked, 1 ready" in going.stdout
     assert "6 jobs of it were not over" in run("cancel", id, home=home).stdout
     assert "0 jobs of it were not over" in run("cancel", id, home=home).output
+    assert json.loads(run("cancel", id, "--json", home=home).stdout) == {"id": id, "jobs": 0}
     assert run("status", id, home=home).exit_code == 1
+    assert json.loads(run("restart", id, "--json", home=home).stdout) == {"id": id, "jobs": 6}
 
 
 @pytest.mark.parametrize(
