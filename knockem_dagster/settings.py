@@ -105,6 +105,11 @@ class Settings(BaseSettings):
         min_length=1,
         description="the address that the HTTP API listens on; 0.0.0.0 lets other machines reach it",
     )
+    ui_url: str | None = Field(
+        default=None,
+        pattern=r"^(https?:/)?/[^\s\"'<>]*$",
+        description="where the Dagster UI is, for a link on the pages: http://host:port or /path; `up` says so itself",
+    )
     nodes: Path | None = Field(
         default=None, description="the file of node pools; unset: nodes.yaml in home, if there is one"
     )

@@ -40,8 +40,14 @@ class Address:
                 return
         raise KnockemError(f"No port from {wanted} on is free; name another with --port.")
 
-    def answers(self) -> bool:
-        """Tell whether the service is up."""
+    def has_begun_to_answer(self) -> bool:
+        """Tell whether the service is up, and was not when this was asked before."""
+        if self.told or not self._answers():
+            return False
+        self.told = True
+        return True
+
+    def _answers(self) -> bool:
         try:
             with urllib.request.urlopen(f"{self.url}{self.path}", timeout=1):
                 return True

@@ -36,7 +36,7 @@ def up(
         int | None, typer.Option(min=1, max=65535, help="Port of the HTTP API.  [default: KNOCKEM_API_PORT, 3001]")
     ] = None,
 ) -> None:
-    """Show everything in the Dagster UI and work on submissions, until Ctrl-C."""
+    """Show everything on pages and in the Dagster UI, and work on submissions, until Ctrl-C."""
     from knockem_dagster import definitions  # here, because importing Dagster takes more than a second
 
     settings = load_settings()
@@ -46,7 +46,7 @@ def up(
         addresses = _Addresses(
             settings,
             Address("the Dagster UI", port or settings.port, "/server_info"),
-            Address("knockem", api_port or settings.api_port, "/openapi.json"),
+            Address("Knockem", api_port or settings.api_port, "/openapi.json"),
         )
         addresses.find_ports()
         logs = log_folder(settings)
@@ -61,7 +61,8 @@ def up(
             pass  # its files are made here, once: daemon and webserver would both try
         _say("Starting the Dagster UI and its daemon; this takes a quarter of a minute or more. Ctrl-C ends them.")
         with ended_by_signals() as over:
-            supervisor = Supervisor(services, _environment(settings, home), ROOT, _say)
+            environment = _environment(settings, home, addresses.ui.url)
+            supervisor = Supervisor(services, environment, ROOT, _say)
             supervisor.run(over, lambda: addresses.tell_what_answers(note))
         _say("Everything has ended. Unfinished submissions go on with the next `./knockem up`.")
 
@@ -139,30 +140,30 @@ class _Addresses:
         return [sys.executable, "-P", "-m", "knockem_dagster", "api", "--port", str(self.api.port)]
 
     def tell_what_answers(self, note: IO[str]) -> None:
-        """Print each address once it answers there, and note the UI's for a second `up`."""
-        for address in (self.api, self.ui):
-            if not address.told and address.answers():
-                address.told = True
-                typer.echo(f"{address.name[:1].upper()}{address.name[1:]} is at {address.url}")
-                if address is self.api and (token := _first_token(self.settings)):
-                    typer.echo(f"The first administrator logs in at {address.url}/#{token}")
-                    typer.echo("The token after the # is told only now; `./knockem token add` makes more.")
-                if address is self.ui:
-                    note.seek(0)
-                    note.truncate()
-                    note.write(address.url)
-                    note.flush()
+        """Print where the pages are once they answer there, and note it for a second `up`; say when the UI answers."""
+        if self.api.has_begun_to_answer():
+            typer.echo(f"Knockem is at {self.api.url}")
+            if token := _first_token(self.settings):
+                typer.echo(f"The first administrator logs in at {self.api.url}/#{token}")
+                typer.echo("The token after the # is told only now; `./knockem token add` makes more.")
+            note.seek(0)
+            note.truncate()
+            note.write(self.api.url)
+            note.flush()
+        if self.ui.has_begun_to_answer():
+            typer.echo("The Dagster UI, which is linked there, answers.")
 
 
 def _dagster(module: str, *arguments: str) -> Sequence[str]:
     return [sys.executable, "-P", "-m", module, *arguments, "--workspace", str(ROOT / "workspace.yaml")]
 
 
-def _environment(settings: Settings, dagster_home: Path) -> dict[str, str]:
+def _environment(settings: Settings, dagster_home: Path, ui_url: str) -> dict[str, str]:
     return {
         **os.environ,
         "DAGSTER_HOME": str(dagster_home),
         "KNOCKEM_HOME": str(settings.home),
+        "KNOCKEM_UI_URL": settings.ui_url or ui_url,
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
     }

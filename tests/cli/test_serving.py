@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -79,10 +80,12 @@ def test_up_finishes_submissions_restarts_what_dies_and_leaves_nothing(
 
     submitted = knockem("submit", tiny_submission(tmp_path / "study"), home=home)
     id = submitted.stdout.strip()
-    until(lambda: "The Dagster UI is at" in said(), up)
+    until(lambda: "The Dagster UI, which is linked there, answers." in said(), up)
     assert f"Port {taken_port} is taken" in said()
-    url = said().split("The Dagster UI is at ")[1].split()[0]
-    with urllib.request.urlopen(f"{url}/server_info") as answer:
+    url = said().split("Knockem is at ")[1].split()[0]
+    with urllib.request.urlopen(url) as answer:
+        [ui] = re.findall('<a href="([^"]+)">Dagster UI</a>', answer.read().decode())
+    with urllib.request.urlopen(f"{ui}/server_info") as answer:
         assert "dagster_version" in json.load(answer)
 
     until(lambda: "The first administrator logs in at" in said(), up)
@@ -106,7 +109,7 @@ def test_up_finishes_submissions_restarts_what_dies_and_leaves_nothing(
 
     (webserver,) = [pid for pid, command in processes_of(up).items() if "dagster_webserver" in command]
     os.kill(webserver, signal.SIGKILL)
-    until(lambda: said().count("The Dagster UI is at") == 2, up)
+    until(lambda: said().count("The Dagster UI, which is linked there") == 2, up)
     assert "The webserver was killed by SIGKILL; it is started again" in said()
 
     up.terminate()

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, HTMLResponse
+
+from knockem_dagster.api.http.site import site_of
 
 _FOLDER = Path(__file__).parent
 _SHELL = (_FOLDER / "shell.html").read_text(encoding="utf-8")
+_PLACE_OF_LINK = "<!-- Dagster UI -->"
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; img-src 'self'; "
@@ -28,9 +31,11 @@ router = APIRouter(include_in_schema=False)
 @router.get("/", response_class=HTMLResponse)
 @router.get("/submissions/{submission}", response_class=HTMLResponse)
 @router.get("/workflows/{workflow}", response_class=HTMLResponse)
-async def page() -> HTMLResponse:
+async def page(request: Request) -> HTMLResponse:
     """Return the shell of a page."""
-    return HTMLResponse(_SHELL, headers=_HEADERS)
+    url = site_of(request).platform.settings.ui_url
+    link = "" if url is None else f'<a href="{url}">Dagster UI</a>'
+    return HTMLResponse(_SHELL.replace(_PLACE_OF_LINK, link), headers=_HEADERS)
 
 
 @router.get("/pages.css")
