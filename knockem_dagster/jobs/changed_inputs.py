@@ -58,9 +58,11 @@ class InputsOfJobs:
         return {self.makers[place] for place, path in self._visible(job) if place in self.makers and _is_gone(path)}
 
     def _is_changed(self, job: JobRecord, result: ResultRecord) -> bool:
-        began = _seconds(result.datetime) - (result.wall_seconds or 0.0)
+        return self._has_changed_data(job, result) or _has_changed_files(job, result)
+
+    def _has_changed_data(self, job: JobRecord, result: ResultRecord) -> bool:
         changes = (self.changes.get(place, 0.0) for place in self.read[job.id] if self.makers.get(place) != job.id)
-        return any(when > began for when in changes) or _has_changed_files(job, result)
+        return result.began is not None and any(when > _seconds(result.began) for when in changes)
 
     def _visible(self, job: JobRecord) -> Iterator[tuple[str, Path]]:
         folder = _folder_of(job)
@@ -71,7 +73,7 @@ class InputsOfJobs:
 
 def _has_changed_files(job: JobRecord, result: ResultRecord) -> bool:
     folder = _folder_of(job)
-    if folder is None or len(result.marks) != len(job.reads):  # a worker that saw no folder has left no marks
+    if folder is None or len(result.marks) != len(job.reads):  # nothing was marked in results of earlier versions
         return False
     return any(is_changed(folder / path, mark) for path, mark in zip(job.reads, result.marks, strict=True))
 

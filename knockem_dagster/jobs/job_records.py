@@ -74,8 +74,8 @@ async def put_missing(records: Records, queue: Queue, workflow: WorkflowRecord) 
     return number
 
 
-def to_payload(ended: CommandEnded, *, worker: str, marks: Sequence[str] = ()) -> bytes:
-    """Return what came of a try at a job that found its files so, for whoever records it."""
+def to_payload(ended: CommandEnded, *, worker: str, began: str | None = None, marks: Sequence[str] = ()) -> bytes:
+    """Return what came of a try at a job, which found its files as they are marked, for whoever records it."""
     return orjson.dumps(
         {
             "outcome": ended.outcome.value,
@@ -85,6 +85,7 @@ def to_payload(ended: CommandEnded, *, worker: str, marks: Sequence[str] = ()) -
             "cpuSeconds": ended.cpu_seconds,
             "wallSeconds": ended.wall_seconds,
             "worker": worker,
+            "began": began,
             "marks": marks,
         }
     )
@@ -106,6 +107,7 @@ def result_of(workflow: str, entry: Entry) -> ResultRecord:
         cpu_seconds=fields.get("cpuSeconds"),
         wall_seconds=fields.get("wallSeconds"),
         compute_node=fields.get("worker", ""),
+        began=fields.get("began"),
         marks=fields.get("marks", ()),
     )
 

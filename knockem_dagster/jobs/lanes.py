@@ -23,6 +23,7 @@ from knockem_dagster.jobs.recovery import ATTEMPT, Recovery
 from knockem_dagster.jobs.slots import Pace, Slot
 from knockem_dagster.jobs.worker_sources import Journal, WorkerRecord
 from knockem_dagster.records.jobs import JobRecord
+from knockem_dagster.records.record import now
 
 HANDED_IN_SECONDS = 0.1
 """How long a command's result may wait to be handed in with others, and a claimed command for one before it."""
@@ -125,6 +126,7 @@ class CommandLane:
 
     async def _run(self, job: JobRecord) -> JobReport:
         self._note("jobStarted", job)
+        began = now()
         try:
             marks = await _mark_what_it_reads(job)
             ended, verdict = await self._try(job)
@@ -135,7 +137,7 @@ class CommandLane:
             self._note("jobInterrupted", job)
             raise
         self._note("jobEnded", job, outcome=ended.outcome.value)
-        payload = to_payload(ended, worker=self._worker, marks=marks)
+        payload = to_payload(ended, worker=self._worker, began=began, marks=marks)
         return JobReport(job_of(job.id), verdict, ended.wall_seconds, payload)
 
     async def _try(self, job: JobRecord) -> tuple[CommandEnded, Verdict]:

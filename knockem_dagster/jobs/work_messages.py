@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, AwareDatetime, Field, ValidationError, model_validator
 
 from knockem_dagster.containers.attempts import Attempt, GenomeVariant, Outcome
 from knockem_dagster.jobs.attempt_records import attempt_id_of, job_of
@@ -150,6 +150,7 @@ class Ended(Value):
     peak_memory: Bytes | None = None
     cpu_seconds: Number | None = None
     wall_seconds: Number | None = None
+    began: AwareDatetime | None = None
     marks: tuple[Mark, ...] = Field(
         default=(), max_length=MOST_READ_FILES, description="of a command: what the files it reads were"
     )

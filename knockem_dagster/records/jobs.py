@@ -7,7 +7,7 @@ names the other end and there is one for every result: its job (returned) and it
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 from pydantic import Field
 
@@ -15,6 +15,8 @@ from knockem_dagster.containers.attempts import Outcome
 from knockem_dagster.records.record import Record, Value
 from knockem_dagster.stores.documents import Collection, Index
 
+WorkflowState: TypeAlias = Literal["uninitialized", "running", "completed", "canceled"]
+WORKFLOW_STATES: tuple[WorkflowState, ...] = get_args(WorkflowState)
 MOST_READ_FILES = 1000
 """Files of a job that a restart compares: those that no job makes first."""
 
@@ -70,7 +72,7 @@ class WorkflowRecord(Record):
     max_active: int = Field(description="jobs that may run at a time")
     max_fail: int = Field(default=1, description="failed tries of a job allowed; 1: no retry")
     weight: float = Field(default=1.0, description="its share of slot time beside others")
-    state: Literal["uninitialized", "running", "completed", "canceled"] = Field(
+    state: WorkflowState = Field(
         default="uninitialized", description="running once all its jobs are in the record, completed when all are over"
     )
     user_email: str
@@ -125,6 +127,7 @@ class ResultRecord(Record):
     cpu_seconds: float | None = None
     wall_seconds: float | None = None
     compute_node: str = ""
+    began: str | None = Field(default=None, description="ISO 8601, UTC, by the clock of its worker")
     marks: tuple[str, ...] = Field(default=(), description="what the files it `reads` were when it began")
 
 
