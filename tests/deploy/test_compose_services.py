@@ -159,7 +159,7 @@ def test_a_study_is_worked_on_by_three_workers_in_containers_of_its_own(
     view = site.view(id)
     assert view["attempts"] == {"succeeded": view["done"]}
     assert view["runtime"] == "docker"
-    workers = [each for each in site.api.get("/v1/workers").json()["workers"] if each["host"] == "worker"]
+    workers = [each for each in site.api.get("/v1/workers").json()["items"] if each["host"] == "worker"]
     assert len(workers) == 3
     assert all(worker["done"] for worker in workers)
     assert sum(worker["done"] for worker in workers) == view["done"]

@@ -61,6 +61,14 @@ def place_at(cursor: str, parts: int) -> list[str] | None:
     return [str(part) for part in place]
 
 
+def page_of_all(items: Mapping[str, ItemT], at: PlaceInList) -> Page[ItemT]:
+    """Return a page of what is all at hand, in the order of the names. Raises InvalidInput for what is no cursor."""
+    place = place_at(at.cursor, 1)
+    names = sorted(name for name in items if place is None or name > place[0])
+    here = names[: at.limit]
+    return Page(items=tuple(items[name] for name in here), next=cursor_of(here[-1]) if len(names) > at.limit else None)
+
+
 def page_of(
     repository: Repository[RecordT],
     where: Mapping[str, Any],

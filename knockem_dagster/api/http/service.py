@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request
@@ -10,10 +11,11 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, Gauge, generate_latest
 
 from knockem_dagster.api.http.callers import Administrator, User
+from knockem_dagster.api.http.paging import At, Page, page_of_all
 from knockem_dagster.api.http.site import Site, site_of
 from knockem_dagster.errors import NotFound, StoreError
 from knockem_dagster.jobs.inspection import WorkerState, owner_states, worker_states
-from knockem_dagster.records.jobs import ComputeNodeRecord
+from knockem_dagster.records.jobs import WORKFLOW_STATES, ComputeNodeRecord
 from knockem_dagster.records.record import Value
 from knockem_dagster.records.submissions import State
 
@@ -27,16 +29,11 @@ class Health(Value):
     queue: bool
 
 
-class Workers(Value):
-    """The registered workers."""
-
-    workers: tuple[WorkerState, ...]
-
-
 @router.get("/v1/workers", operation_id="list_workers")
-async def list_workers(caller: Administrator) -> Workers:
+async def list_workers(caller: Administrator, at: At) -> Page[WorkerState]:
     """Return the registered workers, by name."""
-    return Workers(workers=tuple(await worker_states(await caller.site.queue(), caller.site.records)))
+    found = await worker_states(await caller.site.queue(), caller.site.records)
+    return page_of_all({each.name: each for each in found}, at)
 
 
 @router.get("/v1/computeNodes/{node}", operation_id="get_compute_node")
@@ -98,13 +95,15 @@ async def _metrics(site: Site) -> str:
     done = gauge("worker_jobs", "jobs that registered workers have ended", "outcome")
     done.labels("done").set(sum(worker.done for worker in workers))
     done.labels("failed").set(sum(worker.failed for worker in workers))
-    counts = await asyncio.to_thread(_counts, site)
-    submissions = gauge("submissions", "submissions by state", "state")
-    for state, number in counts.items():
-        submissions.labels(state).set(number)
+    states = {site.records.submissions.name: tuple(State), site.records.workflows.name: WORKFLOW_STATES}
+    for name, counts in (await asyncio.to_thread(_counts, site, states)).items():
+        by_state = gauge(name, f"{name} by state", "state")
+        for state, number in counts.items():
+            by_state.labels(state).set(number)
     return generate_latest(registry).decode()
 
 
-def _counts(site: Site) -> dict[str, int]:
-    submissions = site.records.submissions
-    return {state.value: site.records.documents.count(submissions.name, {"state": state.value}) for state in State}
+def _counts(site: Site, states: Mapping[str, Sequence[str]]) -> dict[str, dict[str, int]]:
+    """Return how many records of each collection are in each of its states."""
+    count = site.records.documents.count
+    return {name: {state: count(name, {"state": state}) for state in each} for name, each in states.items()}

@@ -15,7 +15,7 @@ from pydantic import Field
 from knockem_dagster.accounts.quotas import check_quotas
 from knockem_dagster.api.http.bodies import described_body
 from knockem_dagster.api.http.callers import Caller, User
-from knockem_dagster.api.http.paging import At, Page, PlaceInList, cursor_of, page_of, place_at
+from knockem_dagster.api.http.paging import At, Page, PlaceInList, cursor_of, page_of, page_of_all, place_at
 from knockem_dagster.assay_runs import control
 from knockem_dagster.assay_runs.intake import examine, store, time_competitions
 from knockem_dagster.assay_runs.status import SubmissionStatus, submission_status
@@ -53,12 +53,6 @@ class TableModel(Value):
     rows: tuple[tuple[str | bool | int | float | None, ...], ...] = Field(description="in the order of the columns")
     number: int = Field(description="rows in all")
     next: str | None = Field(default=None, description="`cursor` of the next page; null when this is the last")
-
-
-class TableNames(Value):
-    """Which tables of a submission there are."""
-
-    tables: tuple[str, ...]
 
 
 @router.post(
@@ -138,10 +132,11 @@ async def report(submission: SubmissionId, caller: User) -> HTMLResponse:
 
 
 @router.get("/{submission}/results", operation_id="list_results")
-async def results(submission: SubmissionId, caller: User) -> TableNames:
+async def results(submission: SubmissionId, caller: User, at: At) -> Page[str]:
     """Return the names of the tables there are."""
     found = await caller.submission(submission)
-    return TableNames(tables=await asyncio.to_thread(_tables_of, caller, found))
+    names = await asyncio.to_thread(_tables_of, caller, found)
+    return page_of_all({name: name for name in names}, at)
 
 
 @router.get("/{submission}/results/{table}", operation_id="get_result")

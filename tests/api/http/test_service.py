@@ -48,6 +48,8 @@ def test_health_and_metrics(api: ApiServer) -> None:
     assert found["knockem_queue_oldest_wait_seconds"].samples[0].value > 0
     assert found["knockem_workers"].samples[0].value == 0
     assert {sample.labels["state"] for sample in found["knockem_submissions"].samples} >= {"running", "failed"}
+    workflows = {sample.labels["state"]: sample.value for sample in found["knockem_workflows"].samples}
+    assert workflows["running"] >= 1
 
 
 def test_a_server_without_a_queue_says_so(tmp_path: Path) -> None:

@@ -47,8 +47,11 @@ def test_a_study_is_asked_for_carried_out_and_read(api: ApiServer) -> None:
     assert report.headers["content-type"].startswith("text/html")
     assert "sandbox" in report.headers["content-security-policy"], "its scripts act in nobody's name"
     assert "tiny" in report.text
-    tables = client.get(f"{place}/results").json()["tables"]
+    tables = client.get(f"{place}/results").json()["items"]
     assert {"screen", "null_distribution"} <= {*tables}
+    first = client.get(f"{place}/results", params={"limit": 1}).json()
+    later = client.get(f"{place}/results", params={"cursor": first["next"]}).json()
+    assert ([*first["items"], *later["items"]], later["next"]) == (tables, None)
     screen = client.get(f"{place}/results/screen", params={"limit": NUM_SITES - 2}).json()
     assert len(screen["rows"]) == NUM_SITES - 2
     rest = client.get(f"{place}/results/screen", params={"cursor": screen["next"]}).json()

@@ -170,7 +170,7 @@ def test_a_token_works_for_its_user_unless_an_administrator_said_for_all(
     with worker(api, tmp_path, for_all, organisms) as (_, log):
         until(lambda: "offers" in log.read_text())
         root = api.client(ADMINISTRATOR, Scope.ADMINISTRATOR)
-        [there] = root.get("/v1/workers").json()["workers"]
+        [there] = root.get("/v1/workers").json()["items"]
         assert (there["cpus"], there["name"][8]) == (2.0, "-")
         until(lambda: bob.get(theirs).json()["state"] == "completed")
 
@@ -314,7 +314,7 @@ def test_an_outcome_that_cannot_be_read_stops_nobody(api: ApiServer) -> None:
 
 def test_what_a_worker_says_of_its_process_is_not_looked_for_here(api: ApiServer) -> None:
     hand = ByHand(api)
-    there = api.client(ADMINISTRATOR, Scope.ADMINISTRATOR).get("/v1/workers").json()["workers"]
+    there = api.client(ADMINISTRATOR, Scope.ADMINISTRATOR).get("/v1/workers").json()["items"]
     [host] = [each["host"] for each in there if each["name"] == hand.name]
     assert host != socket.gethostname()
     hand.leave()

@@ -60,6 +60,11 @@ async function answerTo(path, { method = "GET", as = "json" } = {}) {
   throw new Refused(answer.status, problem.detail || answer.statusText);
 }
 
+function nullIfGone(error) {
+  if (error.status === 404) return null;
+  throw error;
+}
+
 const counted = (number, word) => `${number.toLocaleString("en")} ${word}${number === 1 ? "" : "s"}`;
 const moment = (text) => (text ? new Date(text).toLocaleString() : "");
 const mebibytes = (bytes) => (bytes === null || bytes === undefined ? "" : `${Math.round(bytes / 1048576).toLocaleString("en")} MiB`);
@@ -189,9 +194,10 @@ function submission(id) {
   let shown = false;
   return async function refresh() {
     const seen = await call(place);
-    const names = (await call(`${place}/results`)).tables;
+    const names = (await call(`${place}/results?limit=1000`)).items;
     const told = ["interim_estimates", "estimates"].find((each) => names.includes(each));
-    const estimates = told ? await call(`${place}/results/${told}?limit=1000`) : null;
+    // The interim ones may be gone by now: the stage has its estimates, which come next time.
+    const estimates = told ? await call(`${place}/results/${told}?limit=1000`).catch(nullIfGone) : null;
     const going = ["accepted", "running"].includes(seen.state);
     const part = Math.min(1, seen.done / Math.max(1, seen.total));
     const failures = Object.entries(seen.attempts).filter(([outcome]) => outcome !== "succeeded");
