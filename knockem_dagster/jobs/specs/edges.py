@@ -10,7 +10,6 @@ from collections import defaultdict
 from typing import Any
 
 from knockem_dagster.errors import Fault
-from knockem_dagster.jobs.specs.reading import refused
 from knockem_dagster.jobs.specs.workflow_spec import EdgeKind, WorkflowSpec
 from knockem_dagster.mapping_file import one_line
 
@@ -29,10 +28,10 @@ _CHOICES: dict[tuple[EdgeKind, str, str], str] = {
 """By kind of edge and collections of its ends, the field of a job that says the same."""
 
 
-def with_edges(spec: WorkflowSpec) -> WorkflowSpec:
-    """Return a workflow whose jobs say what its edges do. Raises InvalidInput with every fault of the edges."""
+def with_edges(spec: WorkflowSpec) -> tuple[WorkflowSpec, list[Fault]]:
+    """Return a workflow whose jobs say what its edges do, and the faults of those that say nothing."""
     if not spec.edges:
-        return spec
+        return spec, []
     jobs = {job.name: job for job in spec.jobs}
     lists: dict[tuple[str, str], list[str]] = defaultdict(list)
     choices: dict[tuple[str, str], str] = {}
@@ -55,12 +54,10 @@ def with_edges(spec: WorkflowSpec) -> WorkflowSpec:
             chosen = choices.setdefault((name, field), getattr(jobs[name], field) or other)
             if chosen != other:
                 faults.append(Fault(where, one_line(edge.target), one_line(f"{name} has {chosen} already")))
-    if faults:
-        raise refused(faults)
     said: dict[str, dict[str, Any]] = defaultdict(dict)
     for (name, field), others in lists.items():
         said[name][field] = tuple(dict.fromkeys([*(getattr(jobs[name], field) or ()), *others]))
     for (name, field), chosen in choices.items():
         said[name][field] = chosen
     changed = tuple(job.model_copy(update=said[job.name]) if job.name in said else job for job in spec.jobs)
-    return spec.model_copy(update={"jobs": changed, "edges": None})
+    return spec.model_copy(update={"jobs": changed, "edges": None}), faults

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from pydantic import ValidationError
 
@@ -23,7 +23,7 @@ from knockem_dagster.jobs.specs.parameters import (
     combinations_of,
     values_of,
 )
-from knockem_dagster.jobs.specs.reading import faults_of, refused
+from knockem_dagster.jobs.specs.reading import faults_of
 from knockem_dagster.jobs.specs.templates import UnknownFormat, filled, filled_throughout
 from knockem_dagster.jobs.specs.workflow_spec import Expandable, FileSpec, JobSpec, UserDataSpec, WorkflowSpec
 from knockem_dagster.mapping_file import one_line, shown, texts_in
@@ -31,31 +31,32 @@ from knockem_dagster.mapping_file import one_line, shown, texts_in
 MOST_CHARACTERS = 200_000_000
 """Of all jobs, files or user data of a workflow together."""
 Part = TypeVar("Part", JobSpec, FileSpec, UserDataSpec)
+Single_co = TypeVar("Single_co", covariant=True)
 _PATTERNS = frozenset(name for name in JobSpec.LISTS if name.endswith("_regexes"))
 _PLAIN = {"parameters": None, "parameter_mode": "product", "use_parameters": None}
 
 
 @dataclass(frozen=True, slots=True)
-class Expanded:
-    """The jobs, files and user data of a workflow, each by itself, in the order of the file."""
+class Expanded(Generic[Single_co]):
+    """The single parts of one kind in the order of the file, and the faults of those that cannot be expanded."""
 
-    jobs: tuple[JobSpec, ...]
-    files: tuple[FileSpec, ...]
-    user_data: tuple[UserDataSpec, ...]
+    parts: Sequence[Single_co]
+    faults: Sequence[Fault]
 
 
-def expand(spec: WorkflowSpec) -> Expanded:
-    """Return what a workflow file stands for. Raises InvalidInput with every fault of its parameters."""
-    shared = spec.parameters or {}
-    faults: list[Fault] = []
-    expanded = Expanded(
-        tuple(_expanded("jobs", spec.jobs, shared, _filled_job, faults)),
-        tuple(_expanded("files", spec.files, shared, _filled_file, faults)),
-        tuple(_expanded("user_data", spec.user_data, shared, _filled_user_data, faults)),
-    )
-    if faults:
-        raise refused(faults)
-    return expanded
+def expanded_jobs(spec: WorkflowSpec) -> Expanded[JobSpec]:
+    """Return the jobs that a workflow file stands for."""
+    return _expanded("jobs", spec.jobs, spec.parameters or {}, _filled_job)
+
+
+def expanded_files(spec: WorkflowSpec) -> Expanded[FileSpec]:
+    """Return the files that a workflow file stands for."""
+    return _expanded("files", spec.files, spec.parameters or {}, _filled_file)
+
+
+def expanded_user_data(spec: WorkflowSpec) -> Expanded[UserDataSpec]:
+    """Return the user data that a workflow file stands for."""
+    return _expanded("user_data", spec.user_data, spec.parameters or {}, _filled_user_data)
 
 
 def _expanded(
@@ -63,10 +64,9 @@ def _expanded(
     parts: Sequence[Part] | None,
     shared: Mapping[str, Parameter],
     fill: Callable[[Part, Combination], Part],
-    faults: list[Fault],
-) -> list[Part]:
-    """Return the single parts of one kind; the faults of those that cannot be expanded are added to `faults`."""
+) -> Expanded[Part]:
     found: list[Part] = []
+    faults: list[Fault] = []
     room = _Room()
     for number, part in enumerate(parts or ()):
         where = f"{kind}[{number}]"
@@ -82,9 +82,8 @@ def _expanded(
             faults.extend(faults_of(error, at=where))
         except _TooMany:
             told = f"more than {MOST_VALUES:,}, or {MOST_CHARACTERS:,} characters"
-            faults.append(Fault(kind, told, "a smaller workflow is: divide it"))
-            break
-    return found
+            return Expanded((), [Fault(kind, told, "a smaller workflow is: divide it")])
+    return Expanded(found, faults)
 
 
 class _Room:

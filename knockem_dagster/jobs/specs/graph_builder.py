@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from knockem_dagster.errors import Fault
 from knockem_dagster.jobs.specs.edges import with_edges
-from knockem_dagster.jobs.specs.expansion import expand
+from knockem_dagster.jobs.specs.expansion import Expanded, expanded_files, expanded_jobs, expanded_user_data
 from knockem_dagster.jobs.specs.job_graph import (
     Direction,
     GraphJob,
@@ -60,7 +60,7 @@ Makers = Mapping[Kind, Mapping[str, str]]
 
 def graph_of(spec: WorkflowSpec) -> JobGraph:
     """Return the graph of a workflow file. Raises InvalidInput with every fault: nothing of it is to be stored."""
-    builder = _Builder(with_edges(spec))
+    builder = _Builder(spec)
     graph = builder.build()
     if builder.faults:
         raise refused(builder.faults)
@@ -71,12 +71,11 @@ class _Builder:
     """Resolves the names of a workflow, and collects its faults."""
 
     def __init__(self, spec: WorkflowSpec) -> None:
-        expanded = expand(spec)
-        self.faults: list[Fault] = []
-        self._spec = spec
-        self._jobs = self._by_name("jobs", expanded.jobs)
-        self._files = self._by_name("files", expanded.files)
-        self._user_data = self._by_name("user_data", expanded.user_data)
+        self._spec, self.faults = with_edges(spec)
+        self._partial: list[object] = []
+        self._jobs = self._expanded_by_name("jobs", expanded_jobs(self._spec))
+        self._files = self._expanded_by_name("files", expanded_files(self._spec))
+        self._user_data = self._expanded_by_name("user_data", expanded_user_data(self._spec))
         self._requirements = self._by_name("resource_requirements", spec.resource_requirements)
         self._handlers = self._by_name("failure_handlers", spec.failure_handlers)
         self._schedulers = self._by_name("slurm_schedulers", spec.slurm_schedulers)
@@ -123,6 +122,14 @@ class _Builder:
                 self._fault(kind, name, f"it stands there {number:,} times, and names are unique")
         return {part.name: part for part in parts or ()}
 
+    def _expanded_by_name(self, kind: str, expanded: Expanded[Part]) -> dict[str, Part]:
+        """Return the parts of a kind by name; where some could not be expanded, no other name is known to be wrong."""
+        found = self._by_name(kind, expanded.parts)
+        if expanded.faults:
+            self.faults += expanded.faults
+            self._partial.append(found)
+        return found
+
     def _links_of(self, job: JobSpec) -> Linked:
         """Return what a job reads and writes, by fields, patterns and references in its command."""
         texts = [job.command, job.invocation_script or "", *(job.env or {}).values()]
@@ -144,7 +151,7 @@ class _Builder:
         for name in dict.fromkeys(names):
             if name in there:
                 known.append(name)
-            else:
+            elif not any(there is each for each in self._partial):
                 self._fault(place, name, "there is nothing of that name")
         return known
 
@@ -157,7 +164,7 @@ class _Builder:
             except NotAPattern as error:
                 self._fault(place, pattern, str(error))
                 continue
-            if not found:
+            if not found and not self._partial:
                 self._fault(place, pattern, "a pattern that is found in a name is")
             matched += found
         return matched

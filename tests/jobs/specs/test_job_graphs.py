@@ -294,3 +294,22 @@ def test_random_graphs_are_what_was_written_however_it_was(waits: dict[int, set[
     found = graph(*order, files=list(files.values()), user_data=list(user_data.values()))
     assert blockers(found) == {f"j{waiting}": {f"j{each}" for each in found} for waiting, found in waits.items()}
     assert len(list(TopologicalSorter(blockers(found)).static_order())) == len(waits)
+
+
+def test_faults_of_edges_parameters_and_order_are_told_together() -> None:
+    told = faults(
+        job("a", depends_on=["b"]),
+        job("b", depends_on=["a", "run_1"]),
+        job("run_{i}_{k}", parameters={"i": "1:3", "k": "1:2"}, parameter_mode="zip", input_files=["nowhere"]),
+        job("c", resource_requirements="unknown", input_files=["nothing"]),
+        edges=[{"kind": "blocks", "from": "jobs/a", "to": "jobs/nobody"}],
+        **FILES,
+    )
+    told_of = [each.partition(":")[0] for each in told]
+    assert sorted(told_of) == [
+        "c.input_files",
+        "c.resource_requirements",
+        "depends_on",
+        "edges[0]",
+        "jobs[2].parameters",
+    ], "that run_1 is unknown cannot be told"
