@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import getpass
 import socket
-from collections.abc import AsyncGenerator
+from collections import Counter
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated
@@ -24,16 +25,25 @@ from knockem_dagster.cli.workflow_tables import (
 from knockem_dagster.cli.working import say
 from knockem_dagster.errors import KnockemError
 from knockem_dagster.jobs.graph_pictures import draw_graph
+from knockem_dagster.jobs.inspection import unsatisfiable
+from knockem_dagster.jobs.job_enqueueing import requirement_of_command
 from knockem_dagster.jobs.near_source import NearSource
 from knockem_dagster.jobs.opening import queue_of, require_queue
 from knockem_dagster.jobs.queue import Queue
-from knockem_dagster.jobs.queue_views import QueueViews
+from knockem_dagster.jobs.queue_views import QueueViews, Worker
 from knockem_dagster.jobs.restarting import Enlargement, restart_workflow
 from knockem_dagster.jobs.specs.graph_builder import graph_of
 from knockem_dagster.jobs.specs.job_graph import JobGraph
 from knockem_dagster.jobs.specs.reading import read_workflow_file
 from knockem_dagster.jobs.workflow_views import STATES, JobView, WorkflowView, view_jobs, view_workflow
-from knockem_dagster.jobs.workflows import MOST_ACTIVE, Submitter, cancel_workflow, start_workflow, store_workflow
+from knockem_dagster.jobs.workflows import (
+    MOST_ACTIVE,
+    Submitter,
+    cancel_workflow,
+    resources_of,
+    start_workflow,
+    store_workflow,
+)
 from knockem_dagster.jobs.working import WorkerProcess, capacity_here
 from knockem_dagster.nodes.opening import has_workflow_limits
 from knockem_dagster.platform import Platform
@@ -241,9 +251,20 @@ async def _submit(platform: Platform, graph: JobGraph, submitter: Submitter, *, 
         await start_workflow(platform.records, queue, workflow)
         if wait:
             await _carry_through(platform, queue, workflow)
-        elif not await QueueViews(queue).workers():
+        elif workers := await QueueViews(queue).workers():
+            _say_what_is_lacking(graph, workers)
+        else:
             say("No worker is there: `./knockem worker` starts one.")
         return await view_workflow(platform.records, queue, await _current(platform, workflow))
+
+
+def _say_what_is_lacking(graph: JobGraph, workers: Mapping[str, Worker]) -> None:
+    """Say which jobs no registered worker can ever run."""
+    for name, number in Counter(job.spec.resource_requirements for job in graph.jobs.values()).items():
+        lacking = unsatisfiable(requirement_of_command(resources_of(graph, name)), workers)
+        if lacking:
+            needing = "without resource_requirements" if name is None else f"with {name!r}"
+            say(f"{lacking[:1].upper()}{lacking[1:]}: {counted(number, 'job')} {needing} will wait until one does.")
 
 
 async def _carry_through(platform: Platform, queue: Queue, workflow: WorkflowRecord) -> None:

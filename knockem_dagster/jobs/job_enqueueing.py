@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from knockem_dagster.jobs.attempt_records import job_of
 from knockem_dagster.jobs.queue import OwnerSettings, Queue
 from knockem_dagster.jobs.requirements import Requirement
-from knockem_dagster.records.jobs import JobRecord, WorkflowRecord
+from knockem_dagster.records.jobs import JobRecord, ResourcesValue, WorkflowRecord
 
 
-def requirement_of_job(job: JobRecord) -> Requirement:
-    """Return what a job needs."""
-    needs = job.resources
+def requirement_of_command(needs: ResourcesValue) -> Requirement:
+    """Return what a job needs that may use so much."""
     return Requirement(
         cpus=needs.cpus, memory_mib=needs.memory_mib, gpus=needs.gpus, seconds=needs.seconds, runtime="command"
     )
@@ -39,6 +38,6 @@ async def enqueue_jobs(
     """
     by_requirement: dict[Requirement, list[bytes]] = {}
     for job in sorted(jobs, key=lambda job: -job.priority):
-        by_requirement.setdefault(requirement_of_job(job), []).append(job_of(job.id))
+        by_requirement.setdefault(requirement_of_command(job.resources), []).append(job_of(job.id))
     for requirement, ready in by_requirement.items():
         await queue.enqueue(workflow, ready, requirement=requirement, settings=settings, counted=counted)

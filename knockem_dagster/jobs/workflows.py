@@ -124,6 +124,16 @@ def take_back(records: Records, workflow: str) -> None:
     records.documents.delete(WorkflowRecord.collection.name, {"_id": workflow})
 
 
+def resources_of(graph: JobGraph, name: str | None) -> ResourcesValue:
+    """Return what jobs may use that name these resource requirements, or none."""
+    if name is None:
+        return DEFAULT_RESOURCES
+    needs = graph.requirements[name]
+    return ResourcesValue(
+        cpus=float(needs.num_cpus), memoryMiB=needs.memory, gpus=needs.num_gpus, seconds=needs.runtime
+    )
+
+
 class _Documents:
     """The documents of a workflow's graph."""
 
@@ -192,7 +202,7 @@ class _Documents:
             },
             folder=self._submitter.folder,
             keep_output=spec.stdio is None or spec.stdio.mode != "none",
-            resources=self._resources(spec.resource_requirements),
+            resources=resources_of(self._graph, spec.resource_requirements),
             state=JobState.BLOCKED,
             num_dependents=self._dependents[name],
             cancel_on_blocking_job_failure=spec.cancel_on_blocking_job_failure,
@@ -213,14 +223,6 @@ class _Documents:
     def _rules(self, name: str | None) -> tuple[FailureRuleValue, ...]:
         rules = () if name is None else self._graph.handlers[name].rules
         return tuple(FailureRuleValue.model_validate(rule.model_dump()) for rule in rules)
-
-    def _resources(self, name: str | None) -> ResourcesValue:
-        if name is None:
-            return DEFAULT_RESOURCES
-        needs = self._graph.requirements[name]
-        return ResourcesValue(
-            cpus=float(needs.num_cpus), memoryMiB=needs.memory, gpus=needs.num_gpus, seconds=needs.runtime
-        )
 
     def _edges(self, name: str, job: GraphJob) -> Iterator[PutNew]:
         here = place_of(JobRecord, self._id(JobRecord, name))

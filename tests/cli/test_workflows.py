@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from knockem_dagster.cli.main import app
+from knockem_dagster.jobs.opening import queue_of
+from knockem_dagster.jobs.work_messages import Description
+from knockem_dagster.records.record import now
 from tests.services.command_line import environment_of
+from tests.services.job_play import record_in
 from tests.services.queues import QueueServer, running_queue
 
 WORKFLOW = """
@@ -95,6 +100,31 @@ def test_what_has_no_effect_depends_on_whether_nodes_are_acquired(server: QueueS
     limits = "{max_nodes: 1, max_node_hours: 1, cpus: 1, memory: 1g}"
     (server.settings.folder / "nodes.yaml").write_text(f"url: http://here\nworkflows: {limits}\n")
     assert "without effect" not in run("submit", file, "--dry-run", home=server.settings.home).output
+
+
+def test_jobs_that_no_worker_could_run_are_told_at_once(server: QueueServer, tmp_path: Path) -> None:
+    small = Description(
+        host="here",
+        owner="a worker",
+        cpus=2,
+        memory_mib=4096,
+        gpus=0,
+        runtimes=("command",),
+        lease_seconds=600,
+        started=now(),
+    )
+
+    async def join() -> None:
+        with record_in(server.settings.home) as platform:
+            async with queue_of(platform) as queue:
+                await queue.beat("here-1", lease_seconds=600, description=small.to_json())
+
+    asyncio.run(join())
+    needs = "resource_requirements: [{name: big, num_cpus: 64, memory: 1g}]\n"
+    big = WORKFLOW.replace("  - name: gather\n", "  - name: gather\n    resource_requirements: big\n") + needs
+    submitted = run("submit", written(tmp_path, big), home=server.settings.home)
+    assert "No worker offers 64 CPUs: 1 job with 'big' will wait until one does." in submitted.stderr
+    assert "without resource_requirements" not in submitted.stderr
 
 
 def test_every_fault_is_told_and_nothing_stored(server: QueueServer, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from knockem_dagster.containers.attempts import Outcome
 from knockem_dagster.jobs.attempt_records import attempt_id_of, job_of
 from knockem_dagster.jobs.commands.command import CommandEnded
-from knockem_dagster.jobs.job_enqueueing import requirement_of_job
+from knockem_dagster.jobs.job_enqueueing import requirement_of_command
 from knockem_dagster.jobs.job_records import (
     command_of,
     put_missing,
@@ -45,7 +45,7 @@ def some_jobs(workflow: WorkflowRecord, number: int) -> list[JobRecord]:
 
 
 async def claimed(queue: Queue, jobs: Sequence[JobRecord], most: int) -> Claim:
-    wanted = Wanted([requirement_of_job(jobs[0]).name], most)
+    wanted = Wanted([requirement_of_command(jobs[0].resources).name], most)
     claim = await queue.claim(WORKER, f"{WORKER}/1", wanted)
     assert claim is not None
     return claim
@@ -201,7 +201,7 @@ def test_job_asks_for_what_its_record_says() -> None:
         folder="/tmp",
         resources=ResourcesValue(cpus=2, memory_mib=100, gpus=1, seconds=60),
     )
-    command, needs = command_of(job), requirement_of_job(job)
+    command, needs = command_of(job), requirement_of_command(job.resources)
     assert (command.arguments, command.environment, command.folder) == (("a", "b"), {"X": "1"}, Path("/tmp"))
     assert (command.timeout_seconds, command.memory_mib) == (60, 100)
     assert (needs.cpus, needs.memory_mib, needs.gpus, needs.seconds, needs.runtime) == (2, 100, 1, 60, "command")
