@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -116,6 +117,7 @@ def test_a_workflow_is_followed_filtered_opened_and_run_again(api: ApiServer, pa
     expect(page.locator(".picture .node", has_text="60 jobs")).to_be_visible()
     page.get_by_label("state").select_option("failed")
     expect(page.locator("tbody tr")).to_have_count(1)
+    expect(page.locator("tbody tr")).to_contain_text(re.compile(r"[1-9]\d* MiB1,024 MiB$"))
     page.locator("tbody tr", has_text="check").click()
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_text("Try 1: failed, exit code 1")).to_be_visible()
@@ -132,7 +134,7 @@ def test_a_workflow_is_followed_filtered_opened_and_run_again(api: ApiServer, pa
     expect(dialog.get_by_text("<i>ready</i>", exact=True)).to_be_visible()
     dialog.get_by_role("button", name="Close").click()
     (tmp_path / "there").touch()
-    page.get_by_role("button", name="Restart what did not complete").click()
+    page.get_by_role("button", name="Restart what did not complete or has changed").click()
     expect(page.locator("header .state", has_text="running").first).to_be_visible()
     page.on("dialog", lambda asked: asked.accept())
     page.get_by_role("button", name="Cancel").click()

@@ -273,8 +273,8 @@ function workflow(id) {
         element("h1", {}, seen.name),
         element("div", { class: "row" }, state(seen.state),
           seen.state === "running" ? deed("Cancel", "End this workflow? What is recorded is kept.", `${place}/cancel`, refresh) : null,
-          ["completed", "canceled"].includes(seen.state) && seen.hasFailed
-            ? deed("Restart what did not complete", null, `${place}/restart`, refresh) : null)),
+          ["completed", "canceled"].includes(seen.state)
+            ? deed("Restart what did not complete or has changed", null, `${place}/restart`, refresh) : null)),
       element("p", { class: "soft" }, `${seen.id} · ${seen.userEmail} · submitted ${moment(seen.submitted)}`),
       seen.description ? element("p", {}, seen.description) : null,
       bar(seen.jobs, STATES, seen.number),
