@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -22,9 +20,11 @@ from knockem_dagster.records.jobs import JobRecord, WorkflowRecord
 from knockem_dagster.stores.documents import DeleteOne
 from tests.services.job_play import (
     SLOTS,
+    Gate,
     events_of,
     new_job,
     new_workflow,
+    opened_at_last,
     record_in,
     recorded,
     results_of,
@@ -44,36 +44,9 @@ def platform(tmp_path: Path) -> Iterator[Platform]:
         yield opened
 
 
-class Gate:
-    """Something that jobs wait for, until it is opened: a named pipe, which nobody writes to before."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "gate"
-        os.mkfifo(self.path)
-
-    def job(self, workflow: WorkflowRecord) -> JobRecord:
-        return new_job(workflow, "cat", str(self.path))
-
-    def open(self) -> None:
-        """Let go all that wait, and whoever comes later."""
-        self.path.rename(self.path.with_name("old gate"))
-        self.path.write_bytes(b"")
-        os.close(os.open(self.path.with_name("old gate"), os.O_RDWR | os.O_NONBLOCK))
-
-
 @pytest.fixture
 def gate(tmp_path: Path) -> Gate:
     return Gate(tmp_path)
-
-
-@asynccontextmanager
-async def opened_at_last(gate: Gate) -> AsyncIterator[None]:
-    """Open a gate whatever happens, so that no failure has to wait for a worker's patience."""
-    try:
-        yield
-    finally:
-        if gate.path.is_fifo():
-            gate.open()
 
 
 def quick_jobs(workflow: WorkflowRecord, number: int) -> list[JobRecord]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -13,6 +14,7 @@ from knockem_dagster.jobs.job_records import submit_jobs
 from knockem_dagster.jobs.near_source import NearSource
 from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.jobs.requirements import Capacity
+from knockem_dagster.jobs.worker_sources import Say
 from knockem_dagster.jobs.working import WorkerProcess
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.jobs import EventRecord, JobRecord, ResourcesValue, ResultRecord, WorkflowRecord
@@ -31,6 +33,33 @@ def record_in(home: Path, **settings: Any) -> Iterator[Platform]:
         yield platform
     finally:
         platform.close()
+
+
+class Gate:
+    """Something that jobs wait for, until it is opened: a named pipe, which nobody writes to before."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "gate"
+        os.mkfifo(self.path)
+
+    def job(self, workflow: WorkflowRecord) -> JobRecord:
+        return new_job(workflow, "cat", str(self.path))
+
+    def open(self) -> None:
+        """Let go all that wait, and whoever comes later."""
+        self.path.rename(self.path.with_name("old gate"))
+        self.path.write_bytes(b"")
+        os.close(os.open(self.path.with_name("old gate"), os.O_RDWR | os.O_NONBLOCK))
+
+
+@asynccontextmanager
+async def opened_at_last(gate: Gate) -> AsyncIterator[None]:
+    """Open a gate whatever happens, so that no failure has to wait for a worker's patience."""
+    try:
+        yield
+    finally:
+        if gate.path.is_fifo():
+            gate.open()
 
 
 def new_workflow(*, max_fail: int = 1) -> WorkflowRecord:
@@ -54,12 +83,12 @@ def new_job(
 
 @asynccontextmanager
 async def worker_on(
-    platform: Platform, queue: Queue, *, idle_seconds: float | None = None
+    platform: Platform, queue: Queue, *, idle_seconds: float | None = None, say: Say = lambda line: None
 ) -> AsyncIterator[WorkerProcess]:
     """Give a worker with two slots that is at work; it is drained at the end."""
     capacity = Capacity(cpus=SLOTS, memory_mib=4096, runtimes=frozenset({"command"}))
     source = NearSource(platform.records, queue)
-    worker = WorkerProcess(platform, source, capacity, say=lambda line: None, idle_seconds=idle_seconds)
+    worker = WorkerProcess(platform, source, capacity, say=say, idle_seconds=idle_seconds)
     working = asyncio.create_task(worker.run())
     try:
         await _unless_over(working, worker.registered())
