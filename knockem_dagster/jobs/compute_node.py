@@ -16,9 +16,9 @@ import secrets
 import socket
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import orjson
 
@@ -36,6 +36,8 @@ LEAVING_SECONDS = 1.0
 """How long before the end of its time a worker ends what still runs, and hands it back."""
 DRAIN_SECONDS = 20.0
 """How long a worker that is told to stop lets jobs go on before it hands them back: schedulers kill after about 30."""
+LAST_SECONDS = 5.0
+"""How long at least a worker that is told to stop lets what it does last go on, whatever its jobs took before."""
 TOO_LATE = "the time left was too short for any job that waits"
 
 
@@ -82,8 +84,12 @@ class ComputeNode:
         most_held: int = 64,
         drain_seconds: float = DRAIN_SECONDS,
         idle_seconds: float = math.inf,
+        do_last: Callable[[], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
-        """`idle_seconds`: it ends after so long without anything to do, or without an answer of the queue."""
+        """`idle_seconds`: it ends after so long without anything to do, or without an answer of the queue.
+
+        `do_last`: done once its jobs are over, before it leaves.
+        """
         self.name = name
         self._lanes = lanes
         self._capacity = replace(capacity, runtimes=capacity.runtimes & lanes.keys())
@@ -99,10 +105,13 @@ class ComputeNode:
         self._most_held = most_held
         self._drain_seconds = drain_seconds
         self._idle_seconds = idle_seconds
+        self._do_last = do_last
         self.registered = asyncio.Event()
         """Set once the queue knows this worker."""
         self.is_ending = asyncio.Event()
         """Set once it claims nothing more."""
+        self._told_to_stop = asyncio.Event()
+        self._drained_by = math.inf
         self._room = asyncio.Event()
         self._beginning = asyncio.Lock()
         self._slots: dict[int, _Slot] = {}
@@ -144,6 +153,11 @@ class ComputeNode:
 
     def stop(self) -> None:
         """Claim nothing more, finish what is in work or hand it back, and end `run`."""
+        self._drained_by = min(self._drained_by, time.monotonic() + self._drain_seconds, self._ends)
+        self._told_to_stop.set()
+        self._claim_no_more()
+
+    def _claim_no_more(self) -> None:
         self.is_ending.set()
         self._room.set()
 
@@ -155,15 +169,16 @@ class ComputeNode:
             asyncio.get_running_loop().call_later(self._ends - time.monotonic(), self.stop)
         try:
             async with asyncio.TaskGroup() as group:
-                beside = [group.create_task(self._beat()), group.create_task(self._end_when_idle())]
+                beat, idle = group.create_task(self._beat()), group.create_task(self._end_when_idle())
                 try:
                     with contextlib.suppress(QueueAway):  # only when it is left
                         await self._dispatch(group)
                     await self._drain()
+                    idle.cancel()
+                    await self._finish(group)
                 finally:
                     self._connection.is_patient = False
-                for task in beside:
-                    task.cancel()
+                beat.cancel()
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from several
         finally:
@@ -270,7 +285,7 @@ class ComputeNode:
         self._say(f"Ending: {what} for {self._idle_seconds:g} s.")
         if self._connection.is_away:
             self._connection.is_patient = False
-        self.stop()
+        self._claim_no_more()
 
     def _end(self, job: bytes) -> asyncio.Task[None] | None:
         """Begin to end a job; return what is over when it has ended, or None where nothing of it runs."""
@@ -310,6 +325,17 @@ class ComputeNode:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _finish(self, group: asyncio.TaskGroup) -> None:
+        """Do what is done last; once told to stop, in what the jobs have left of the time to drain."""
+        if self._do_last is None:
+            return
+        last, told = group.create_task(self._do_last()), group.create_task(self._told_to_stop.wait())
+        await asyncio.wait([last, told], return_when=asyncio.FIRST_COMPLETED)
+        if not last.done():
+            await asyncio.wait([last], timeout=max(LAST_SECONDS, self._drained_by - time.monotonic()))
+        for task in (last, told):
+            task.cancel()
 
     async def _leave(self) -> None:
         with contextlib.suppress(QueueAway):  # then its lease lapses

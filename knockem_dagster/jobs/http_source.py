@@ -39,9 +39,11 @@ from knockem_dagster.jobs.work_messages import (
     Reported,
     Study,
     Waiting,
+    WorkerActions,
 )
 from knockem_dagster.jobs.worker_sources import Say
 from knockem_dagster.records.genomes import GenomeRecord
+from knockem_dagster.records.job_graph import WorkerActionRecord
 from knockem_dagster.records.jobs import ComputeNodeRecord, JobRecord
 from knockem_dagster.records.record import new_id, now
 from knockem_dagster.records.submissions import SubmissionRecord
@@ -200,6 +202,10 @@ class HttpRecord:
             answer = await self._call("/v1/work/jobs", Asked(ids=tuple(page)), Jobs)
             found |= {job.id: job for job in answer.jobs}
         return found
+
+    async def worker_actions(self, workflow: str) -> Sequence[WorkerActionRecord]:
+        """Return what each worker runs for a workflow, in its order."""
+        return (await self._call(f"/v1/work/workflows/{workflow}/actions", None, WorkerActions)).actions
 
     async def attempts(self, ids: Sequence[str]) -> Sequence[Attempt]:
         """Return those of the attempts that are there, in this order."""

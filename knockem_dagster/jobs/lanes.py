@@ -21,6 +21,7 @@ from knockem_dagster.jobs.job_records import command_of, to_payload
 from knockem_dagster.jobs.queue import Entry, Verdict
 from knockem_dagster.jobs.recovery import ATTEMPT, Recovery
 from knockem_dagster.jobs.slots import Pace, Slot
+from knockem_dagster.jobs.worker_actions import WorkerActions
 from knockem_dagster.jobs.worker_sources import Journal, WorkerRecord
 from knockem_dagster.records.jobs import JobRecord
 from knockem_dagster.records.record import now
@@ -72,13 +73,21 @@ class CommandLane:
     keeps_warm = False
 
     def __init__(
-        self, record: WorkerRecord, launcher: CommandLauncher, journal: Journal, recovery: Recovery, *, worker: str
+        self,
+        record: WorkerRecord,
+        launcher: CommandLauncher,
+        journal: Journal,
+        recovery: Recovery,
+        actions: WorkerActions,
+        *,
+        worker: str,
     ) -> None:
         self._record = record
         self._launcher = launcher
         self._journal = journal
         self._worker = worker
         self._recovery = recovery
+        self._actions = actions
 
     async def run(self, desk: Desk, *, most: int) -> None:
         """Work until the desk has no more."""
@@ -99,6 +108,7 @@ class CommandLane:
         try:
             while batch.waiting:
                 job = batch.waiting.popleft()
+                await self._actions.begin(job)
                 if not await desk.may_start(job_of(job.id)):
                     continue  # canceled while others were running, or too late
                 pace.began()
@@ -132,7 +142,8 @@ class CommandLane:
             ended, verdict = await self._try(job)
         except SpawnerLost as lost:
             self._note("jobLost", job)
-            return JobReport(job_of(job.id), Verdict.LOST, 0.0, to_payload(_lost(str(lost)), worker=self._worker))
+            payload = to_payload(CommandEnded.lost(str(lost)), worker=self._worker)
+            return JobReport(job_of(job.id), Verdict.LOST, 0.0, payload)
         except asyncio.CancelledError:
             self._note("jobInterrupted", job)
             raise
@@ -174,9 +185,3 @@ async def _mark_what_it_reads(job: JobRecord) -> tuple[str, ...]:
     if job.folder is None or not job.reads:
         return ()
     return await asyncio.to_thread(mark_files, Path(job.folder), job.reads)
-
-
-def _lost(reason: str) -> CommandEnded:
-    return CommandEnded(
-        outcome=Outcome.LOST, exit_code=-9, tail=reason, peak_memory=0, cpu_seconds=0.0, wall_seconds=0.0
-    )

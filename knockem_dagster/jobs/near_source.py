@@ -14,6 +14,7 @@ from knockem_dagster.jobs.tending import look_after_workers
 from knockem_dagster.jobs.worker_sources import Say
 from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.genomes import GenomeRecord
+from knockem_dagster.records.job_graph import WorkerActionRecord
 from knockem_dagster.records.jobs import ComputeNodeRecord, JobRecord
 from knockem_dagster.records.record import now
 from knockem_dagster.records.submissions import SubmissionRecord
@@ -30,6 +31,11 @@ class StoredRecord:
     async def jobs(self, ids: Sequence[str]) -> Mapping[str, JobRecord]:
         """Return those of the jobs that are there."""
         return await asyncio.to_thread(self._records.jobs.get_many, ids)
+
+    async def worker_actions(self, workflow: str) -> Sequence[WorkerActionRecord]:
+        """Return what each worker runs for a workflow, in its order."""
+        found = await asyncio.to_thread(lambda: list(self._records.worker_actions.find({"workflowId": workflow})))
+        return sorted(found, key=lambda action: action.number)
 
     async def attempts(self, ids: Sequence[str]) -> Sequence[Attempt]:
         """Return those of the attempts that are there, in this order."""

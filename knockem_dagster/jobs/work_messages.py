@@ -15,6 +15,7 @@ from knockem_dagster.jobs.requirements import Requirement
 from knockem_dagster.knockout.knockouts import KnockoutSet
 from knockem_dagster.mapping_file import storable_json
 from knockem_dagster.records.genomes import GenomeRecord
+from knockem_dagster.records.job_graph import WorkerActionRecord
 from knockem_dagster.records.jobs import MOST_READ_FILES, JobRecord
 from knockem_dagster.records.record import Value
 from knockem_dagster.records.submissions import SubmissionRecord
@@ -254,6 +255,12 @@ class Jobs(Value):
 
     jobs: tuple[JobRecord, ...]
     retries: tuple[int, ...]
+
+
+class WorkerActions(Value):
+    """What each worker runs for a workflow, in its order."""
+
+    actions: tuple[WorkerActionRecord, ...]
 
 
 class VariantModel(Value):

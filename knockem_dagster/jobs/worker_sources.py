@@ -10,6 +10,7 @@ from knockem_dagster.containers.runtime import Runtime
 from knockem_dagster.jobs.queue import Claim, Entry, Report, Wanted
 from knockem_dagster.jobs.requirements import Requirement
 from knockem_dagster.records.genomes import GenomeRecord
+from knockem_dagster.records.job_graph import WorkerActionRecord
 from knockem_dagster.records.jobs import ComputeNodeRecord, JobRecord
 from knockem_dagster.records.submissions import SubmissionRecord
 
@@ -86,6 +87,10 @@ class WorkerRecord(Protocol):
 
     async def jobs(self, ids: Sequence[str]) -> Mapping[str, JobRecord]:
         """Return those of the jobs that are there."""
+        ...
+
+    async def worker_actions(self, workflow: str) -> Sequence[WorkerActionRecord]:
+        """Return what each worker runs for a workflow, in its order."""
         ...
 
     async def attempts(self, ids: Sequence[str]) -> Sequence[Attempt]:

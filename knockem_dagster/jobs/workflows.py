@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,9 @@ from knockem_dagster.errors import Conflict
 from knockem_dagster.jobs.job_records import put_missing
 from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.jobs.recovery import ATTEMPT
-from knockem_dagster.jobs.specs.action_jobs import jobs_with_actions
+from knockem_dagster.jobs.specs.action_jobs import action_command, action_name, jobs_with_actions
 from knockem_dagster.jobs.specs.job_graph import GraphJob, JobGraph
+from knockem_dagster.jobs.specs.workflow_spec import ActionSpec
 from knockem_dagster.jobs.unblocking import state_after, state_changes
 from knockem_dagster.records.catalog import OF_A_GRAPH, Records
 from knockem_dagster.records.job_graph import (
@@ -28,6 +29,7 @@ from knockem_dagster.records.job_graph import (
     SchedulerConfigurationRecord,
     StoresEdge,
     UserDataRecord,
+    WorkerActionRecord,
     edge_id,
     place_of,
 )
@@ -175,29 +177,39 @@ class _Documents:
             options = graph.options_of(scheduler)
             number = graph.num_nodes_of(scheduler)
             yield self._node(SchedulerConfigurationRecord, name, scheduler="slurm", options=options, num_nodes=number)
+        for number, action in enumerate(graph.actions):
+            if action.is_for_workers:
+                yield self._worker_action(number, action.spec)
 
     def _node(self, model: type[Record], name: str, **fields: Any) -> Record:
         id = self._id(model, name)
         return model.model_validate({"id": id, "workflow_id": self._workflow.id, "name": name, **fields})
 
+    def _worker_action(self, number: int, action: ActionSpec) -> Record:
+        return self._node(
+            WorkerActionRecord,
+            action_name(number, action),
+            number=number,
+            trigger=action.trigger_type,
+            command=("bash", "-c", self._filled(action_command(action))),
+            environment=self._environment({}),
+            folder=self._submitter.folder,
+        )
+
     def _job(self, name: str, job: GraphJob) -> JobRecord:
         spec, id = job.spec, self._id(JobRecord, name)
         script = "" if spec.invocation_script is None else f"{spec.invocation_script} "
-        command = self._filled(f"{script}{spec.command}")
-        shared = {**(self._graph.spec.env or {}), **(spec.env or {})}
         return JobRecord(
             id=id,
             datetime=self._stamps["datetime"],
             revision_knockem=self._stamps["revisionKnockem"],
             workflow_id=self._workflow.id,
             name=name,
-            command=("bash", "-c", command),
+            command=("bash", "-c", self._filled(f"{script}{spec.command}")),
             environment={
-                **{key: self._filled(text) for key, text in shared.items()},
-                "TORC_WORKFLOW_ID": self._workflow.id,
+                **self._environment(spec.env or {}),
                 "TORC_JOB_ID": id,
                 "TORC_JOB_NAME": name,
-                "TORC_OUTPUT_DIR": self._submitter.folder or ".",
                 ATTEMPT: "1",
             },
             folder=self._submitter.folder,
@@ -211,6 +223,12 @@ class _Documents:
             failure_rules=self._rules(spec.failure_handler),
             reads=self._reads(job),
         )
+
+    def _environment(self, own: Mapping[str, str]) -> dict[str, str]:
+        """Return the variables that every command of the workflow gets, with its own, which come first."""
+        given = {**(self._graph.spec.env or {}), **own}
+        of_workflow = {"TORC_WORKFLOW_ID": self._workflow.id, "TORC_OUTPUT_DIR": self._submitter.folder or "."}
+        return {**{key: self._filled(text) for key, text in given.items()}, **of_workflow}
 
     def _filled(self, text: str) -> str:
         return self._graph.with_references(text, self._user_data_ids)

@@ -24,6 +24,7 @@ from knockem_dagster.jobs.organisms import Organisms
 from knockem_dagster.jobs.queue import Verdict
 from knockem_dagster.jobs.recovery import Recovery
 from knockem_dagster.jobs.requirements import Capacity
+from knockem_dagster.jobs.worker_actions import WorkerActions
 from knockem_dagster.jobs.worker_sources import Say, WorkSource
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.jobs import ComputeNodeRecord
@@ -79,6 +80,7 @@ class WorkerProcess:
         self._capacity = capacity
         self._say = say
         self._launcher = CommandLauncher()
+        self._actions = WorkerActions(source.record, self._launcher, source.journal, worker=self.name, say=say)
         self._node = ComputeNode(
             source.queue,
             self._lanes(),
@@ -87,6 +89,7 @@ class WorkerProcess:
             lease_seconds=platform.settings.lease_seconds,
             say=say,
             idle_seconds=math.inf if idle_seconds is None else idle_seconds,
+            do_last=self._actions.end,
         )
 
     @property
@@ -143,7 +146,7 @@ class WorkerProcess:
         organisms = Organisms(self._platform, source.record)
         attempts = AttemptLane(organisms.of, self._read, worker=self.name)
         recovery = Recovery(source.queue, self._launcher)
-        commands = CommandLane(source.record, self._launcher, source.journal, recovery, worker=self.name)
+        commands = CommandLane(source.record, self._launcher, source.journal, recovery, self._actions, worker=self.name)
         return {**dict.fromkeys(RUNTIMES, attempts), "command": commands}
 
     async def _read(self, jobs: Sequence[bytes]) -> Sequence[Attempt]:

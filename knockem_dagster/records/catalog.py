@@ -22,6 +22,7 @@ from knockem_dagster.records.job_graph import (
     SchedulerConfigurationRecord,
     StoresEdge,
     UserDataRecord,
+    WorkerActionRecord,
 )
 from knockem_dagster.records.jobs import ComputeNodeRecord, EventRecord, JobRecord, ResultRecord, WorkflowRecord
 from knockem_dagster.records.nodes import NodeHoursRecord, ScheduledNodeRecord
@@ -49,6 +50,7 @@ OF_A_GRAPH: tuple[type[Record], ...] = (
     ResourceRequirementsRecord,
     SchedulerConfigurationRecord,
     UserDataRecord,
+    WorkerActionRecord,
     BlocksEdge,
     NeedsEdge,
     ProducesEdge,
@@ -90,6 +92,7 @@ class Records:
         self.resource_requirements = Repository(documents, ResourceRequirementsRecord)
         self.scheduler_configurations = Repository(documents, SchedulerConfigurationRecord)
         self.user_data = Repository(documents, UserDataRecord)
+        self.worker_actions = Repository(documents, WorkerActionRecord)
         self.blocks = Repository(documents, BlocksEdge)
         self.needs = Repository(documents, NeedsEdge)
         self.produces = Repository(documents, ProducesEdge)

@@ -5,7 +5,7 @@ An edge is a document {_from, _to} of "collection/id", so that the graph can be 
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -62,6 +62,20 @@ class UserDataRecord(Record):
     is_ephemeral: bool = False
     data: Any = None
     changed: str | None = Field(default=None, description="when it was last given other data; none: never")
+
+
+class WorkerActionRecord(Record):
+    """Commands that each worker runs before its first job of a workflow, or when it leaves."""
+
+    collection: ClassVar[Collection] = Collection("workerActions", (_OF_WORKFLOW,))
+
+    workflow_id: str
+    number: int = Field(description="its place among the workflow's actions")
+    name: str
+    trigger: Literal["on_worker_start", "on_worker_complete"]
+    command: tuple[str, ...] = Field(description="the program and its arguments")
+    environment: dict[str, str] = Field(default_factory=dict[str, str], description="beside PATH, HOME and LANG")
+    folder: str | None = Field(default=None, description="where it runs; default: where the worker was started")
 
 
 class EdgeRecord(Record):

@@ -66,13 +66,13 @@ def test_an_action_has_a_name_of_its_own() -> None:
     assert blockers(job(name), actions=[action("on_workflow_start", "true")]) == {name: {f"{name}'"}, f"{name}'": set()}
 
 
-def test_what_is_no_job_is_named_as_without_effect() -> None:
+def test_what_is_neither_run_nor_asks_for_nodes_is_named_as_without_effect() -> None:
     nodes = {"trigger_type": "on_workflow_start", "action_type": "schedule_nodes", "scheduler": "here"}
     nodes["scheduler_type"] = "local"
-    spec = {"name": "w", "jobs": [job("a")], "actions": [nodes, action("on_worker_complete", "true")]}
+    of_workers = [action("on_worker_start", "true"), action("on_worker_complete", "true")]
+    spec = {"name": "w", "jobs": [job("a")], "actions": [nodes, *of_workers]}
     graph = graph_of(spec_of({**spec, "slurm_schedulers": [{"name": "s"}]}))
-    expected = ["run_commands on_worker_complete", "schedule_nodes on_workflow_start"]
-    assert graph.without_effect(acquires_nodes=True) == expected
+    assert graph.without_effect(acquires_nodes=True) == ["schedule_nodes on_workflow_start"]
     assert list(jobs_with_actions(graph)) == ["a"]
 
 

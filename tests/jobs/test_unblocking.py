@@ -466,6 +466,7 @@ def test_what_is_taken_back_leaves_nothing(platform: Platform, tmp_path: Path) -
         user_data=[{"name": "u"}],
         resource_requirements=[{"name": "r", "num_cpus": 1, "memory": "1g"}],
         slurm_schedulers=[{"name": "s", "account": "a"}],
+        actions=[{"trigger_type": "on_worker_start", "action_type": "run_commands", "commands": ["true"]}],
     )
     documents = platform.records.documents
     there = {model.collection.name: documents.count(model.collection.name, {}) for model in OF_A_GRAPH}

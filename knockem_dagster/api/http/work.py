@@ -41,6 +41,7 @@ from knockem_dagster.jobs.work_messages import (
     RequirementModel,
     Study,
     Waiting,
+    WorkerActions,
 )
 from knockem_dagster.records.jobs import ComputeNodeRecord, EventRecord
 
@@ -150,6 +151,14 @@ async def jobs(request: Request, caller: Worker) -> Jobs:
     queue = await caller.site.queue()
     retried = [await queue.retries(job.workflow_id, job_of(job.id)) if job.failure_rules else 0 for job in there]
     return Jobs(jobs=there, retries=tuple(retried))
+
+
+@router.get("/workflows/{workflow}/actions", operation_id="read_worker_actions")
+async def worker_actions(workflow: Annotated[str, Path(max_length=100)], caller: Worker) -> WorkerActions:
+    """Return what each worker runs for a workflow, in its order."""
+    if not await _permitted(caller, [workflow]):
+        return WorkerActions(actions=())
+    return WorkerActions(actions=tuple(await caller.site.stored.worker_actions(workflow)))
 
 
 @router.post("/attempts", openapi_extra=described_body("Asked"), operation_id="read_attempts")

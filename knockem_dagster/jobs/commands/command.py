@@ -48,3 +48,8 @@ class CommandEnded:
     peak_memory: int
     cpu_seconds: float
     wall_seconds: float
+
+    @classmethod
+    def lost(cls, reason: str) -> CommandEnded:
+        """Return how a command ended that was lost with its spawner, or could not be started for want of resources."""
+        return cls(Outcome.LOST, exit_code=-9, tail=reason, peak_memory=0, cpu_seconds=0.0, wall_seconds=0.0)

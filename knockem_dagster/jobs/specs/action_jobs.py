@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from knockem_dagster.jobs.specs.job_graph import GraphJob, JobGraph, Links, TriggeredAction
-from knockem_dagster.jobs.specs.workflow_spec import JobSpec
+from knockem_dagster.jobs.specs.workflow_spec import ActionSpec, JobSpec
 
 
 def jobs_with_actions(graph: JobGraph) -> Mapping[str, GraphJob]:
@@ -17,7 +17,7 @@ def jobs_with_actions(graph: JobGraph) -> Mapping[str, GraphJob]:
 
     What begins with the workflow comes before all jobs that wait for nothing; what ends with it after all others.
     """
-    names = [f"action {number}: {each.spec.trigger_type}" for number, each in enumerate(graph.actions)]
+    names = [action_name(number, each.spec) for number, each in enumerate(graph.actions)]
     actions = {_unlike(name, graph.jobs): each for name, each in zip(names, graph.actions, strict=True) if each.is_job}
     first = tuple(name for name, each in actions.items() if each.spec.trigger_type == "on_workflow_start")
     jobs = {
@@ -28,9 +28,19 @@ def jobs_with_actions(graph: JobGraph) -> Mapping[str, GraphJob]:
         blockers = [*action.made_by, *_blockers(action, jobs)]
         if action.spec.trigger_type == "on_workflow_complete":
             blockers += [each for each in actions if actions[each].spec.trigger_type != "on_workflow_complete"]
-        spec = JobSpec(name=name, command="\n".join(["set -e", *(action.spec.commands or ())]))
+        spec = JobSpec(name=name, command=action_command(action.spec))
         found[name] = GraphJob(spec, Links(), Links(), tuple(dict.fromkeys(blockers)), is_action=True)
     return found
+
+
+def action_name(number: int, action: ActionSpec) -> str:
+    """Return what the action of this number is called."""
+    return f"action {number}: {action.trigger_type}"
+
+
+def action_command(action: ActionSpec) -> str:
+    """Return the commands of an action as one, which the first that fails ends."""
+    return "\n".join(["set -e", *(action.commands or ())])
 
 
 def _blockers(action: TriggeredAction, jobs: Mapping[str, GraphJob]) -> Iterable[str]:

@@ -22,7 +22,7 @@ from knockem_dagster.jobs.specs.workflow_spec import (
 Kind: TypeAlias = Literal["files", "user_data"]
 Direction: TypeAlias = Literal["input", "output"]
 
-_TRIGGERS_OF_JOBS = ("on_workflow_start", "on_workflow_complete", "on_jobs_ready", "on_jobs_complete")
+_TRIGGERS_OF_WORKERS = ("on_worker_start", "on_worker_complete")
 _WITHOUT_EFFECT = (
     "resource_monitor",
     "execution_config",
@@ -98,8 +98,13 @@ class TriggeredAction:
 
     @property
     def is_job(self) -> bool:
-        """Tell whether the action can be run as a job: no nodes are had so, and workers have no jobs of their own."""
-        return self.spec.action_type == "run_commands" and self.spec.trigger_type in _TRIGGERS_OF_JOBS
+        """Tell whether the action is run as a job: no nodes are had so, and what each worker runs is no job."""
+        return self.spec.action_type == "run_commands" and not self.is_for_workers
+
+    @property
+    def is_for_workers(self) -> bool:
+        """Tell whether each worker runs the action's commands."""
+        return self.spec.action_type == "run_commands" and self.spec.trigger_type in _TRIGGERS_OF_WORKERS
 
     @property
     def is_for_nodes(self) -> bool:
@@ -145,7 +150,7 @@ class JobGraph:
         idle = {
             f"{each.spec.action_type} {each.spec.trigger_type}"
             for each in self.actions
-            if not each.is_job and not (each.is_for_nodes and acquires_nodes)
+            if each.spec.action_type != "run_commands" and not (each.is_for_nodes and acquires_nodes)
         }
         parts = [
             *((job.spec, _OF_JOBS) for job in self.jobs.values()),

@@ -119,6 +119,36 @@ def test_a_workflow_is_run_by_a_worker_over_http(api: ApiServer, organisms: Path
     assert client.get("/v1/computeNodes/nobody").status_code == 404
 
 
+def test_a_worker_over_http_runs_what_each_worker_runs(api: ApiServer, organisms: Path, tmp_path: Path) -> None:
+    client = api.client()
+    commands = {"on_worker_start": "echo begin >> order.txt; false", "on_worker_complete": "echo end >> order.txt"}
+    place = submit(
+        client,
+        {"name": "a_{i}", "command": "echo {i} >> order.txt", "parameters": {"i": "1:5"}},
+        actions=[
+            {"trigger_type": trigger, "action_type": "run_commands", "commands": [command]}
+            for trigger, command in commands.items()
+        ],
+    )
+    with worker(api, tmp_path, api.token(scope=Scope.WORKER), organisms) as (_, log):
+        until(lambda: client.get(place).json()["state"] == "completed")
+    order = (tmp_path / "order.txt").read_text().split()
+    assert (order[0], sorted(order[1:-1]), order[-1]) == ("begin", list("12345"), "end")
+    assert client.get(place).json()["jobs"] == {"completed": 5}
+    events = client.get(f"{place}/events", params={"limit": 1000}).json()["items"]
+    ended = [each["data"] for each in events if each["kind"] == "actionEnded"]
+    assert [(each["trigger"], each["outcome"]) for each in ended] == [
+        ("on_worker_start", "failed"),
+        ("on_worker_complete", "succeeded"),
+    ]
+    assert "action 0: on_worker_start of workflow" in log.read_text()
+    theirs = place.replace("/v1/", "/v1/work/") + "/actions"
+    mine = api.client(scope=Scope.WORKER).get(theirs).json()["actions"]
+    assert [each["trigger"] for each in mine] == list(commands)
+    assert api.client(BOB, Scope.WORKER).get(theirs).json() == {"actions": []}
+    assert client.get(theirs).status_code == 403
+
+
 def test_competitions_are_run_by_a_worker_over_http(api: ApiServer, organisms: Path, tmp_path: Path) -> None:
     made = api.client().post("/v1/submissions", json=study(userEmail=None, maxActive=16))
     id = made.json()["id"]

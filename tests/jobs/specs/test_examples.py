@@ -35,6 +35,7 @@ JOBS = {
     "resources": 2,
     "failure-handlers": 4 + 1,
     "actions": 3 + 3,
+    "worker-actions": 3,
     "schedulers": 2,
     "environment": 2,
 }
