@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from knockem_dagster.containers.attempts import Outcome
+from knockem_dagster.jobs import compute_node
 from knockem_dagster.jobs.attempt_records import job_of
 from knockem_dagster.jobs.desk import WAIT_SECONDS
 from knockem_dagster.jobs.job_records import record_unrecorded, submit_jobs
@@ -32,7 +33,7 @@ from tests.services.job_play import (
     started,
     worker_on,
 )
-from tests.services.queue_play import play, tally, until
+from tests.services.queue_play import Clock, play, tally, until
 from tests.services.queues import QueueServer
 
 LEAST_MEMORY = 1 << 20
@@ -273,16 +274,31 @@ def test_canceled_workflow_is_ended_and_the_worker_goes_on(
     assert kinds == {"jobStarted": SLOTS, "jobInterrupted": SLOTS}
 
 
-def test_short_jobs_now_and_then_keep_a_worker_from_ending(queue_server: QueueServer, platform: Platform) -> None:
+def test_short_jobs_now_and_then_keep_a_worker_from_ending(
+    queue_server: QueueServer, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, idle_seconds = Clock(), 1.0
+    monkeypatch.setattr(compute_node, "time", clock)
+
+    async def until_it_has_looked() -> None:
+        asked = clock.asked
+
+        async def is_asked() -> bool:
+            return clock.asked > asked
+
+        await until(is_asked)
+
     async def scenario(queue: Queue) -> None:
-        async with worker_on(platform, queue, idle_seconds=2.5) as worker:
+        async with worker_on(platform, queue, idle_seconds=idle_seconds) as worker:
             for _ in range(6):
-                await asyncio.sleep(0.6)  # what comes from time to time
+                clock.now += 0.6 * idle_seconds
                 workflow = new_workflow()
                 jobs = quick_jobs(workflow, 1)
                 await submit_jobs(platform.records, queue, workflow, jobs)
                 await until(recorded(platform, jobs))
+                await until_it_has_looked()
                 assert not worker.is_ending.is_set()
+            clock.now += idle_seconds
             await worker.is_ending.wait()
 
     play(queue_server, scenario)

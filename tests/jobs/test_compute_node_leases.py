@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from knockem_dagster.jobs.compute_node import TOO_LATE, ComputeNode
+from knockem_dagster.jobs import compute_node, desk
+from knockem_dagster.jobs.compute_node import LEAVING_SECONDS, TOO_LATE, ComputeNode
 from knockem_dagster.jobs.desk import Desk, JobReport
 from knockem_dagster.jobs.queue import Queue, Verdict, Wanted
 from knockem_dagster.jobs.requirements import Capacity
-from tests.services.queue_play import MANY, SMALL, jobs, numbers, play, tally, until, until_lapsed
+from tests.services.queue_play import MANY, SMALL, Clock, jobs, numbers, play, tally, until, until_lapsed
 from tests.services.queues import QueueServer
 
 LEASE_SECONDS = 0.3
@@ -110,24 +110,31 @@ def test_a_worker_that_was_paused_beyond_its_lease_starts_nothing_of_what_it_hel
     assert sorted(lane.done) == list(range(6)), "one was begun that was not its own any more"
 
 
-def test_a_worker_ends_when_its_time_is_over_and_starts_nothing_too_late(queue_server: QueueServer) -> None:
+def test_a_worker_ends_when_its_time_is_over_and_starts_nothing_too_late(
+    queue_server: QueueServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, time_left = Clock(), 3600.0
+    for module in (compute_node, desk):
+        monkeypatch.setattr(module, "time", clock)
     lane = QuickLane()
 
-    async def scenario(queue: Queue) -> float:
-        capacity = Capacity(cpus=1, memory_mib=100, seconds_left=1.5, runtimes=frozenset({SMALL.runtime}))
+    def pass_time_after_three() -> None:
+        if len(lane.done) == 3:
+            clock.now += time_left - LEAVING_SECONDS
+
+    async def scenario(queue: Queue) -> None:
+        capacity = Capacity(cpus=1, memory_mib=100, seconds_left=time_left, runtimes=frozenset({SMALL.runtime}))
         node = ComputeNode(
             queue, {SMALL.runtime: lane}, capacity, name="w", lease_seconds=LEASE_SECONDS, say=lambda line: None
         )
-        lane.before = lambda: time.sleep(0.1)
+        lane.before = pass_time_after_three
         await queue.enqueue("o", jobs(range(100)), requirement=SMALL, settings=MANY)
-        began = time.monotonic()
         await node.run()
-        return time.monotonic() - began
 
-    assert play(queue_server, scenario) < 1.5
+    play(queue_server, scenario)
+    assert lane.done == [0, 1, 2]
     counted = tally(queue_server.client(), "o")
-    assert 0 < counted.completed == len(lane.done) < 100
-    assert (counted.pending, counted.active) == (100 - counted.completed, 0)
+    assert (counted.pending, counted.active, counted.completed) == (97, 0, 3)
 
 
 @pytest.mark.parametrize(("seconds", "inability"), [(0.0, ""), (3600.0, TOO_LATE)])
@@ -136,7 +143,7 @@ def test_a_worker_that_comes_too_late_for_any_job_says_so(
 ) -> None:
     async def scenario(queue: Queue) -> str:
         requirement = replace(SMALL, seconds=seconds)
-        capacity = Capacity(cpus=1, memory_mib=100, seconds_left=1.5, runtimes=frozenset({SMALL.runtime}))
+        capacity = Capacity(cpus=1, memory_mib=100, seconds_left=3.0, runtimes=frozenset({SMALL.runtime}))
         node = ComputeNode(
             queue, {SMALL.runtime: QuickLane()}, capacity, name="w", lease_seconds=LEASE_SECONDS, say=lambda line: None
         )
