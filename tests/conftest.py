@@ -26,3 +26,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not item.nodeid.startswith(NOT_PURE) and item.get_closest_marker("docker") is None:
             item.add_marker("pure")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell what tests have measured, also where they pass: a log of CI is where it is read."""
+    told = [
+        f"{report.nodeid}: {name}: {value}"
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if isinstance(report, pytest.TestReport) and report.when == "call"
+        for name, value in report.user_properties
+    ]
+    if told:
+        terminalreporter.section("measured")
+        terminalreporter.write_line("\n".join(told))

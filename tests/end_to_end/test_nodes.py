@@ -162,8 +162,7 @@ def wait_for_release(note: Note, since: str) -> None:
     began = time.monotonic()
     until(lambda: not in_slurm(), "the release of the nodes", seconds=RELEASE_SECONDS)
     seconds = round(time.monotonic() - began, 1)
-    note(f"seconds until nodes were released after {since}", seconds)
-    print(f"nodes were released {seconds} s after {since}, with idle_seconds {IDLE_SECONDS}")  # noqa: T201
+    note(f"seconds until nodes were released after {since}", f"{seconds} (idle_seconds {IDLE_SECONDS})")
 
 
 def test_nodes_do_all_competitions_and_are_released(
