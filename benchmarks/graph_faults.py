@@ -12,6 +12,8 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from numpy.random import Generator, default_rng
@@ -26,6 +28,7 @@ from knockem_dagster.jobs.specs.reading import spec_of
 from knockem_dagster.jobs.workflows import Submitter, start_workflow, store_workflow
 from knockem_dagster.records.accounts import Scope
 from knockem_dagster.records.jobs import JobState, WorkflowRecord
+from knockem_dagster.records.record import Record
 
 JOBS, WORKERS = 5000, 4
 LEASE_SECONDS = 2.0
@@ -33,7 +36,7 @@ BETWEEN_KILLS = (0.1, 0.5)
 API_KILLED = 0.1
 """How often the API is killed beside a worker."""
 DAEMON_KILLED = 0.02
-"""How often the daemon is: it takes ten seconds and more to be back."""
+"""How often the daemon is, after the first time: it takes ten seconds and more to be back."""
 USER = "bench@example.org"
 PATIENCE_SECONDS = 1800.0
 
@@ -74,6 +77,7 @@ class _Campaign:
             self._start_worker(is_near=number % 2 == 0)
         for worker in self._workplace.workers:
             until(lambda worker=worker: self._workplace.is_registered(worker), "a worker")
+        until(self._workplace.daemon_lives, "Dagster's daemon", look_seconds=1.0)
         workflow = self._submit()
         kills, api_kills, daemon_kills, began = 0, 0, 0, time.monotonic()
         while self._state(workflow) != "completed":
@@ -92,13 +96,13 @@ class _Campaign:
                 self._api.kill()
                 self._api = self._workplace.start_api(self._api.port)
                 api_kills += 1
-            if self._rng.random() < DAEMON_KILLED:
+            if daemon_kills == 0 or self._rng.random() < DAEMON_KILLED:
                 daemon.kill()
                 daemon.wait()
                 daemon = self._workplace.start_daemon()
                 daemon_kills += 1
         seconds = time.monotonic() - began
-        begun_twice = self._check(workflow)
+        starts, begun_twice = self._check(workflow)
         number = len(self._blockers)
         return [
             Measurement("dependent jobs, each with one last result, in order", float(number), "jobs", 1),
@@ -106,6 +110,7 @@ class _Campaign:
             Measurement("kills of the HTTP API meanwhile", float(api_kills), "kills", 1),
             Measurement("kills of Dagster's daemon meanwhile", float(daemon_kills), "kills", 1),
             Measurement("jobs begun again, since their worker was killed", float(begun_twice), "jobs", 1),
+            Measurement("starts in the record, each after the results it waits for", float(starts), "starts", 1),
             Measurement("it took", seconds, "s", 1),
         ]
 
@@ -133,16 +138,30 @@ class _Campaign:
     def _state(self, workflow: WorkflowRecord) -> str:
         return self._workplace.platform.records.workflows.get(workflow.id).state
 
-    def _check(self, workflow: WorkflowRecord) -> int:
-        """Make sure of the order and of the results; return how many jobs were begun more than once."""
+    def _check(self, workflow: WorkflowRecord) -> tuple[int, int]:
+        """Make sure of the results and of the order.
+
+        Returns how many starts the record tells, and how many jobs were begun more than once.
+        """
         records = self._workplace.platform.records
         jobs = {job.id: job for job in records.jobs.find({"workflowId": workflow.id})}
         wrong = [job.name for job in jobs.values() if job.state is not JobState.COMPLETED]
         if wrong:
             raise KnockemError(f"{len(wrong)} jobs did not complete, {wrong[0]} among them")
-        finals = Counter(result.job_id for result in self._workplace.results(workflow.id) if result.final)
-        if set(finals) != set(jobs) or max(finals.values()) > 1:
+        finals = [result for result in self._workplace.results(workflow.id) if result.final]
+        if Counter(result.job_id for result in finals) != Counter(jobs.keys()):
             raise KnockemError("not every job has one last result")
+        names = {id: job.name for id, job in jobs.items()}
+        events = [each for each in records.events.find({"subject": workflow.id}) if each.kind == "jobStarted"]
+        check_starts(
+            self._blockers,
+            [(names[event.data["job"]], _moment(event)) for event in events],
+            {names[result.job_id]: _moment(result) for result in finals},
+        )
+        return len(events), self._check_words()
+
+    def _check_words(self) -> int:
+        """Make sure of the order by what the jobs themselves wrote; return how many were begun more than once."""
         ended: set[str] = set()
         begun: Counter[str] = Counter()
         for line in self._told.read_text().splitlines():
@@ -155,6 +174,23 @@ class _Campaign:
                 if early:
                     raise KnockemError(f"{name} was begun before {early[0]}, for which it waits, had ended")
         return sum(number > 1 for number in begun.values())
+
+
+def check_starts(
+    blockers: Mapping[str, Sequence[str]], starts: Sequence[tuple[str, datetime]], recorded: Mapping[str, datetime]
+) -> None:
+    """Make sure that no job was started before the last result of each that it waits for. Raises KnockemError.
+
+    `starts`: as workers noted them; `recorded`: when the last result of each job was.
+    """
+    for name, moment in starts:
+        early = [each for each in blockers[name] if moment < recorded[each]]
+        if early:
+            raise KnockemError(f"{name} was begun before {early[0]}, for which it waits, was recorded")
+
+
+def _moment(of: Record) -> datetime:
+    return datetime.fromisoformat(of.datetime)
 
 
 if __name__ == "__main__":

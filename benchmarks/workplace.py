@@ -199,6 +199,15 @@ class Workplace:
         self._others.append(daemon)
         return daemon
 
+    def daemon_lives(self) -> bool:
+        """Tell whether a daemon has ever evaluated sensors here."""
+        import dagster as dg
+
+        from knockem_dagster.definitions import prepare_dagster_home
+
+        with dg.DagsterInstance.from_config(str(prepare_dagster_home(self.platform.settings))) as instance:
+            return "SENSOR" in instance.get_daemon_heartbeats()
+
     def start(self, *arguments: str | Path) -> subprocess.Popen[bytes]:
         """Start a command in the background; its output goes to `commands.log`."""
         process = self._start(_command_line(*arguments), self.folder / "commands.log")
