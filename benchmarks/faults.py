@@ -17,7 +17,6 @@ import tempfile
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
 from pathlib import Path
@@ -75,8 +74,8 @@ class Campaign:
 
     place: Workplace
     rng: Generator
-    workflows: Sequence[WorkflowRecord]
-    jobs: Sequence[JobRecord]
+    workflows: list[WorkflowRecord]
+    jobs: list[JobRecord]
     failing: frozenset[str]
     long_away: float
     found_again: float = 0.0
@@ -145,7 +144,6 @@ class Campaign:
     def _bombard(self, *, deadline: float) -> None:
         """Keep workers going and kill some of all until nothing is left to do."""
         due = time.monotonic()
-        # The server may be away also when nothing is left to do: in a small campaign that is soon.
         special = deque([(1 / 10, self._forget_everything), (1 / 4, self._be_away)])
         while (done := self._number_done()) < len(self.jobs) or special:
             check(time.monotonic() < deadline, f"only {done} of {len(self.jobs)} jobs have a result; {self.blows}")
@@ -168,10 +166,14 @@ class Campaign:
             self.blows["worker"] += 1
 
     def _be_away(self) -> None:
-        """Take the server away for long; every worker says so once and finds it again soon."""
+        """Take the server away for long amid work; every worker says so once, finds it soon, and loses nothing."""
         until(lambda: all(map(self.place.is_registered, self._alive())), "all workers")
+        workflow = self._submit_long_jobs()
+        until(lambda: len(self._in_work(workflow)) >= WORKERS / 2, "workers to be at work")
         before = {worker.name: len(worker.said) for worker in self._alive()}
         self.place.kill_server()
+        in_work = self._in_work(workflow)
+        check(bool(in_work), "nothing was in work when the server went")
         time.sleep(self.long_away)
         self.place.start_server()
         came_back = time.monotonic()
@@ -185,7 +187,24 @@ class Campaign:
         for worker in heard:
             said = worker.said[before[worker.name] :]
             check(said.count(AWAY) == 1, f"a worker says more than once that the server is away:\n{said}")
+        until(lambda: in_work <= self.place.final_results(workflow.id).keys(), "the results of what was in work")
+        log = read_log(self.place.folder)
+        check(all(len(log.of_job(job)) == 1 for job in in_work), "what was in work when the server went ran again")
         self.blows["server"] += 1
+
+    def _submit_long_jobs(self) -> WorkflowRecord:
+        """Give all workers something to do, whatever is left of the rest: in a small campaign that is nothing soon."""
+        workflow = a_workflow("amid which the server goes", max_active=WORKERS, max_fail=MAX_FAIL)
+        jobs = [timed_job(self.place.folder, workflow, seconds=LONGEST_SECONDS) for _ in range(2 * WORKERS)]
+        self.workflows.append(workflow)
+        self.jobs.extend(jobs)
+        self._waiting.append(deque(job.id for job in jobs))
+        self.place.submit(workflow, jobs)
+        return workflow
+
+    def _in_work(self, workflow: WorkflowRecord) -> set[str]:
+        executions = read_log(self.place.folder).executions
+        return {each.job for each in executions if each.workflow == workflow.id and each.ended is None}
 
     def _forget_everything(self) -> None:
         """Kill the server, remove its files, and have the queue rebuilt from the record."""
