@@ -1,4 +1,4 @@
-"""What a study comes to so far: there while a stage of it is under way, better with every wave, and gone at its end."""
+"""What a study comes to so far: there while a stage of it is under way, surer at the last wave than at the first, gone at its end."""
 
 from __future__ import annotations
 
@@ -51,6 +51,8 @@ def test_estimates_come_with_the_waves_and_the_assays_and_make_way_for_the_last(
     assert len(weighed) > 3, "waves of weighing, weighing, sets"
     competitions = [row["n"] for row in weighed]
     assert competitions == sorted(competitions) and competitions[0] < competitions[-1]
+    widths = [row["high"] - row["low"] for row in weighed]
+    assert widths[-1] < widths[0], widths
     estimates = read_table(platform.objects, done.id, "estimates")
     assert estimates is not None
     pd.testing.assert_frame_equal(seen[-1], estimates)
