@@ -9,23 +9,28 @@ import pytest
 
 from knockem_dagster.records.accounts import Scope
 from tests.services.api_server import ADMINISTRATOR, ALICE, BOB, ApiServer
+from tests.services.submissions import a_submission, store_with_competitions
 
 WORKFLOW = {"name": "w", "jobs": [{"name": "a", "command": "true"}]}
 OPEN = {"/healthz", "/openapi.json"}
 
 
+def operations(client: httpx.Client) -> list[tuple[str, str]]:
+    """Return method and path of all that the specification tells."""
+    paths = client.get("/openapi.json").json()["paths"]
+    return [(method, path) for path, found in paths.items() for method in found]
+
+
 def test_nothing_is_readable_without_a_token(api: ApiServer) -> None:
     nobody = api.client(token="")
-    specification = nobody.get("/openapi.json").json()
-    for path, operations in specification["paths"].items():
-        for method in operations.keys() & {"get", "post", "put", "delete"}:
-            answer = nobody.request(method, path.replace("{", "").replace("}", ""))
-            if path in OPEN:
-                assert answer.status_code == 200
-            else:
-                assert answer.status_code == 401, (method, path)
-                assert answer.headers["www-authenticate"] == "Bearer"
-                assert answer.headers["content-type"] == "application/problem+json"
+    for method, path in operations(nobody):
+        answer = nobody.request(method, path.replace("{", "").replace("}", ""))
+        if path in OPEN:
+            assert answer.status_code == 200
+        else:
+            assert answer.status_code == 401, (method, path)
+            assert answer.headers["www-authenticate"] == "Bearer"
+            assert answer.headers["content-type"] == "application/problem+json"
 
 
 @pytest.mark.parametrize("header", ["Bearer nonsense", "Basic YTpi", "Bearer", "Bearer knockem_", "Bearer \xff"])
@@ -65,13 +70,26 @@ def test_what_belongs_to_others_is_not_there(api: ApiServer) -> None:
     assert id in [each["id"] for each in root.get("/v1/workflows").json()["items"]]
 
 
-def test_a_scope_permits_what_it_says(api: ApiServer) -> None:
+def test_a_worker_may_work_and_nothing_else_even_with_what_is_its_users(api: ApiServer) -> None:
     worker, alice = api.client(scope=Scope.WORKER), api.client()
-    for path in ("/v1/workflows", "/v1/submissions", "/v1/users", "/v1/tokens", "/metrics"):
-        assert worker.get(path).status_code == 403
-    assert worker.post("/v1/workflows", json=WORKFLOW).status_code == 403
-    assert worker.post("/v1/tokens", json={"scope": "user"}).status_code == 403
+    submission = a_submission("of a worker's user", user_email=ALICE)
+    store_with_competitions(api.platform.records, submission, answered=1, failed=0)
+    workflow = alice.post("/v1/workflows", json=WORKFLOW).json()["id"]
+    job = alice.get(f"/v1/workflows/{workflow}/jobs").json()["items"][0]["job"]["id"]
+    token = alice.post("/v1/tokens", json={"scope": "user"}).json()["id"]
+    there = {"submission": submission.id, "workflow": workflow, "job": job, "token": token, "address": ALICE}
+    there |= {"kind": "blocks", "table": "competitions", "node": "n", "data": "d"}
+    bodies = {"/v1/workflows": WORKFLOW, "/v1/workflows/check": WORKFLOW, "/v1/tokens": {"scope": "user"}}
+    for method, path in operations(worker):
+        if path in OPEN | {"/v1/self"} or path.startswith("/v1/work/"):
+            continue
+        answer = worker.request(method, path.format_map(there), json=bodies.get(path, {}))
+        assert answer.status_code == 403, (method, path, answer.text)
     assert worker.get("/v1/self").json()["scope"] == "worker"
+
+
+def test_a_scope_permits_what_it_says(api: ApiServer) -> None:
+    alice = api.client()
     for path in ("/v1/users", "/v1/workers", "/metrics"):
         assert alice.get(path).status_code == 403
     assert alice.post("/v1/tokens", json={"scope": "administrator"}).status_code == 403

@@ -7,7 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ import redis
 
 from knockem_dagster.accounts.tokens import issue_token
 from knockem_dagster.accounts.users import add_user
+from knockem_dagster.api.http import work
 from knockem_dagster.api.http.site import MOST_WAITING
 from knockem_dagster.containers.attempts import Outcome
 from knockem_dagster.jobs.attempt_records import job_of
@@ -41,6 +43,8 @@ from tests.services.platforms import run_in_dagster, study
 from tests.services.queues import running_queue
 
 ROOT = Path(__file__).parents[3]
+REFUSED_SECONDS = 5
+"""After so long at most a token that was revoked permits nothing, also to those who wait by it."""
 
 
 @pytest.fixture(scope="module")
@@ -224,16 +228,22 @@ def test_a_claim_brings_jobs_only_of_those_for_whom_its_token_works(api: ApiServ
         assert api.client(address).post(f"{place}/cancel").json()["state"] == "canceled"
 
 
-def test_a_revoked_token_ends_its_worker_and_its_waits(api: ApiServer, organisms: Path, tmp_path: Path) -> None:
+def test_a_revoked_token_ends_its_worker_and_its_waits(
+    api: ApiServer, organisms: Path, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    assert work.LOOK_SECONDS <= REFUSED_SECONDS < PATIENCE_SECONDS
     record, token = issue_token(api.platform.records, ALICE, Scope.WORKER)
     with ThreadPoolExecutor() as pool, open_queue(api.platform.settings) as server:
-        told = {"waiter": f"{worker_prefix(record.id)}w/1", "seconds": PATIENCE_SECONDS}
-        waiting = pool.submit(api.client(token=token).post, "/v1/work/waits", json=told)
+        asked = {"waiter": f"{worker_prefix(record.id)}w/1", "seconds": PATIENCE_SECONDS}
+        waiting = pool.submit(api.client(token=token).post, "/v1/work/waits", json=asked)
         until(lambda: waiting_in(server) == 1)
         with worker(api, tmp_path, token, organisms) as (process, log):
             until(lambda: waiting_in(server) > 1)
             assert api.client().delete(f"/v1/tokens/{record.id}").status_code == 200
+            revoked = time.monotonic()
             assert waiting.result().status_code == 401
+            told = f"{time.monotonic() - revoked:.1f} (limit {REFUSED_SECONDS})"
+            record_property("seconds until a wait of a revoked token was refused", told)
             assert process.wait(PATIENCE_SECONDS) == 1
     assert "refuses the token" in log.read_text()
     assert "Traceback" not in log.read_text()
