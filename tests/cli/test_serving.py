@@ -11,6 +11,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -61,15 +62,24 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "a home"
 
 
+@contextmanager
+def started_up(home: Path, out: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Give `up` as a process that writes to `out`."""
+    with out.open("w") as written:
+        process = subprocess.Popen(
+            command_line("up", *arguments), env=environment_of(home), stdout=written, stderr=written, text=True
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
 @pytest.fixture
 def up(home: Path, tmp_path: Path, taken_port: int) -> Iterator[subprocess.Popen[str]]:
-    with (tmp_path / "out").open("w") as out:
-        process = subprocess.Popen(
-            command_line("up", "--port", str(taken_port)), env=environment_of(home), stdout=out, stderr=out, text=True
-        )
+    with started_up(home, tmp_path / "out", "--port", str(taken_port)) as process:
         yield process
-        process.kill()
-        process.wait()
 
 
 def test_up_finishes_submissions_restarts_what_dies_and_leaves_nothing(
@@ -117,3 +127,10 @@ def test_up_finishes_submissions_restarts_what_dies_and_leaves_nothing(
     assert processes_of(up) == {}
     assert not embedded_queue_answers(settings)
     assert "Everything has ended" in said()
+
+    later = tmp_path / "said later"
+    with started_up(home, later) as next_up:
+        until(lambda: "Knockem is at" in later.read_text(), next_up)
+        next_up.terminate()
+        assert next_up.wait(timeout=60) == 0
+    assert "administrator" not in later.read_text(), "who logs in first is told once"
