@@ -1,19 +1,26 @@
-"""The examples of docs/workflows: each in three formats that stand for one graph, and together all keys with effect."""
+"""The examples of docs/workflows: each in three formats that stand for one graph, and together all keys."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
-from pydantic import BaseModel
 
+from knockem_dagster.jobs.specs import job_graph
 from knockem_dagster.jobs.specs.action_jobs import jobs_with_actions
 from knockem_dagster.jobs.specs.graph_builder import graph_of
 from knockem_dagster.jobs.specs.job_graph import JobGraph
 from knockem_dagster.jobs.specs.reading import read_workflow_file
-from knockem_dagster.jobs.specs.workflow_spec import JobSpec
+from knockem_dagster.jobs.specs.workflow_spec import (
+    ActionSpec,
+    EdgeKind,
+    EdgeSpec,
+    Expandable,
+    SpecPart,
+    WorkflowSpec,
+)
 
 FOLDER = Path(__file__).parents[3] / "docs" / "workflows"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -38,6 +45,11 @@ JOBS = {
     "worker-actions": 3,
     "schedulers": 2,
     "environment": 2,
+    "described": 1,
+    "pairs-of-files": 2,
+    "actions-of-jobs": 3 + 2,
+    "acquired-nodes": 1 + 8,
+    "without-effect": 1,
 }
 
 
@@ -58,18 +70,42 @@ def test_the_formats_of_an_example_stand_for_one_graph(name: str) -> None:
     assert len(jobs_with_actions(first)) == JOBS[name]
 
 
-def keys_of(part: object) -> Iterator[str]:
-    """Yield every key that a file gives, wherever it stands."""
-    if isinstance(part, BaseModel):
+def parts_of(part: object) -> Iterator[SpecPart]:
+    """Yield a part of a file and all parts in it."""
+    if isinstance(part, SpecPart):
+        yield part
         for key in part.model_fields_set:
-            yield key
-            yield from keys_of(getattr(part, key))
+            yield from parts_of(getattr(part, key))
     elif isinstance(part, tuple):
         items: tuple[Any, ...] = part
         for item in items:
-            yield from keys_of(item)
+            yield from parts_of(item)
 
 
-def test_together_they_show_every_key_of_a_job() -> None:
-    shown = {key for name in NAMES for key in keys_of(graph(name, "yaml").spec)}
-    assert set(JobSpec.model_fields) - shown == {"supports_termination"}
+def shown_parts() -> list[SpecPart]:
+    """Return all parts of all examples, as they are written."""
+    specs = [WorkflowSpec.model_validate_json((FOLDER / f"{name}.json").read_bytes()) for name in NAMES]
+    return [part for spec in specs for part in parts_of(spec)]
+
+
+def test_together_they_show_every_key_of_every_part() -> None:
+    shown = {(type(part), key) for part in shown_parts() for key in part.model_fields_set}
+    parts = {*SpecPart.__subclasses__(), *Expandable.__subclasses__()} - {Expandable}
+    keys = {(part, key) for part in parts for key in part.model_fields}
+    assert keys - shown == set()
+
+
+def test_together_they_show_every_kind_of_action_and_edge() -> None:
+    parts = shown_parts()
+    actions = [part for part in parts if isinstance(part, ActionSpec)]
+    fields = ActionSpec.model_fields
+    triggers = set(get_args(fields["trigger_type"].annotation)) - {each.trigger_type for each in actions}
+    assert triggers <= {"on_worker_start", "on_worker_complete"}
+    assert {each.action_type for each in actions} == set(get_args(fields["action_type"].annotation))
+    assert {part.kind for part in parts if isinstance(part, EdgeSpec)} == set(get_args(EdgeKind))
+
+
+def test_the_example_of_what_has_no_effect_shows_just_that() -> None:
+    keys = {*job_graph._WITHOUT_EFFECT, *job_graph._OF_JOBS, *job_graph._OF_SCHEDULERS, *job_graph._OF_ACTIONS}
+    actions = {"schedule_nodes on_workflow_start"}
+    assert set(graph("without-effect", "yaml").without_effect(acquires_nodes=True)) == keys | actions | {"num_nodes"}
