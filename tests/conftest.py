@@ -1,11 +1,14 @@
-"""Settings of the whole suite: the testing environment, and hypothesis without deadlines on noisy machines."""
+"""What the whole suite shares: its environment, hypothesis without deadlines, what is measured, and a queue server."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.services.queues import QueueServer, running_queue
 
 NOT_PURE = (
     *("tests/containers/", "tests/jobs/commands/", "tests/assay_runs/test_control_and_removal.py"),
@@ -40,3 +43,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if told:
         terminalreporter.section("measured")
         terminalreporter.write_line("\n".join(told))
+
+
+@pytest.fixture(scope="session")
+def shared_queue_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QueueServer]:
+    with running_queue(tmp_path_factory.mktemp("queue")) as server:
+        yield server
+
+
+@pytest.fixture
+def queue_server(shared_queue_server: QueueServer) -> QueueServer:
+    """Return a queue server, emptied before each test."""
+    shared_queue_server.client().flushall()
+    return shared_queue_server

@@ -21,17 +21,11 @@ from knockem_dagster.stores.documents import Patch
 from tests.services.graph_play import completed, job, run, stored
 from tests.services.job_play import record_in, results_of, worker_on
 from tests.services.queue_play import play, until
-from tests.services.queues import QueueServer, running_queue
+from tests.services.queues import QueueServer
 from tests.services.submissions import USER, a_submission, store_with_competitions
 
 OTHER = "other@example.org"
 BURN = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done"
-
-
-@pytest.fixture
-def queue_server(tmp_path: Path) -> Iterator[QueueServer]:
-    with running_queue(tmp_path / "queue") as server:
-        yield server
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What a study comes to so far: there while a stage of it is under way, surer at the last wave than at the first, gone at its end."""
+"""What a study comes to so far: there while a stage goes on, surer at the last wave than at the first, then gone."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from knockem_dagster.records.genomes import wild_type
 from knockem_dagster.stores.queue_connection import open_async_queue
 from knockem_dagster.stores.sqlite_documents import SqliteDocuments
 from tests.containers.laboratory import Laboratory
-from tests.services.queues import QueueServer, running_queue
+from tests.services.queues import QueueServer
 from tests.services.submissions import NUM_SITES, USER, a_submission
 
 NUMBER = 350
@@ -67,12 +67,6 @@ BEHAVIOURS = {
     "answers an unknown id": "if competitions == 100: say(id='unknown', updatesElapsed=1, numAlpha=1, numBeta=1)",
     "leaks 1 MB a request": "leaked.append(b'x' * 10**6)",
 }
-
-
-@pytest.fixture(scope="module")
-def queue_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QueueServer]:
-    with running_queue(tmp_path_factory.mktemp("queue")) as server:
-        yield server
 
 
 @pytest.fixture

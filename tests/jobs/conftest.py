@@ -1,21 +1,17 @@
-"""A real queue server for the tests of this folder, emptied before each."""
+"""What the tests of this folder share: a record of each test's own."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.services.queues import QueueServer, running_queue
-
-
-@pytest.fixture(scope="session")
-def shared_queue_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QueueServer]:
-    with running_queue(tmp_path_factory.mktemp("queue")) as server:
-        yield server
+from knockem_dagster.platform import Platform
+from tests.services.job_play import record_in
 
 
 @pytest.fixture
-def queue_server(shared_queue_server: QueueServer) -> QueueServer:
-    shared_queue_server.client().flushall()
-    return shared_queue_server
+def platform(tmp_path: Path) -> Iterator[Platform]:
+    with record_in(tmp_path / "home") as opened:
+        yield opened

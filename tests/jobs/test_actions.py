@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.jobs.restarting import restart_workflow
@@ -16,15 +13,8 @@ from knockem_dagster.jobs.specs.reading import spec_of
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.jobs import JobState
 from tests.services.graph_play import job, lines, run, states, stored
-from tests.services.job_play import record_in
 from tests.services.queue_play import play
 from tests.services.queues import QueueServer
-
-
-@pytest.fixture
-def platform(tmp_path: Path) -> Iterator[Platform]:
-    with record_in(tmp_path / "home") as opened:
-        yield opened
 
 
 def action(trigger: str, *commands: str, **fields: Any) -> dict[str, Any]:

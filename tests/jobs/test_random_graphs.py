@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +20,6 @@ from knockem_dagster.jobs.specs.reading import spec_of
 from knockem_dagster.jobs.workflows import Submitter, cancel_workflow, start_workflow, store_workflow
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.jobs import JobState, WorkflowRecord
-from tests.services.job_play import record_in
 from tests.services.queue_play import play
 from tests.services.queues import QueueServer
 
@@ -56,12 +53,6 @@ def graphs(draw: st.DrawFn) -> Drawn:
     }
     some = st.frozensets(st.integers(0, number - 1))
     return Drawn(waits, draw(some), draw(some))
-
-
-@pytest.fixture
-def platform(tmp_path: Path) -> Iterator[Platform]:
-    with record_in(tmp_path / "home") as opened:
-        yield opened
 
 
 class Play:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,15 +17,9 @@ from knockem_dagster.jobs.workflows import cancel_workflow, start_workflow
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.jobs import JobState
 from tests.services.graph_play import job, states, stored
-from tests.services.job_play import record_in, results_of
+from tests.services.job_play import results_of
 from tests.services.queue_play import play
 from tests.services.queues import QueueServer
-
-
-@pytest.fixture
-def platform(tmp_path: Path) -> Iterator[Platform]:
-    with record_in(tmp_path / "home") as opened:
-        yield opened
 
 
 @pytest.mark.parametrize("verdict", [Verdict.SUCCEEDED, Verdict.FAILED])

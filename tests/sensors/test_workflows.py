@@ -21,13 +21,7 @@ from tests.services.graph_play import completed, job, run, stored
 from tests.services.job_play import record_in, worker_on
 from tests.services.platforms import tick
 from tests.services.queue_play import play, until
-from tests.services.queues import QueueServer, running_queue
-
-
-@pytest.fixture
-def queue_server(tmp_path: Path) -> Iterator[QueueServer]:
-    with running_queue(tmp_path / "queue") as server:
-        yield server
+from tests.services.queues import QueueServer
 
 
 @pytest.fixture
