@@ -22,17 +22,10 @@ from knockem_dagster.stores.queue_connection import embedded_queue_answers, open
 from knockem_dagster.stores.queue_server import queue_folder
 from tests.services.command_line import environment_of
 from tests.services.queues import served_queue
+from tests.services.waiting import until
 
 ROOT = Path(__file__).parents[2]
 DEEP = "a folder " + "x" * 150
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition that another process makes true."""
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "waited 30 s in vain"
-        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import pytest
 from knockem_dagster.cli.supervision import Service, Supervisor
 from knockem_dagster.containers.marked_processes import marked_processes
 from tests.services.command_line import environment_of
+from tests.services.waiting import until
 
 PARENT_AND_CHILD = """
     import os, subprocess, sys, time
@@ -51,14 +51,6 @@ def service(tmp_path: Path) -> Service:
     script.write_text(textwrap.dedent(PARENT_AND_CHILD))
     command = [sys.executable, str(script), str(tmp_path / "pids")]
     return Service("service", lambda: command, tmp_path / "logs" / "service.log")
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition that another process makes true."""
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "waited 30 s in vain"
-        time.sleep(0.02)
 
 
 def pids_of(path: Path) -> list[int]:

@@ -12,19 +12,21 @@ import signal
 import socket
 import sqlite3
 import subprocess
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from tests.services import waiting
 from tests.services.command_line import ROOT, command_line, environment_of
 
 PATIENCE_SECONDS = 240.0
 """How long to wait for what must come: the machine may be loaded."""
+until = partial(waiting.until, seconds=PATIENCE_SECONDS, look_seconds=0.05)
 LEASE_SECONDS = "6"
 SECONDS_EACH = 0.04
 """How long a slowed competition takes: long enough for a submission to be hit."""
@@ -61,17 +63,6 @@ def serve():
 
 run(serve)
 """
-
-
-def until(
-    condition: Callable[[], Any], what: str, *, seconds: float = PATIENCE_SECONDS, look_seconds: float = 0.05
-) -> Any:
-    """Wait until a condition that other processes make true holds; return its value."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {seconds:.0f} s in vain for {what}"
-        time.sleep(look_seconds)
-    return value
 
 
 def make_organisms(folder: Path, *, seconds_each: float = 0.0, tells_truth: bool = True) -> Path:

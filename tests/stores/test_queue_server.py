@@ -7,7 +7,6 @@ import signal
 import socket
 import stat
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -18,17 +17,10 @@ from knockem_dagster.errors import StoreError
 from knockem_dagster.settings import load_settings
 from knockem_dagster.stores.queue_server import SOCKET, queue_folder, server_command, set_aside_unreadable
 from tests.services.queues import QueueServer, running_queue, start_marked
+from tests.services.waiting import until
 
 NOBODY = 65534
 DEEP = "a folder " + "x" * 150
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition that another process makes true."""
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "waited 30 s in vain"
-        time.sleep(0.02)
 
 
 def mode(path: Path) -> int:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
+from tests.services import waiting
 from tests.services.api_server import ApiServer, running_api
 from tests.services.queues import running_queue
 
 PATIENCE_SECONDS = 60.0
+
+until = partial(waiting.until, seconds=PATIENCE_SECONDS, look_seconds=0.05)
 
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     with running_queue(tmp_path_factory.mktemp("home"), lease_seconds=3.0) as queue, running_api(queue.settings) as api:
         yield api
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait until something holds."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it does not come to hold"
-        time.sleep(0.05)
