@@ -59,6 +59,10 @@ class ImageNotFound(ContainerError):
     """The image or organism folder does not exist where it was looked for."""
 
 
+class NotOffered(ContainerError):
+    """This worker runs nothing as what is asked for; another may."""
+
+
 class ContractError(ContainerError):
     """An image does not keep the container contract: a command is missing or answers nonsense."""
 

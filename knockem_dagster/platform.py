@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from copy import copy
 from functools import cached_property
+from typing import Literal
 
 from knockem_dagster.containers.runtime import Runtime, RuntimeName
 from knockem_dagster.containers.runtimes import open_runtime, runtime_for_image
-from knockem_dagster.errors import ContainerError
+from knockem_dagster.errors import NotOffered
 from knockem_dagster.records.catalog import COLLECTIONS, Records
-from knockem_dagster.settings import Settings
+from knockem_dagster.settings import RUNTIMES, Settings
 from knockem_dagster.stores.objects import Objects
 from knockem_dagster.stores.opening import open_documents, open_objects
 from knockem_dagster.stores.queue_connection import embedded_queue_answers
@@ -22,7 +23,7 @@ class Platform:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._runtimes: dict[RuntimeName, Runtime] = {}
-        self._offered: Collection[str] | None = None
+        self._offered = frozenset(RUNTIMES)
 
     @cached_property
     def records(self) -> Records:
@@ -40,10 +41,10 @@ class Platform:
         return self.settings.queue_url is not None or embedded_queue_answers(self.settings)
 
     def runtime(self, name: RuntimeName) -> Runtime:
-        """Return the runtime with this name. Raises ContainerError when it cannot be used here."""
-        if self._offered is not None and name not in self._offered:
+        """Return the runtime with this name. Raises NotOffered where it may not be used here, or ContainerError."""
+        if name not in self._offered:
             offered = ", ".join(sorted(self._offered))
-            raise ContainerError(f"Nothing runs as {name} here: this worker offers {offered}.")
+            raise NotOffered(f"Nothing runs as {name} here: this worker offers {offered}.")
         if name not in self._runtimes:
             self._runtimes[name] = open_runtime(name, organisms=self.settings.organisms)
         return self._runtimes[name]
@@ -52,14 +53,19 @@ class Platform:
         """Return this platform as it does what others leave to it: by no other runtimes than these, and itself."""
         limited = copy(self)
         limited.settings = self.settings.model_copy(update={"leave_to_workers": False})
-        limited._offered = runtimes
+        limited._offered = self._offered.intersection(runtimes)
         return limited
 
-    def runtime_for(self, image: str) -> RuntimeName:
-        """Tell which runtime an image is for: the one set, process for an organism folder, or what runs images."""
-        if self.settings.runtime != "auto":
-            return self.settings.runtime
-        return runtime_for_image(image, organisms=self.settings.organisms)
+    def runtime_named(self, name: Literal["auto", RuntimeName]) -> Literal["auto", RuntimeName]:
+        """Return the runtime that is named, else the one set; `auto` where that is left to the image."""
+        return self.settings.runtime if name == "auto" else name
+
+    def runtime_for(self, image: str, name: Literal["auto", RuntimeName] = "auto") -> RuntimeName:
+        """Tell which runtime an image is for: the one named or set, process for a folder, or what runs images here."""
+        named = self.runtime_named(name)
+        if named != "auto":
+            return named
+        return runtime_for_image(image, organisms=self.settings.organisms, among=self._offered)
 
     def close(self) -> None:
         """Release the stores, if they were opened."""

@@ -51,7 +51,7 @@ async def try_command(platform: Platform, trial: ImageTrial) -> Tried:
     left to workers and none does it.
     """
     if platform.settings.leave_to_workers:
-        runtime = platform.settings.runtime if trial.runtime == "auto" else trial.runtime
+        runtime = platform.runtime_named(trial.runtime)
         answer = await ask_workers(platform, TRY_COMMAND, trial.model_dump_json().encode(), runtime=runtime)
         return Tried.model_validate_json(answer)
     organism = await _organism(platform, trial)
@@ -66,8 +66,7 @@ async def try_command(platform: Platform, trial: ImageTrial) -> Tried:
 
 
 async def _organism(platform: Platform, trial: ImageTrial) -> Organism:
-    name = platform.runtime_for(trial.image) if trial.runtime == "auto" else trial.runtime
-    runtime = platform.runtime(name)
+    runtime = platform.runtime(platform.runtime_for(trial.image, trial.runtime))
     image = await runtime.resolve(trial.image)
     limits = Limits(timeout_seconds=trial.timeout_seconds, memory_mib=trial.memory_mib)
     spec = ContainerSpec(image=image, environment=trial.environment, limits=limits, submission_id=_SUBMISSION)

@@ -62,8 +62,10 @@ def submission_id(file: SubmissionFile) -> str:
     return derived_id("submission", file.digest)
 
 
-async def examine(platform: Platform, file: SubmissionFile, *, may_exist: bool = False) -> Accepted:
-    """Resolve the image and count the sites; store nothing.
+async def examine(
+    platform: Platform, file: SubmissionFile, *, may_exist: bool = False, patience_seconds: float | None = None
+) -> Accepted:
+    """Resolve the image and count the sites; store nothing. `patience_seconds`: how long a worker may take to begin.
 
     Raises InvalidInput for a duplicate (unless it `may_exist`), a missing image, missing commands, and a genome without
     sites or too large to be stored; ContainerError when containers cannot be started here, whatever the submission;
@@ -78,13 +80,14 @@ async def examine(platform: Platform, file: SubmissionFile, *, may_exist: bool =
         )
     if platform.settings.leave_to_workers:
         content = file.model_dump_json(by_alias=True).encode()
-        runtime = platform.settings.runtime if file.container_runtime == "auto" else file.container_runtime
-        return ACCEPTED.validate_json(await ask_workers(platform, EXAMINE, content, runtime=runtime))
-    runtime = platform.runtime_for(file.container_image) if file.container_runtime == "auto" else file.container_runtime
+        runtime = platform.runtime_named(file.container_runtime)
+        answer = await ask_workers(platform, EXAMINE, content, runtime=runtime, patience_seconds=patience_seconds)
+        return ACCEPTED.validate_json(answer)
+    runtime = platform.runtime_for(file.container_image, file.container_runtime)
     try:
         image = await platform.runtime(runtime).resolve(file.container_image)
     except (ImageNotFound, ContractError) as error:
-        was_guessed = file.container_runtime == platform.settings.runtime == "auto" and runtime != "process"
+        was_guessed = platform.runtime_named(file.container_runtime) == "auto" and runtime != "process"
         why = (_no_folder(platform, file.container_image) if was_guessed else "") + str(error)
         raise _cannot_run("containerImage", file.container_image, why) from error
     draft = _submission(file, id, runtime=runtime, digest=image.digest)

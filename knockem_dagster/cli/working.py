@@ -148,9 +148,8 @@ async def _work(
             errands.append(asyncio.create_task(running))
         try:
             await process.run()
-            process.is_ending.set()
-            if errands:
-                await asyncio.wait(errands, timeout=DRAIN_SECONDS)
+            process.stop()
+            await asyncio.gather(*errands, return_exceptions=True)
         except asyncio.CancelledError:
             say("Ended at once; what was in work goes to others.")
         finally:

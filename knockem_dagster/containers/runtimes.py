@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +15,7 @@ from knockem_dagster.containers.podman_service import has_podman
 from knockem_dagster.containers.processes import ProcessRuntime
 from knockem_dagster.containers.runtime import Runtime, RuntimeName
 from knockem_dagster.errors import ContainerError, ImageNotFound
+from knockem_dagster.settings import RUNTIMES
 
 
 def open_runtime(name: Literal["auto", RuntimeName], *, organisms: Sequence[Path]) -> Runtime:
@@ -58,18 +59,20 @@ def runtime_names_here() -> list[RuntimeName]:
     return [name for name, is_here in IS_HERE.items() if is_here()]
 
 
-def image_runtime_here() -> RuntimeName | None:
+def image_runtime_here(among: Collection[RuntimeName] = RUNTIMES) -> RuntimeName | None:
     """Name the runtime that runs images on this machine: docker, else podman, else apptainer; None without any."""
-    return next((name for name, is_here in IS_HERE.items() if name != "process" and is_here()), None)
+    return next((name for name, is_here in IS_HERE.items() if name != "process" and name in among and is_here()), None)
 
 
-def runtime_for_image(reference: str, *, organisms: Sequence[Path]) -> RuntimeName:
-    """Tell which runtime an image is for: process when it names an organism folder, else what runs images here.
+def runtime_for_image(
+    reference: str, *, organisms: Sequence[Path], among: Collection[RuntimeName] = RUNTIMES
+) -> RuntimeName:
+    """Tell which runtime an image is for: process when it names an organism folder, else what among these runs images.
 
     Where nothing does that is docker, which says what to install.
     """
     try:
         find_organism(reference, organisms)
     except ImageNotFound:
-        return image_runtime_here() or "docker"
+        return image_runtime_here(among) or "docker"
     return "process"

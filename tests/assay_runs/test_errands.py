@@ -6,7 +6,8 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
@@ -18,12 +19,18 @@ from knockem_dagster.assay_runs.intake import Accepted, examine, store, time_com
 from knockem_dagster.assay_runs.submission_file import SubmissionFile, read_submission_file
 from knockem_dagster.assay_runs.submission_run import SubmissionRun
 from knockem_dagster.assay_runs.truth import tell_truth
-from knockem_dagster.errors import ContainerError, InvalidInput, KnockemError, StoreError, WorkersAway
+from knockem_dagster.containers import runtimes
+from knockem_dagster.errors import InvalidInput, KnockemError, StoreError, WorkersAway
 from knockem_dagster.jobs import errands
+from knockem_dagster.jobs.compute_node import DRAIN_SECONDS
+from knockem_dagster.jobs.errands import Handler, ask_workers
+from knockem_dagster.jobs.opening import queue_of
+from knockem_dagster.jobs.worker_sources import Say
 from knockem_dagster.knockout.competitions import Compete, Competition, Counts
 from knockem_dagster.knockout.knockouts import KnockoutSet
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.assays import AssayType
+from knockem_dagster.settings import RUNTIMES
 from tests.services.organisms import GENOME, NUM_SITES, write_organism
 from tests.services.platforms import study
 
@@ -180,19 +187,141 @@ def test_a_worker_runs_no_errand_for_a_runtime_that_it_does_not_offer(
         asyncio.run(examine(platform, file_of(containerRuntime="docker")))
 
 
-def test_an_errand_for_anybody_uses_nothing_that_its_worker_does_not_offer(
-    workplace: Workplace, platform: Platform
-) -> None:
+@asynccontextmanager
+async def errands_run(
+    platform: Platform,
+    runtimes: Collection[str],
+    *,
+    handlers: Mapping[str, Handler] = ERRANDS,
+    say: Say = print,
+    drain_seconds: float = DRAIN_SECONDS,
+) -> AsyncGenerator[None]:
+    """Run errands as a worker of these runtimes does."""
     over = asyncio.Event()
+    running = errands.run_errands(
+        platform, handlers, runtimes=runtimes, over=over, say=say, drain_seconds=drain_seconds
+    )
+    worker = asyncio.create_task(running)
+    try:
+        yield
+    finally:
+        over.set()
+        await worker
+
+
+@pytest.fixture
+def short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(errands, "LOOK_SECONDS", 0.1)
+
+
+def test_an_errand_for_anybody_goes_on_to_a_worker_that_can_do_it(
+    workplace: Workplace, platform: Platform, short_looks: None
+) -> None:
+    said: list[str] = []
+    refused = asyncio.Event()
+
+    def say(line: str) -> None:
+        said.append(line)
+        refused.set()
 
     async def ask() -> Accepted:
-        running = errands.run_errands(workplace.platform, ERRANDS, runtimes={"podman"}, over=over, say=print)
-        worker = asyncio.create_task(running)
-        try:
-            return await examine(platform, file_of(containerRuntime="auto"))
-        finally:
-            over.set()
-            await worker
+        async with errands_run(workplace.platform, {"command", "podman"}, say=say):
+            asking = asyncio.create_task(examine(platform, file_of(containerRuntime="auto")))
+            await refused.wait()
+            async with errands_run(workplace.platform, {"command", "process"}):
+                return await asking
 
-    with pytest.raises(ContainerError, match="process here: this worker offers podman"):
+    assert asyncio.run(ask()).submission.num_sites == NUM_SITES
+    [once] = said
+    assert "process here: this worker offers podman" in once
+
+
+def test_who_asks_anybody_is_told_what_those_said_who_are_there(
+    workplace: Workplace, platform: Platform, short_looks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ask() -> None:
+        async with errands_run(workplace.platform, {"podman"}):
+            await examine(platform, file_of(containerRuntime="auto"), patience_seconds=0.5)
+
+    with pytest.raises(WorkersAway, match=r"that offers process .* said: Nothing runs as process here"):
         asyncio.run(ask())
+
+
+def test_an_image_runs_by_what_the_worker_offers_of_what_is_there(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtimes, "IS_HERE", dict.fromkeys(RUNTIMES, lambda: True))
+    assert workplace.platform.runtime_for("an/image") == "docker"
+    assert workplace.platform.offering({"process", "podman"}).runtime_for("an/image") == "podman"
+    assert workplace.platform.offering({"podman"}).runtime_for("tiny") == "process"
+
+
+def test_an_errand_that_nobody_waits_for_is_ended_and_makes_room(
+    workplace: Workplace, platform: Platform, short_looks: None
+) -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def hang(_: Platform, __: bytes) -> bytes:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return b""
+
+    async def answer(_: Platform, content: bytes) -> bytes:
+        return content
+
+    async def ask() -> bytes:
+        async with errands_run(workplace.platform, {"process"}, handlers={"hang": hang, "answer": answer}):
+            for _ in range(errands.AT_A_TIME):
+                begun.clear()
+                ended.clear()
+                asking = asyncio.create_task(ask_workers(platform, "hang", b"", runtime="process"))
+                await begun.wait()
+                asking.cancel()
+                await ended.wait()
+            return await ask_workers(platform, "answer", b"here", runtime="process")
+
+    assert asyncio.run(ask()) == b"here"
+
+
+def test_what_a_worker_cannot_read_is_said_at_once_and_ends_no_other_errand(
+    workplace: Workplace, platform: Platform, short_looks: None
+) -> None:
+    said: list[str] = []
+
+    async def ask() -> Accepted:
+        async with queue_of(platform) as queue:
+            for number in range(errands.AT_A_TIME):
+                await queue.guarded(queue.server.set(f"{queue.prefix}:errand:{number}:asked", b"\xff\n"))
+                await queue.guarded(queue.server.rpush(f"{queue.prefix}:errands:process", f"{number}"))
+        async with errands_run(workplace.platform, {"process"}, say=said.append):
+            accepted = await examine(platform, file_of())
+            assert len(said) == errands.AT_A_TIME and all("UnicodeDecodeError" in line for line in said)
+            return accepted
+
+    assert asyncio.run(ask()).submission.num_sites == NUM_SITES
+
+
+def test_an_errand_that_outlasts_its_worker_is_given_up_and_done_by_another(
+    workplace: Workplace, platform: Platform, short_looks: None
+) -> None:
+    begun = asyncio.Event()
+
+    async def hang(_: Platform, __: bytes) -> bytes:
+        begun.set()
+        await asyncio.Event().wait()
+        return b""
+
+    async def answer(_: Platform, __: bytes) -> bytes:
+        return b"done"
+
+    async def ask() -> bytes:
+        async with errands_run(workplace.platform, {"process"}, handlers={"ask": hang}, drain_seconds=0.0):
+            asking = asyncio.create_task(ask_workers(platform, "ask", b"", runtime="process"))
+            await begun.wait()
+        async with errands_run(workplace.platform, {"process"}, handlers={"ask": answer}):
+            return await asking
+
+    assert asyncio.run(ask()) == b"done"
