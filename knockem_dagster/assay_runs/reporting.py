@@ -18,7 +18,7 @@ from knockem_dagster.assay_runs.submission_run import SubmissionRun
 from knockem_dagster.assay_runs.tables import figure_key, read_table, report_key, report_text_key, submission_prefix
 from knockem_dagster.assay_runs.truth import tell_truth
 from knockem_dagster.containers.attempts import Outcome
-from knockem_dagster.errors import ContainerError
+from knockem_dagster.errors import ContainerError, WorkersAway
 from knockem_dagster.knockout.detection import NullDistribution
 from knockem_dagster.knockout.site_findings import SiteFinding
 from knockem_dagster.records.assays import AssayResultRecord
@@ -100,7 +100,7 @@ def ask_truth(run: SubmissionRun) -> TruthFacts | None:
     """Ask the organism for its truth and store it beside the report; None where it does not tell."""
     try:
         told = run.call(tell_truth(run.platform, run.submission, run.genome))
-    except ContainerError:
+    except (ContainerError, WorkersAway):
         return None  # a truth that cannot be read must not cost the user the report
     if told is None:
         return None

@@ -16,11 +16,12 @@ import pytest
 from benchmarks.workplace import Workplace, until
 from knockem_dagster.assay_runs.errands import ERRANDS
 from knockem_dagster.assay_runs.intake import Accepted, examine, store, time_competitions
+from knockem_dagster.assay_runs.reporting import ask_truth
 from knockem_dagster.assay_runs.submission_file import SubmissionFile, read_submission_file
 from knockem_dagster.assay_runs.submission_run import SubmissionRun
 from knockem_dagster.assay_runs.truth import tell_truth
 from knockem_dagster.containers import runtimes
-from knockem_dagster.errors import InvalidInput, KnockemError, StoreError, WorkersAway
+from knockem_dagster.errors import InvalidInput, KnockemError, QueueAway, StoreError, WorkersAway
 from knockem_dagster.jobs import errands
 from knockem_dagster.jobs.compute_node import DRAIN_SECONDS
 from knockem_dagster.jobs.errands import Handler, ask_workers
@@ -112,6 +113,18 @@ def test_it_is_said_when_there_is_nobody_to_ask(
     workplace.kill_server()
     with pytest.raises(StoreError):
         asyncio.run(examine(platform, file_of()))
+
+
+def test_a_truth_that_no_worker_has_time_to_tell_costs_no_report_and_a_queue_that_is_away_interrupts(
+    workplace: Workplace, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(errands, "PATIENCE_SECONDS", 0.0)
+    id = store(workplace.platform, asyncio.run(examine(workplace.platform, file_of()))).id
+    with SubmissionRun(platform, id, name="test") as run:
+        assert ask_truth(run) is None
+        workplace.kill_server()
+        with pytest.raises(QueueAway):
+            ask_truth(run)
 
 
 def test_a_run_says_that_it_has_no_queue(tmp_path: Path, workplace: Workplace, platform: Platform) -> None:
