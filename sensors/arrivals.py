@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Self
 
 import dagster as dg
 from dagster._core.storage.tags import RUN_KEY_TAG
@@ -13,7 +16,7 @@ from assets.partitions import SUBMISSION_JOB, submissions
 from assets.selection import selection_of
 from knockem_dagster.assay_runs.intake import Accepted, content_digest, examine, store, time_competitions
 from knockem_dagster.assay_runs.submission_file import read_submission_file
-from knockem_dagster.errors import Fault, InvalidInput, KnockemError, WorkersAway
+from knockem_dagster.errors import Fault, InvalidInput, KnockemError
 from knockem_dagster.mapping_file import MOST_BYTES, shown
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.record import derived_id
@@ -32,6 +35,10 @@ submission_uploads = dg.AssetSpec(
 )
 EXAMINING_SECONDS = 20.0
 """How long an upload's image may take to count its sites, and then how long trial competitions may run."""
+PATIENCE_SECONDS = 8.0
+"""How long of this a worker may take to begin, where that is left to workers: the rest is the upload's own."""
+MOST_SLOW_TRIES = 3
+"""Times that a worker may be stopped while it counts an upload's sites, before the upload is refused as too slow."""
 MOST_LOOKED_AT = 500
 """Accepted submissions looked at in one tick; the next goes on behind them."""
 MOST_REQUESTS = 100
@@ -102,33 +109,62 @@ def uploaded_submissions(context: dg.SensorEvaluationContext, platform: Platform
     opened = platform.open()
     began = time.monotonic()
     seen: dict[str, str] = json.loads(context.cursor or "{}")
-    now: dict[str, str] = {}
+    entries = {entry.key: f"{entry.size}:{entry.modified.isoformat()}" for entry in opened.objects.list(UPLOADS)}
+    now = {key: _Upload.read(seen.get(key, ""), version) for key, version in entries.items()}
     events: list[dg.AssetMaterialization] = []
     trouble = ""
-    for entry in opened.objects.list(UPLOADS):
-        version = f"{entry.size}:{entry.modified.isoformat()}"
-        now[entry.key] = version
-        if seen.get(entry.key) == f"done {version}":
-            now[entry.key] = f"done {version}"
-        elif seen.get(entry.key) == version and time.monotonic() - began < TICK_SECONDS:
+    for key, upload in sorted(now.items(), key=lambda item: item[1].tries):
+        if upload.is_still and not upload.is_done and time.monotonic() - began < TICK_SECONDS:
+            now[key] = replace(upload, tries=upload.tries + 1)
             try:
-                events.append(_upload_event(take_in(opened, entry.key, version=version)))
-            except KnockemError as error:
-                trouble = f"; {entry.key} is tried again at the next tick: {error}"
+                taken = take_in(opened, key, version=upload.version, is_last=upload.slow_tries + 1 >= MOST_SLOW_TRIES)
+            except (KnockemError, TimeoutError) as error:
+                trouble = f"; {key} is tried again at the next tick: {error}"
                 context.log.warning(trouble.removeprefix("; "))
+                if isinstance(error, TimeoutError):
+                    now[key] = replace(now[key], slow_tries=upload.slow_tries + 1)
             else:
-                now[entry.key] = f"done {version}"
-    waiting = sum(1 for version in now.values() if not version.startswith("done"))
+                events.append(_upload_event(taken))
+                now[key] = replace(now[key], is_done=True)
+    waiting = sum(1 for upload in now.values() if not upload.is_done)
     skip = f"{len(now)} uploads known, {waiting} waiting until they stop changing{trouble}" if not events else None
-    return dg.SensorResult(asset_events=events, cursor=json.dumps(now), skip_reason=skip)
+    cursor = json.dumps({key: str(upload) for key, upload in now.items()})
+    return dg.SensorResult(asset_events=events, cursor=cursor, skip_reason=skip)
 
 
-def take_in(platform: Platform, key: str, *, version: str) -> UploadRecord:
+@dataclass(frozen=True, slots=True)
+class _Upload:
+    """What the cursor tells of a version of an upload: whether it was there before, how often it was tried in vain."""
+
+    version: str
+    is_still: bool = False
+    is_done: bool = False
+    tries: int = 0
+    slow_tries: int = 0
+
+    @classmethod
+    def read(cls, told: str, version: str) -> Self:
+        """Read what was told at the last tick, of this version or another."""
+        state, _, of = told.rpartition(" ")
+        if of != version:
+            return cls(version)
+        tries, slow = map(int, re.findall(r"\d+", state) or (0, 0))
+        return cls(version, is_still=True, is_done=state == "done", tries=tries, slow_tries=slow)
+
+    def __str__(self) -> str:
+        """Return it as `read` reads it."""
+        if self.is_done:
+            return f"done {self.version}"
+        return f"tried {self.tries} slow {self.slow_tries} {self.version}" if self.tries else self.version
+
+
+def take_in(platform: Platform, key: str, *, version: str, is_last: bool = True) -> UploadRecord:
     """Read one upload, at `version` of its object, and either store its submission or record why not.
 
     The upload is recorded before its submission: taken in again after a crash between the two, it is no duplicate of
     itself. Raises StoreError or NotFound when the object cannot be read, ContainerError when the containers of its
-    submission cannot be started here, WorkersAway when workers have no time: the upload is not to blame.
+    submission cannot be started here, WorkersAway when workers have no time: the upload is not to blame. Unless it
+    `is_last`, TimeoutError when a worker took too long, which may be busy.
     """
     records = platform.records
     data = platform.objects.get_range(key, start=0, length=MOST_BYTES + 1)
@@ -140,7 +176,7 @@ def take_in(platform: Platform, key: str, *, version: str) -> UploadRecord:
     accepted: Accepted | None = None
     faults: tuple[Fault, ...] = ()
     try:
-        accepted = asyncio.run(_examined(platform, data))
+        accepted = asyncio.run(_examined(platform, data, is_last=is_last))
     except InvalidInput as refusal:
         faults = refusal.faults
     upload = UploadRecord(
@@ -156,15 +192,15 @@ def take_in(platform: Platform, key: str, *, version: str) -> UploadRecord:
     return upload
 
 
-async def _examined(platform: Platform, data: bytes) -> Accepted:
+async def _examined(platform: Platform, data: bytes, *, is_last: bool) -> Accepted:
     """Examine what was uploaded, within the time of a tick. Slow competitions are no fault: the run judges them."""
     file = read_submission_file(data, folder=None)
     try:
         async with asyncio.timeout(EXAMINING_SECONDS):
-            accepted = await examine(platform, file)
+            accepted = await examine(platform, file, patience_seconds=PATIENCE_SECONDS)
     except TimeoutError:
-        if platform.settings.leave_to_workers:  # who may have had no time for it
-            raise WorkersAway(f"no worker has examined it within {EXAMINING_SECONDS:g} s") from None
+        if platform.settings.leave_to_workers and not is_last:
+            raise TimeoutError(f"a worker had not examined it within {EXAMINING_SECONDS:g} s") from None
         allowed = f"an upload's sites must be counted within {EXAMINING_SECONDS:g} s; `./knockem submit` waits longer"
         raise InvalidInput("The upload was not examined.", [Fault("genome", shown(file.genome), allowed)]) from None
     with suppress(TimeoutError):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
@@ -12,7 +15,10 @@ from dagster._core.storage.tags import RUN_KEY_TAG
 
 from assets.partitions import SUBMISSION_JOB
 from assets.selection import selection_of
+from knockem_dagster.assay_runs.errands import ERRANDS
 from knockem_dagster.definitions import build_definitions
+from knockem_dagster.jobs import errands
+from knockem_dagster.jobs.errands import run_errands
 from knockem_dagster.mapping_file import MOST_BYTES
 from knockem_dagster.records.submissions import State
 from knockem_dagster.stores.declarations import MAX_DOCUMENT_BYTES
@@ -270,12 +276,57 @@ def test_uploads_beyond_the_time_of_a_tick_wait_for_the_next(
 def test_upload_waits_for_workers_that_have_no_time(
     home: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(arrivals, "EXAMINING_SECONDS", 0.5)
+    monkeypatch.setattr(arrivals, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(errands, "LOOK_SECONDS", 0.1)
     put_upload(home, study())
     cursor = ticked(uploaded_submissions, home, instance).cursor
     with running_queue(home), monkeypatch.context() as patch:
         patch.setenv("KNOCKEM_LEAVE_TO_WORKERS", "true")
-        result = ticked(uploaded_submissions, home, instance, cursor)
-    assert not result.asset_events and result.skip_reason is not None
-    assert "no worker has examined it" in (result.skip_reason.skip_message or "")
+        for _ in range(arrivals.MOST_SLOW_TRIES + 1):
+            result = ticked(uploaded_submissions, home, instance, cursor)
+            cursor = result.cursor
+            assert not result.asset_events and result.skip_reason is not None
+            assert "had time for this" in (result.skip_reason.skip_message or "")
     assert documents_in(home) == {}
+
+
+def test_upload_that_is_too_slow_for_workers_lets_others_go_first_and_is_refused(
+    home: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrivals, "EXAMINING_SECONDS", 3.0)
+    monkeypatch.setattr(arrivals, "TICK_SECONDS", 2.0)
+    monkeypatch.setattr(errands, "LOOK_SECONDS", 0.1)
+    write_organism(home.parent / "organisms" / "stuck", {"knockem_count_sites": "#!/bin/sh\nexec sleep 600\n"})
+    put_upload(home, study(containerImage="stuck"), name="first.json")
+    put_upload(home, study(), name="second.json")
+    told: list[str] = []
+    with running_queue(home), monkeypatch.context() as patch:
+        patch.setenv("KNOCKEM_LEAVE_TO_WORKERS", "true")
+        cursor = ticked(uploaded_submissions, home, instance).cursor
+        with errands_run(home):
+            for _ in range(arrivals.MOST_SLOW_TRIES + 1):
+                result = ticked(uploaded_submissions, home, instance, cursor)
+                cursor = result.cursor
+                for event in result.asset_events:
+                    assert isinstance(event, dg.AssetMaterialization)
+                    told.append((event.description or "") + "".join(map(str, event.metadata.values())))
+    [accepted, refused] = told
+    assert "second.json was accepted" in accepted
+    assert "first.json was REFUSED" in refused and "within 3 s" in refused
+    assert not ticked(uploaded_submissions, home, instance, cursor).asset_events
+
+
+@contextmanager
+def errands_run(home: Path) -> Iterator[None]:
+    """Run errands beside, as a worker does."""
+    platform, over, loop = platform_of(home), asyncio.Event(), asyncio.new_event_loop()
+    running = run_errands(platform, ERRANDS, runtimes={"process"}, over=over, say=print)
+    with ThreadPoolExecutor(1) as threads:
+        worker = threads.submit(loop.run_until_complete, running)
+        try:
+            yield
+        finally:
+            loop.call_soon_threadsafe(over.set)
+            worker.result()
+            loop.close()
+            platform.close()
