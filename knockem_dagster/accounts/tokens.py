@@ -10,7 +10,7 @@ import secrets
 import socket
 from datetime import UTC, datetime, timedelta
 
-from knockem_dagster.accounts.users import add_user, user_id, user_of
+from knockem_dagster.accounts.users import added_user, user_of
 from knockem_dagster.errors import Conflict, Fault, InvalidInput, NotFound
 from knockem_dagster.records.accounts import Scope, TokenRecord
 from knockem_dagster.records.catalog import Records
@@ -38,8 +38,8 @@ def issue_token(
     """Record a new token of a user; return its record and the token itself, which is told nowhere else.
 
     `for_all`: workers with it work for everybody, not only for the user; `token`: one that was made already, by
-    `new_token`. Raises NotFound for an unknown user,
-    InvalidInput for a length of life beyond MOST_DAYS, Conflict for a user with MOST_TOKENS.
+    `new_token`. Raises NotFound for an unknown user, InvalidInput for a length of life beyond MOST_DAYS, Conflict for a
+    user with MOST_TOKENS and for a token that was recorded before.
     """
     if not 1 <= days <= MOST_DAYS:
         raise InvalidInput("No token was made.", [Fault("days", str(days), f"1 to {MOST_DAYS} are")])
@@ -58,7 +58,8 @@ def issue_token(
         expires=expires,
         for_all=for_all,
     )
-    records.tokens.add(record)
+    if not records.tokens.add(record):
+        raise Conflict("This token was in force before, and is revoked or expired: make another.")
     return record, token
 
 
@@ -67,17 +68,18 @@ def first_administrator(records: Records) -> str | None:
     if any(token.scope is Scope.ADMINISTRATOR and is_in_force(token) for token in records.tokens.find({})):
         return None
     address = f"administrator@{socket.gethostname()}"
-    if records.users.find_one(user_id(address)) is None:
-        add_user(records, address)
+    added_user(records, address)
     return issue_token(records, address, Scope.ADMINISTRATOR, label="first")[1]
 
 
 def admit_worker(records: Records, address: str, token: str, *, label: str) -> None:
-    """Let workers with this token work for everybody, unless they may already; its user is added where unknown."""
+    """Let workers with this token work for everybody, unless they may already; its user is added where unknown.
+
+    Raises Conflict for a token that was revoked, or has expired.
+    """
     if token_record(records, token) is not None:
         return
-    if records.users.find_one(user_id(address)) is None:
-        add_user(records, address)
+    added_user(records, address)
     issue_token(records, address, Scope.WORKER, days=MOST_DAYS, label=label, for_all=True, token=token)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 
 from knockem_dagster.errors import Conflict, Fault, InvalidInput, NotFound
 from knockem_dagster.mapping_file import shown
@@ -33,6 +34,13 @@ def add_user(records: Records, address: str, quotas: QuotasValue | None = None) 
     if not records.users.add(user):
         raise Conflict(f"There is a user {address} already.")
     return user
+
+
+def added_user(records: Records, address: str) -> UserRecord:
+    """Return the user with this address, who is added where unknown. Raises InvalidInput for what is no address."""
+    with suppress(Conflict):
+        return add_user(records, address)
+    return user_of(records, address)
 
 
 def user_of(records: Records, address: str) -> UserRecord:

@@ -14,8 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from knockem_dagster.accounts.tokens import DEFAULT_DAYS, MOST_DAYS, issue_token
-from knockem_dagster.accounts.users import add_user
-from knockem_dagster.errors import Conflict, KnockemError
+from knockem_dagster.accounts.users import added_user
+from knockem_dagster.errors import KnockemError
 from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.jobs.queue_views import QueueViews
 from knockem_dagster.nodes.demand import Allowance, Demand, Offer, ReadyWork, demand_of
@@ -242,10 +242,7 @@ class NodeKeeper:
             each.scheduler.release([external])  # it took so long that somebody has given it up
 
     def _user_for(self, each: PoolOfNodes) -> str:
-        user = each.pool.user or NOBODY
-        with suppress(Conflict):
-            add_user(self._records, user)
-        return user
+        return added_user(self._records, each.pool.user or NOBODY).user_email
 
     def _users(self, owners: set[str]) -> Mapping[str, str]:
         asked = sorted(owners)

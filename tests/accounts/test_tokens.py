@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from knockem_dagster.accounts.tokens import issue_token, revoke_token, token_record, tokens_of
+from knockem_dagster.accounts.tokens import (
+    admit_worker,
+    issue_token,
+    new_token,
+    revoke_token,
+    token_record,
+    tokens_of,
+)
 from knockem_dagster.accounts.users import add_user, set_quotas, user_of
 from knockem_dagster.errors import Conflict, InvalidInput, NotFound
 from knockem_dagster.platform import Platform
@@ -47,6 +54,18 @@ def test_tokens_end(platform: Platform) -> None:
     platform.records.tokens.patch(record.id, Patch(set={"expires": yesterday}))
     assert token_record(platform.records, token) is None
     assert [each.id for each in tokens_of(platform.records, ALICE)] == [revoked.id, record.id]
+
+
+def test_a_worker_is_admitted_once_and_not_by_a_token_that_was_revoked(platform: Platform) -> None:
+    token = new_token()
+    for _ in range(2):
+        admit_worker(platform.records, "commands@localhost", token, label="the service commands")
+    [admitted] = tokens_of(platform.records, "commands@localhost")
+    assert (admitted.scope, admitted.for_all) == (Scope.WORKER, True)
+    revoke_token(platform.records, token)
+    with pytest.raises(Conflict, match="revoked or expired: make another"):
+        admit_worker(platform.records, "commands@localhost", token, label="the service commands")
+    assert [each.id for each in tokens_of(platform.records, "commands@localhost")] == [admitted.id]
 
 
 def test_what_is_no_user_or_token_is_refused(platform: Platform) -> None:
