@@ -67,8 +67,7 @@ def revise(folder: Folder = FOLDER) -> None:
     """
     path = folder / ".env"
     _change(path, "REVISION", revision())
-    if "COMMANDS_TOKEN=" not in path.read_text(encoding="utf-8"):
-        _change(path, "COMMANDS_TOKEN", new_token())
+    _change(path, "COMMANDS_TOKEN", new_token(), only_add=True)
     aside().print(f"Images are built from {revision()} now: docker compose up --build --detach", markup=False)
 
 
@@ -147,14 +146,18 @@ def _engine() -> tuple[Path, int]:
     return socket, socket.stat().st_gid
 
 
-def _change(path: Path, name: str, value: str) -> None:
-    """Set one variable of a file. Raises KnockemError where there is none."""
+def _change(path: Path, name: str, value: str, *, only_add: bool = False) -> None:
+    """Set one variable of a file, or `only_add` it where it is not set. Raises KnockemError where there is no file."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise KnockemError(f"{path} cannot be read ({error.strerror}): `./knockem deploy init` makes it.") from error
     changed, number = re.subn(rf"^{name}=.*$", f"{name}={value}", text, flags=re.MULTILINE)
-    _write(path, changed if number else f"{text}{name}={value}\n")
+    if not number:
+        text = text.rstrip("\n")
+        _write(path, f"{text}\n{name}={value}\n")
+    elif not only_add:
+        _write(path, changed)
 
 
 def _write(path: Path, text: str) -> None:

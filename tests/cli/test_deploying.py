@@ -76,6 +76,16 @@ def test_a_new_commit_and_a_new_login_are_noted_beside_the_old_secrets(tmp_path:
     assert re.sub("LOGIN=.*", "", path.read_text()) == re.sub("LOGIN=.*", "", before)
 
 
+def test_a_token_that_is_missing_is_added_on_a_line_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("# COMMANDS_TOKEN= is for `commands`\nREVISION=0000000\nPORT=3000")
+    for _ in range(2):
+        assert knockem("deploy", "revise", tmp_path, home=tmp_path / "home").returncode == 0
+    [comment, revision, port, token] = (tmp_path / ".env").read_text().splitlines()
+    assert (comment, port) == ("# COMMANDS_TOKEN= is for `commands`", "PORT=3000")
+    assert revision.startswith("REVISION=") and "0000000" not in revision
+    assert token.startswith("COMMANDS_TOKEN=knockem_")
+
+
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     refused = knockem("deploy", "init", tmp_path / "nowhere", home=tmp_path / "home")
     assert refused.returncode == 1
