@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import dagster as dg
@@ -95,3 +97,15 @@ def test_history_of_a_submission_that_is_missing_from_the_record_is_kept(home: P
         assert instance.has_dynamic_partition(SUBMISSIONS, id)
         assert len(runs_of(instance, id)) == 1
     platform_of(home).close()
+
+
+def test_what_was_deleted_while_somebody_reads_is_erased_later(home: Path, instance: dg.DagsterInstance) -> None:
+    submitted(home, study())
+    platform = platform_of(home)
+    with closing(sqlite3.connect(platform.settings.folder / "documents.sqlite")) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM submissions").fetchone()
+        platform.records.documents.delete("submissions", {})
+        assert "stays in the log" in said(home, instance)
+    assert "stays in the log" not in said(home, instance)
+    platform.close()
