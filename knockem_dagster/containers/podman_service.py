@@ -37,6 +37,8 @@ from knockem_dagster.containers.warden import ensure_warden
 from knockem_dagster.errors import ContainerError
 
 MOST_START_SECONDS = 30.0
+KEPT_SECONDS = 60.0
+"""How long it is kept that podman does not work."""
 LOOK_SECONDS = 0.01
 NOBODY_ID = 65534
 ENDED_MEANWHILE = "no such process"
@@ -44,6 +46,8 @@ ENDED_MEANWHILE = "no such process"
 
 _lock = threading.Lock()
 _services: dict[int, _Service] = {}
+_refusal: list[_Refusal] = []
+"""The latest, if there was one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,28 +63,41 @@ class PodmanFacts:
     maps_users: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    why: str
+    until: float
+
+
 def podman_facts() -> PodmanFacts:
-    """Return what podman said, once (0.1 s). Raises ContainerError where there is none, or it does not work."""
-    told = _told_by_podman()
-    if isinstance(told, str):
-        raise ContainerError(told)
-    return told
+    """Return what podman said, once (0.1 s). Raises ContainerError where there is none, or it does not work.
+
+    One that did not work is asked again after KEPT_SECONDS: it may have been installed.
+    """
+    if _refusal and time.monotonic() < _refusal[-1].until:
+        raise ContainerError(_refusal[-1].why)
+    try:
+        return _told_by_podman()
+    except ContainerError as error:
+        _refusal[:] = [_Refusal(str(error), time.monotonic() + KEPT_SECONDS)]
+        raise
 
 
 @functools.cache
-def _told_by_podman() -> PodmanFacts | str:
-    """Return what podman may do, or why it cannot be used."""
+def _told_by_podman() -> PodmanFacts:
     if shutil.which("podman") is None:
-        return "`podman` is not on PATH: install podman (and uidmap), or use --runtime process."
+        raise ContainerError("`podman` is not on PATH: install podman (and uidmap), or use --runtime process.")
     try:
         asked = subprocess.run(
             ["podman", "info", "--format", "json"], capture_output=True, check=False, timeout=MOST_START_SECONDS
         )
     except subprocess.TimeoutExpired:
-        return f"podman does not work here: `podman info` did not end within {MOST_START_SECONDS:g} s"
+        raise ContainerError(
+            f"podman does not work here: `podman info` did not end within {MOST_START_SECONDS:g} s"
+        ) from None
     if asked.returncode != 0:
         said = asked.stderr.decode("utf-8", "replace").strip()[-500:]
-        return f"podman does not work here; `podman info` said: {said}"
+        raise ContainerError(f"podman does not work here; `podman info` said: {said}")
     host: dict[str, Any] = orjson.loads(asked.stdout)["host"]
     ranges = [host["idMappings"].get(name) or [] for name in ("uidmap", "gidmap")]
     is_root = not host["security"]["rootless"]

@@ -75,6 +75,11 @@ def containers(engine: None, tmp_path: Path) -> Laboratory:
 def nothing_on_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """A machine without podman and apptainer."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    podman_service._told_by_podman.cache_clear()
+    _forget_podman()
     yield
+    _forget_podman()
+
+
+def _forget_podman() -> None:
     podman_service._told_by_podman.cache_clear()
+    podman_service._refusal.clear()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,14 +16,16 @@ from pathlib import Path
 
 import pytest
 
+from knockem_dagster.containers import podman_service
 from knockem_dagster.containers.marked_processes import marked_processes
 from knockem_dagster.containers.owners import current_owner
 from knockem_dagster.containers.runtime import EndCause, Limits, Mount
-from knockem_dagster.containers.runtimes import open_runtime, runtime_for_image, runtime_names_here
+from knockem_dagster.containers.runtimes import open_runtime, runtime_for_image
 from knockem_dagster.errors import ContainerError, ConversationOver, ImageNotFound
 from tests.containers.laboratory import EAT_MEMORY, Laboratory
 
 ROOT = Path(__file__).parents[2]
+PODMAN_INFO = json.dumps({"host": {"idMappings": {}, "security": {"rootless": True}, "cgroupControllers": ["memory"]}})
 
 
 def test_input_output_exit_code_and_times_are_told(laboratory: Laboratory) -> None:
@@ -267,7 +271,7 @@ CALLER = """
 import asyncio, sys
 from pathlib import Path
 from knockem_dagster.containers.runtime import ContainerSpec, Image, Mount
-from knockem_dagster.containers.runtimes import open_runtime, runtime_names_here
+from knockem_dagster.containers.runtimes import open_runtime
 
 async def main(name, reference, digest, organisms):
     runtime = open_runtime(name, organisms=[Path(organisms)])
@@ -334,11 +338,43 @@ def test_a_missing_image_is_named(laboratory: Laboratory) -> None:
         asyncio.run(laboratory.runtime.resolve("no-such-organism"))
 
 
-def test_the_runtime_of_an_image_is_told_by_what_is_there(processes: Laboratory) -> None:
+def test_the_runtime_of_an_image_is_told_by_what_is_there(
+    processes: Laboratory, nothing_on_path: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(podman_service, "KEPT_SECONDS", 0.0)
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/s")
     processes.organism(any="true")
-    assert runtime_for_image("trial", organisms=[processes.organisms]) == "process"
-    first = next((name for name in runtime_names_here() if name != "process"), "docker")
-    assert runtime_for_image("trial:latest", organisms=[processes.organisms]) == first
+
+    def runtime_of(reference: str) -> str:
+        return runtime_for_image(reference, organisms=[processes.organisms])
+
+    assert runtime_of("trial") == "process"
+    assert runtime_of("trial:latest") == "docker"  # which says what to install
+    put_on_path(tmp_path, "apptainer", "")
+    assert runtime_of("trial:latest") == "apptainer"
+    put_on_path(tmp_path, "podman", f"echo '{PODMAN_INFO}'")
+    assert runtime_of("trial:latest") == "podman"
+    with socket.socket(socket.AF_UNIX) as engine:
+        engine.bind(f"{tmp_path}/s")
+        engine.listen()
+        assert runtime_of("trial:latest") == "docker"
+    assert runtime_of("trial") == "process"
+
+
+def test_podman_is_looked_for_again_some_time_after_it_was_not_there(
+    nothing_on_path: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert not podman_service.has_podman()
+    put_on_path(tmp_path, "podman", f"echo '{PODMAN_INFO}'")
+    assert not podman_service.has_podman()
+    later = time.monotonic() + podman_service.KEPT_SECONDS
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert podman_service.podman_facts() == podman_service.PodmanFacts(frozenset({"memory"}), maps_users=False)
+
+
+def put_on_path(folder: Path, name: str, script: str) -> None:
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
 
 
 def test_auto_falls_back_to_processes_and_docker_says_what_is_missing(
