@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import platform
+import secrets
 import shutil
 import stat
 import tempfile
@@ -100,14 +101,23 @@ def _folder_prefix() -> str:
 
 
 def remove_abandoned_folders() -> int:
-    """Remove the private folders of owners that are gone; return how many."""
+    """Remove the private folders of owners that are gone; return how many, without those that others remove."""
     removed = 0
     for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*{SEPARATOR}*"):
         owner = Owner.parse(folder.name.removeprefix(FOLDER_PREFIX).rpartition(SEPARATOR)[0])
-        if owner and owner.is_gone and _is_ours(folder):
-            shutil.rmtree(folder, ignore_errors=True)
+        if owner and owner.is_gone and _is_ours(folder) and (taken := _taken_over(folder)):
+            shutil.rmtree(taken, ignore_errors=True)
             removed += 1
     return removed
+
+
+def _taken_over(folder: Path) -> Path | None:
+    """Return where a folder is once it bears our name, so that nobody else removes it; None where another has it."""
+    ours = folder.with_name(f"{_folder_prefix()}{secrets.token_hex(8)}")
+    try:
+        return folder.rename(ours)
+    except FileNotFoundError:
+        return None
 
 
 def _is_ours(folder: Path) -> bool:
