@@ -29,7 +29,7 @@ def _tried(platform: PlatformResource, trial: Trial, command: Command, *, num_si
     """Run one command. Raises Failure, which Dagster shows as it is."""
     try:
         if num_sites:
-            KnockoutSet.of(trial.sites, num_sites)
+            KnockoutSet.of(trial.sites, num_sites)  # only for its ValueError: no command is tried with other sites
         wanted = ImageTrial(**trial.model_dump(), command=command, num_sites=num_sites)
         return asyncio.run(try_command(platform.open(), wanted))
     except (KnockemError, ValueError) as error:
