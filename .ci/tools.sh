@@ -95,14 +95,17 @@ nothing_runs_as() {
 }
 
 no_container_is_left() {
-    docker info >/dev/null 2>&1 || return 0
-    local left
-    left=$(
-        docker ps --all --filter label=knockem.owner --format '{{.Names}} {{.Image}} {{.Status}}'
-        podman ps --all --filter label=knockem.owner --format '{{.Names}} {{.Image}} {{.Status}}' 2>/dev/null || true
-    )
+    local engine found left=
+    for engine in docker podman; do
+        if "$engine" info >/dev/null 2>&1; then
+            found=$("$engine" ps --all --filter label=knockem.owner --format '{{.Names}} {{.Image}} {{.Status}}') || return 1
+            left+=${found:+$found$'\n'}
+        else
+            echo "WARNING: $engine does not answer, nobody looked for its containers"
+        fi
+    done
     [ -z "$left" ] || {
-        printf 'these containers were left:\n%s\n' "$left" >&2
+        printf 'these containers were left:\n%s' "$left" >&2
         return 1
     }
 }
