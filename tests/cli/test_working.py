@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import subprocess
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from benchmarks.workplace import until
 from knockem_dagster.cli.main import app
 from knockem_dagster.jobs.job_records import submit_jobs
 from knockem_dagster.jobs.opening import queue_of
@@ -167,6 +169,40 @@ def test_a_worker_ends_when_its_machine_is_taken_away(server: QueueServer) -> No
     assert worker.returncode == 0, said
     assert "will be taken away" in said and "terminate" in said
     assert "No worker is there" in run("workers", home=home).output
+
+
+@pytest.mark.slow
+def test_a_worker_whose_machine_is_taken_away_finishes_what_it_can_and_hands_the_rest_back(
+    server: QueueServer, tmp_path: Path
+) -> None:
+    platform = Platform(server.settings)
+    workflow = WorkflowRecord(id=str(uuid.uuid4()), name="taken", max_active=2, user_email="someone@example.org")
+    ends = f"touch {tmp_path}/ends; until [ -e {tmp_path}/go ]; do sleep 0.05; done"
+    jobs = [
+        JobRecord(id=str(uuid.uuid4()), workflow_id=workflow.id, name=name, command=("sh", "-c", command))
+        for name, command in (("ends", ends), ("hangs", f"touch {tmp_path}/hangs; sleep 600"))
+    ]
+
+    async def submit() -> None:
+        async with queue_of(platform) as queue:
+            await submit_jobs(platform.records, queue, workflow, jobs)
+
+    asyncio.run(submit())
+    given = threading.Event()
+    with notice_server(given=given) as (address, _):
+        worker = start_worker(server, "--cpus", "2", "--interruption-notice", address)
+        until(lambda: all((tmp_path / job.name).exists() for job in jobs), "both jobs to begin")
+        given.set()
+        assert worker.stderr is not None
+        assert "will be taken away" in worker.stderr.readline()
+        (tmp_path / "go").touch()
+        _, said = worker.communicate(timeout=60)
+    assert worker.returncode == 0, said
+    assert "1 done, 1 returned" in said
+    [result] = platform.records.results.find({"workflowId": workflow.id})
+    assert (result.job_id, result.exit_code) == (jobs[0].id, 0)
+    platform.close()
+    assert "1 ready" in run("queue", "inspect", home=server.settings.home).output
 
 
 def test_inspect_for_programs_has_the_seed_s_structures_and_no_address(server: QueueServer, tmp_path: Path) -> None:

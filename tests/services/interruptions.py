@@ -11,8 +11,10 @@ NOTICE = '{"action": "terminate", "time": "2026-11-21T08:22:00Z"}'
 
 
 @contextmanager
-def notice_server(*, wants_token: bool = False, looks_in_vain: int = 0) -> Iterator[tuple[str, list[str]]]:
-    """Give the address of the notice, which is there after so many looks, and the requests that came."""
+def notice_server(
+    *, wants_token: bool = False, looks_in_vain: int = 0, given: threading.Event | None = None
+) -> Iterator[tuple[str, list[str]]]:
+    """Give the address of the notice, which is there after so many looks, once `given`; and the requests that came."""
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -25,7 +27,7 @@ def notice_server(*, wants_token: bool = False, looks_in_vain: int = 0) -> Itera
                 self._answer(401, "")
                 return
             asked.append("look")
-            there = asked.count("look") > looks_in_vain
+            there = asked.count("look") > looks_in_vain and (given is None or given.is_set())
             self._answer(200 if there else 404, NOTICE if there else "")
 
         def _answer(self, status: int, text: str) -> None:
