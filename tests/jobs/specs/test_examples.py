@@ -91,7 +91,8 @@ def shown_parts() -> list[SpecPart]:
 def test_together_they_show_every_key_of_every_part() -> None:
     shown = {(type(part), key) for part in shown_parts() for key in part.model_fields_set}
     parts = {*SpecPart.__subclasses__(), *Expandable.__subclasses__()} - {Expandable}
-    keys = {(part, key) for part in parts for key in part.model_fields}
+    # Files of node pools are made of such parts, too.
+    keys = {(part, key) for part in parts if part.__module__ == SpecPart.__module__ for key in part.model_fields}
     assert keys - shown == set()
 
 
@@ -100,7 +101,7 @@ def test_together_they_show_every_kind_of_action_and_edge() -> None:
     actions = [part for part in parts if isinstance(part, ActionSpec)]
     fields = ActionSpec.model_fields
     triggers = set(get_args(fields["trigger_type"].annotation)) - {each.trigger_type for each in actions}
-    assert triggers <= {"on_worker_start", "on_worker_complete"}
+    assert triggers == set()
     assert {each.action_type for each in actions} == set(get_args(fields["action_type"].annotation))
     assert {part.kind for part in parts if isinstance(part, EdgeSpec)} == set(get_args(EdgeKind))
 
