@@ -82,7 +82,7 @@ class NodeKeeper:
         workflow_limits: WorkflowLimits | None = None,
         asking_seconds: float = ASKING_SECONDS,
     ) -> None:
-        """`workflow_limits`: of all pools together that work for one workflow; `asking_seconds`: of a look."""
+        """`workflow_limits`: of the pools of all workflows together; `asking_seconds`: of a look."""
         self._records = records
         self._pools = pools
         self._url = url
@@ -98,13 +98,16 @@ class NodeKeeper:
         turn = _Turn(time.monotonic() + self._asking_seconds)
         pools = await self._from_where_the_last_stopped(queue)
         looked = {each.pool.name: await asyncio.to_thread(self._look, each) for each in turn.in_time(pools)}
-        for each in self._pools:
-            if each.pool.name not in looked:
-                looked[each.pool.name] = await asyncio.to_thread(self._put_off, each)
+        late = [each for each in self._pools if each.pool.name not in looked]
+        for each in late:
+            looked[each.pool.name] = await asyncio.to_thread(self._state, each)
         states = [looked[each.pool.name] for each in self._pools]
         demands = {
             each.pool.name: demand for each, demand in zip(self._pools, await self.demands(queue, states), strict=True)
         }
+        for each in late:  # only now: until the next look their work is given to no other pool
+            state = looked[each.pool.name]
+            state.hindrance = state.hindrance or "other schedulers took too long to answer; the next look goes on"
         for each in turn.in_time(pools):
             name = each.pool.name
             await asyncio.to_thread(self._act, each, looked[name], demands[name], turn)
@@ -134,11 +137,6 @@ class NodeKeeper:
         live = [node for node in self._records.scheduled_nodes.find({"state": LIVE}) if node.workflow_id is not None]
         hours = node_hours(self._records, OF_WORKFLOWS, live)
         return Allowance(limits.max_nodes - len(live), limits.max_node_hours - hours)
-
-    def _put_off(self, each: PoolOfNodes) -> PoolState:
-        state = self._state(each)
-        state.hindrance = state.hindrance or "other schedulers took too long to answer; the next look goes on"
-        return state
 
     def _look(self, each: PoolOfNodes) -> PoolState:
         live = list(self._records.scheduled_nodes.find({"pool": each.pool.name, "state": LIVE}))
@@ -280,11 +278,12 @@ async def _ready_work(queue: Queue) -> tuple[list[ReadyWork], dict[str, int]]:
 def _offer(each: PoolOfNodes, state: PoolState, users: Mapping[str, str]) -> Offer:
     pool = each.pool
     theirs = {owner for owner, user in users.items() if pool.user in (None, user)}
+    nodes = 0 if state.hindrance else pool.max_nodes - len(state.live)
     return Offer(
         capacity=pool.capacity,
         owners=frozenset(theirs if each.workflow is None else theirs & {each.workflow}),
         on_their_way=state.pending + state.starting,
-        own=Allowance(pool.max_nodes - len(state.live), pool.max_node_hours - state.hours),
+        own=Allowance(nodes, pool.max_node_hours - state.hours),
         hours=pool.walltime / 3600,
         shares=each.workflow is not None,
     )

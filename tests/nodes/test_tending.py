@@ -16,12 +16,12 @@ from knockem_dagster.accounts.tokens import MOST_DAYS
 from knockem_dagster.jobs.opening import queue_of
 from knockem_dagster.jobs.queue import OwnerSettings, Queue
 from knockem_dagster.jobs.requirements import Requirement
-from knockem_dagster.nodes.acquiring import NodeKeeper, token_days
+from knockem_dagster.nodes.acquiring import MOST_FAILURES, NodeKeeper, token_days
 from knockem_dagster.nodes.node_pools import WorkflowLimits
 from knockem_dagster.nodes.node_records import note_sight
 from knockem_dagster.nodes.opening import open_pools
 from knockem_dagster.nodes.pool_states import PoolOfNodes, PoolState
-from knockem_dagster.nodes.schedulers import NodeOrder, NodeSight
+from knockem_dagster.nodes.schedulers import NodeOrder, NodeRefused, NodeSight, SchedulerAway
 from knockem_dagster.nodes.tending import SeenToElsewhere, states_of_refused, tend_nodes
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.nodes import NodeState
@@ -43,21 +43,29 @@ class Waiting:
     """A scheduler in which all nodes wait."""
 
     asked: list[str] = field(default_factory=list[str])
-    looks: int = 0
+    is_away: bool = False
 
     def ask(self, order: NodeOrder) -> str:
         self.asked.append(order.name)
         return order.name
 
     def look(self, nodes: Mapping[str, str | None]) -> Mapping[str, NodeSight]:
-        self.looks += 1
+        if self.is_away:
+            raise SchedulerAway("away")
         return {name: NodeSight(name, NodeState.PENDING) for name in nodes}
 
     def release(self, external_ids: Collection[str]) -> None:
         assert not external_ids, "nothing is to be let go"
 
     def preview(self, order: NodeOrder) -> str:
-        return order.name
+        raise NotImplementedError
+
+
+class Refusing(Waiting):
+    """A scheduler that takes no request."""
+
+    def ask(self, order: NodeOrder) -> str:
+        raise NodeRefused("no such partition")
 
 
 @pytest.fixture
@@ -134,6 +142,36 @@ def test_what_takes_too_long_is_gone_on_with_by_the_next_look(platform: Platform
     at_ease = NodeKeeper(platform.records, pools, url="http://here")
     assert [state.hindrance for state in play(queue_server, at_ease.tend)] == ["", ""]
     assert [len(each.asked) for each in schedulers] == [4, 4]
+
+
+def test_work_of_a_pool_that_may_ask_for_nothing_is_for_the_pools_behind_it(
+    platform: Platform, queue_server: QueueServer
+) -> None:
+    with_work(platform, queue_server, (ONE, 4))
+    first, second = (
+        PoolOfNodes(slurm_pool(name="first"), Refusing()),
+        PoolOfNodes(slurm_pool(name="second"), Waiting()),
+    )
+    keeper = NodeKeeper(platform.records, [first, second], url="http://here")
+    for _ in range(MOST_FAILURES):
+        assert [state.asked for state in play(queue_server, keeper.tend)] == [0, 0]
+    blocked, other = play(queue_server, keeper.tend)
+    assert "3 nodes failed" in blocked.hindrance
+    assert (blocked.wanted, other.asked) == (0, 4)
+
+
+def test_nodes_of_a_pool_whose_scheduler_is_away_still_have_work_put_on_them(
+    platform: Platform, queue_server: QueueServer
+) -> None:
+    with_work(platform, queue_server, (ONE, 5))
+    scheduler = Waiting()
+    first = PoolOfNodes(slurm_pool(name="first", max_nodes=2), scheduler)
+    play(queue_server, NodeKeeper(platform.records, [first], url="http://here").tend)
+    scheduler.is_away = True
+    pools = [PoolOfNodes(slurm_pool(name="first"), scheduler), PoolOfNodes(slurm_pool(name="second"), Waiting())]
+    away, other = play(queue_server, NodeKeeper(platform.records, pools, url="http://here").tend)
+    assert (away.hindrance, away.asked, away.pending) == ("away", 0, 2)
+    assert other.asked == 3, "two of five jobs are for the nodes on their way"
 
 
 def test_that_somebody_else_looks_is_told_from_that_there_are_no_pools(
