@@ -11,7 +11,7 @@ from knockem_dagster.errors import NotFound
 from knockem_dagster.jobs.http_source import worker_prefix
 from knockem_dagster.nodes.node_hours import count_node, hours_of
 from knockem_dagster.nodes.node_pools import NodePool
-from knockem_dagster.nodes.schedulers import NodeSight
+from knockem_dagster.nodes.schedulers import NodeSight, reason_of
 from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.jobs import ComputeNodeRecord
 from knockem_dagster.records.nodes import LIVE, NodeState, ScheduledNodeRecord
@@ -41,12 +41,18 @@ def _end_of(records: Records, node: ScheduledNodeRecord, sight: NodeSight) -> tu
     """Tell whether a node that is over has failed, and why it is over."""
     worker = worker_of(records, node)
     if worker is not None:
-        told = records.events.find({"subject": worker.id})
-        inability = next((event.data["inability"] for event in told if "inability" in event.data), None)
-        return (NodeState.ENDED, sight.reason) if inability is None else (NodeState.FAILED, inability)
+        inability = _inability_of(records, worker)
+        return (NodeState.FAILED, inability) if inability else (NodeState.ENDED, sight.reason)
     if node.is_let_go:
         return NodeState.ENDED, "let go: nothing was ready for it"
     return NodeState.FAILED, f"{sight.reason or 'it ended'} without having worked"
+
+
+def _inability_of(records: Records, worker: ComputeNodeRecord) -> str:
+    """Return why a worker could do nothing, if it said so at its end; its token's holder may say anything."""
+    told = (event.data for event in records.events.find({"subject": worker.id}) if event.kind == "workerEnded")
+    said = (data.get("inability") for data in told)
+    return next((reason_of(reason) for reason in said if isinstance(reason, str)), "")
 
 
 def end_node(
