@@ -30,8 +30,8 @@ def watch_nodes(context: dg.SensorEvaluationContext, platform: PlatformResource)
     if states is None:
         return dg.SkipReason("there are no node pools")
     for state in states:
-        if state.hindrance:
-            context.log.warning(f"{state.name}: {state.hindrance}")
+        for obstacle in state.obstacles:
+            context.log.warning(f"{state.name}: {obstacle}")
     return dg.SkipReason(
         "; ".join(
             f"{state.name}: {state.running} nodes there, {state.pending} wait, {state.asked} asked for, "

@@ -68,8 +68,8 @@ def list_nodes(
         hours = f"{state.hours:,.1f} of {state.max_node_hours:,.1f} node-hours used or promised"
         there = f"{state.running} of {state.max_nodes:,} nodes there, {state.pending} wait"
         console.print(f"{state.name} ({state.scheduler}): {there}; {hours}", markup=False, soft_wrap=True)
-        if state.hindrance:
-            console.print(f"  No more is asked for: {state.hindrance}", markup=False, soft_wrap=True)
+        for obstacle in state.obstacles:
+            console.print(f"  {_sentence(obstacle)}", markup=False, soft_wrap=True)
         if nodes[state.name]:
             console.print(_table(nodes[state.name]))
 
@@ -91,6 +91,10 @@ def _no_pools(platform: Platform) -> KnockemError:
 
 def _nodes_of(platform: Platform, pool: str, limit: int) -> list[ScheduledNodeRecord]:
     return list(platform.records.scheduled_nodes.find({"pool": pool}, sort=[("datetime", -1)], limit=limit))
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
 
 
 def _intention(each: Preview) -> str:

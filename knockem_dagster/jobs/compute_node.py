@@ -26,7 +26,7 @@ from knockem_dagster.containers.owners import current_owner
 from knockem_dagster.errors import ContainerError, LeaseLapsed, QueueAway
 from knockem_dagster.jobs.connection import Connection
 from knockem_dagster.jobs.desk import WAIT_SECONDS, Desk
-from knockem_dagster.jobs.queue import Claim, Verdict, Wanted
+from knockem_dagster.jobs.queue import Claim, Report, Verdict, Wanted
 from knockem_dagster.jobs.requirements import Capacity, Requirement
 from knockem_dagster.jobs.worker_sources import Say, WorkerQueue
 from knockem_dagster.records.record import now
@@ -117,7 +117,7 @@ class ComputeNode:
         self._slots: dict[int, _Slot] = {}
         self._numbers = itertools.count()
         self._unable: dict[str, str] = {}
-        self._came_too_late = False
+        self._came_with = math.inf
         self._classes: dict[str, Requirement] = {}
         self._busy_at = time.monotonic()
 
@@ -147,9 +147,17 @@ class ComputeNode:
 
     @property
     def inability(self) -> str:
-        """Why it could do nothing of what it was given; empty where it has done anything, or was given nothing."""
-        has_done = any(number for verdict, number in self.verdicts.items() if verdict is not Verdict.RETURNED)
-        return "" if has_done else next(iter(self._unable.values()), TOO_LATE if self._came_too_late else "")
+        """Why it could do nothing of what was there for it; empty where it has done anything, or nothing was there."""
+        return "" if self._has_done else "; ".join(dict.fromkeys(self._unable.values()))
+
+    @property
+    def unable_for(self) -> tuple[str, ...]:
+        """The owners whose jobs it could not do."""
+        return tuple(self._unable)
+
+    @property
+    def _has_done(self) -> bool:
+        return any(number for verdict, number in self.verdicts.items() if verdict is not Verdict.RETURNED)
 
     def stop(self) -> None:
         """Claim nothing more, finish what is in work or hand it back, and end `run`."""
@@ -174,6 +182,7 @@ class ComputeNode:
                     with contextlib.suppress(QueueAway):  # only when it is left
                         await self._dispatch(group)
                     await self._drain()
+                    await self._look_what_it_came_too_late_for()
                     idle.cancel()
                     await self._finish(group)
                 finally:
@@ -187,13 +196,13 @@ class ComputeNode:
     async def _dispatch(self, group: asyncio.TaskGroup) -> None:
         """Start a slot for every job that fits what is free."""
         waiter = f"{self.name}/new"
+        self._came_with = self._ends - time.monotonic()
         while not self.is_ending.is_set():
             self._room.clear()
             self._classes = await self._connection.classes()
             fitting = [name for name, requirement in self._classes.items() if self._now_free().fits(requirement)]
             if self._is_spent():
                 self._say("The time left is too short for any job: ending.")
-                self._came_too_late = bool(self._classes)
                 return
             if self._slots and not fitting:
                 await self._room.wait()
@@ -336,6 +345,23 @@ class ComputeNode:
             await asyncio.wait([last], timeout=max(LAST_SECONDS, self._drained_by - time.monotonic()))
         for task in (last, told):
             task.cancel()
+
+    async def _look_what_it_came_too_late_for(self) -> None:
+        """Where it did nothing, see whether work is ready for which its time was too short already when it came.
+
+        Only a claim tells what is ready for this worker; what it gives is handed back.
+        """
+        timeless = replace(self._capacity, seconds_left=None)
+        late = [name for name, each in self._classes.items() if each.seconds > self._came_with and timeless.fits(each)]
+        if self._has_done or not late:
+            return
+        wanted = Wanted(late, only=self._only, excluded=tuple(self._unable))
+        with contextlib.suppress(LeaseLapsed, QueueAway):
+            claim = await self._connection.claim(f"{self.name}/late", wanted, wait=False)
+            if claim is not None:
+                self._unable[claim.owner] = TOO_LATE
+                held = [Report(claim.owner, job, claim.token, Verdict.RETURNED) for job in claim.jobs]
+                await self._connection.hand_back(held)
 
     async def _leave(self) -> None:
         with contextlib.suppress(QueueAway):  # then its lease lapses

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import AfterValidator, AwareDatetime, Field, ValidationError, model_validator
+from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, ValidationError, model_validator
 
 from knockem_dagster.containers.attempts import Attempt, GenomeVariant, Outcome
 from knockem_dagster.jobs.attempt_records import attempt_id_of, job_of
@@ -329,6 +329,13 @@ class Study(Value):
 
     submission: SubmissionRecord
     genome: GenomeRecord
+
+
+class Inability(Value):
+    """What a worker says at its end that could do nothing: why, and of which owners."""
+
+    inability: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+    owners: tuple[Owner, ...] = Field(default=(), max_length=MOST_NAMED)
 
 
 class Noted(Value):

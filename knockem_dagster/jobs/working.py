@@ -24,6 +24,7 @@ from knockem_dagster.jobs.organisms import Organisms
 from knockem_dagster.jobs.queue import Verdict
 from knockem_dagster.jobs.recovery import Recovery
 from knockem_dagster.jobs.requirements import Capacity
+from knockem_dagster.jobs.work_messages import Inability
 from knockem_dagster.jobs.worker_actions import WorkerActions
 from knockem_dagster.jobs.worker_sources import Say, WorkSource
 from knockem_dagster.platform import Platform
@@ -135,7 +136,9 @@ class WorkerProcess:
             raise several.exceptions[0] from several
         finally:
             self._launcher.close()
-            told = {"inability": self._node.inability} if self._node.inability else {}
+            inability = self._node.inability
+            said = Inability(inability=inability, owners=self._node.unable_for) if inability else None
+            told = {} if said is None else said.model_dump(mode="json")
             journal.note(self.name, source=self.name, kind="workerEnded", host=socket.gethostname(), **told)
             with contextlib.suppress(QueueAway):  # the record is written; the queue forgets what is recorded later
                 await journal.flush()

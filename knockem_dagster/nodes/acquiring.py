@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -24,6 +24,7 @@ from knockem_dagster.nodes.node_pools import NodePool, WorkflowLimits
 from knockem_dagster.nodes.node_records import (
     FORGOTTEN_HOURS,
     end_node,
+    failures_by_owner,
     forget_nodes_but,
     hours_since,
     latest_failures,
@@ -39,7 +40,9 @@ from knockem_dagster.records.record import new_id, now
 from knockem_dagster.stores.documents import Patch
 
 MOST_FAILURES = 3
-"""Nodes of a pool that may fail one after the other before they could work; then no more is asked for."""
+"""Nodes of a pool that may fail one after the other before they could work; then no more is asked for.
+
+As many may be unable to do the jobs of one owner; then no more is asked for these."""
 MOST_ASKED = 50
 """Nodes asked for in one look, of one pool."""
 ASKING_SECONDS = 30.0
@@ -157,7 +160,7 @@ class NodeKeeper:
         found = self._records.scheduled_nodes.find({"pool": pool.name, "state": LIVE})
         live = sorted(found, key=lambda node: node.datetime, reverse=True)
         there = [node for node in live if node.state is NodeState.RUNNING]
-        failures = latest_failures(self._records, pool, living=len(live), most=MOST_FAILURES)
+        failures = latest_failures(self._records, pool, most=MOST_FAILURES)
         state = PoolState(
             pool.name,
             pool.scheduler,
@@ -166,13 +169,24 @@ class NodeKeeper:
             hours=node_hours(self._records, pool.name, live),
             max_nodes=pool.max_nodes,
             max_node_hours=pool.max_node_hours,
+            left_out=self._left_out(pool),
         )
         if len(failures) >= MOST_FAILURES:
             state.hindrance = (
-                f"{len(failures)} nodes failed before they could work; the last: {failures[0].reason}. "
-                f"`./knockem nodes retry {pool.name}` tries again, as does a change of the pool."
+                f"{len(failures)} nodes failed before they could work; the last: {failures[0].reason}. {_again(pool)}"
             )
         return state
+
+    def _left_out(self, pool: NodePool) -> Mapping[str, str]:
+        """Return the owners that are going and whose jobs so many nodes could not do, and why."""
+        found = failures_by_owner(self._records, pool)
+        blocked = {owner: failed for owner, failed in found.items() if len(failed) >= MOST_FAILURES}
+        going = self._going(blocked)
+        return {
+            owner: f"{len(failed)} nodes could not do its jobs; the last: {failed[0].reason}. {_again(pool)}"
+            for owner, failed in blocked.items()
+            if owner in going
+        }
 
     def _act(self, each: PoolOfNodes, state: PoolState, demand: Demand, turn: _Turn) -> None:
         state.wanted = demand.more
@@ -242,7 +256,14 @@ class NodeKeeper:
     def _user_for(self, each: PoolOfNodes) -> str:
         return added_user(self._records, each.pool.user or NOBODY).user_email
 
-    def _users(self, owners: set[str]) -> Mapping[str, str]:
+    def _going(self, owners: Collection[str]) -> set[str]:
+        workflows = self._records.workflows.get_many(sorted(owners)).values()
+        submissions = self._records.submissions.get_many(sorted(owners)).values()
+        return {each.id for each in workflows if not each.is_over} | {
+            each.id for each in submissions if not each.state.is_final
+        }
+
+    def _users(self, owners: Collection[str]) -> Mapping[str, str]:
         asked = sorted(owners)
         found = {**self._records.workflows.get_many(asked), **self._records.submissions.get_many(asked)}
         return {owner: record.user_email for owner, record in found.items()}
@@ -263,6 +284,10 @@ def _first_key(queue: Queue) -> str:
     return f"{queue.prefix}:nodes:first"
 
 
+def _again(pool: NodePool) -> str:
+    return f"`./knockem nodes retry {pool.name}` tries again, as does a change of the pool."
+
+
 async def _ready_work(queue: Queue) -> tuple[list[ReadyWork], dict[str, int]]:
     """Return what is ready, and how many jobs more each of its owners permits at a time."""
     classes = await queue.classes()
@@ -277,7 +302,7 @@ async def _ready_work(queue: Queue) -> tuple[list[ReadyWork], dict[str, int]]:
 
 def _offer(each: PoolOfNodes, state: PoolState, users: Mapping[str, str]) -> Offer:
     pool = each.pool
-    theirs = {owner for owner, user in users.items() if pool.user in (None, user)}
+    theirs = {owner for owner, user in users.items() if pool.user in (None, user)} - state.left_out.keys()
     nodes = 0 if state.hindrance else pool.max_nodes - len(state.live)
     return Offer(
         capacity=pool.capacity,

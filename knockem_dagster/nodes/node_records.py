@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+
+from pydantic import ValidationError
 
 from knockem_dagster.accounts.tokens import revoke_token
 from knockem_dagster.errors import NotFound
 from knockem_dagster.jobs.http_source import worker_prefix
+from knockem_dagster.jobs.work_messages import Inability
 from knockem_dagster.nodes.node_hours import count_node, hours_of
 from knockem_dagster.nodes.node_pools import NodePool
 from knockem_dagster.nodes.schedulers import NodeSight, reason_of
@@ -28,31 +31,40 @@ def note_sight(records: Records, node: ScheduledNodeRecord, sight: NodeSight | N
         unknown = "its scheduler does not know it" if node.external_id else "it was not asked for: who would died"
         end_node(records, node, NodeState.ENDED, unknown)
     elif sight.state.is_over:
-        end_node(records, node, *_end_of(records, node, sight), sight)
+        said = _inability_of(records, worker_of(records, node))
+        if said is not None and said.owners:
+            records.scheduled_nodes.patch(node.id, Patch(set={"unableFor": said.owners}))
+        end_node(records, node, *_end_of(records, node, sight, said), sight)
     else:
         told = {"externalId": sight.external_id, "state": sight.state.value, "reason": sight.reason}
         if sight.state is NodeState.RUNNING and node.started is None:
             told["started"] = now() if sight.started is None else sight.started.astimezone(UTC).isoformat()
-        if told.items() - node.to_document().items():
+        known = node.to_document()
+        if any(known.get(name) != value for name, value in told.items()):
             records.scheduled_nodes.patch(node.id, Patch(set=told))
 
 
-def _end_of(records: Records, node: ScheduledNodeRecord, sight: NodeSight) -> tuple[NodeState, str]:
+def _end_of(
+    records: Records, node: ScheduledNodeRecord, sight: NodeSight, said: Inability | None
+) -> tuple[NodeState, str]:
     """Tell whether a node that is over has failed, and why it is over."""
-    worker = worker_of(records, node)
-    if worker is not None:
-        inability = _inability_of(records, worker)
-        return (NodeState.FAILED, inability) if inability else (NodeState.ENDED, sight.reason)
+    if said is not None:
+        return NodeState.FAILED, reason_of(said.inability)
+    if worker_of(records, node) is not None:
+        return NodeState.ENDED, sight.reason
     if node.is_let_go:
         return NodeState.ENDED, "let go: nothing was ready for it"
     return NodeState.FAILED, f"{sight.reason or 'it ended'} without having worked"
 
 
-def _inability_of(records: Records, worker: ComputeNodeRecord) -> str:
-    """Return why a worker could do nothing, if it said so at its end; its token's holder may say anything."""
-    told = (event.data for event in records.events.find({"subject": worker.id}) if event.kind == "workerEnded")
-    said = (data.get("inability") for data in told)
-    return next((reason_of(reason) for reason in said if isinstance(reason, str)), "")
+def _inability_of(records: Records, worker: ComputeNodeRecord | None) -> Inability | None:
+    """Return what a worker says that could do nothing; who has its token may have said anything."""
+    told = () if worker is None else records.events.find({"subject": worker.id})
+    for event in told:
+        if event.kind == "workerEnded":
+            with suppress(ValidationError):
+                return Inability.model_validate(event.data)
+    return None
 
 
 def end_node(
@@ -86,21 +98,34 @@ def dismiss_failures(records: Records, pool: str) -> int:
     return len(standing)
 
 
-def latest_failures(records: Records, pool: NodePool, *, living: int, most: int) -> list[ScheduledNodeRecord]:
+def latest_failures(records: Records, pool: NodePool, *, most: int) -> list[ScheduledNodeRecord]:
     """Return the latest nodes of a pool as far as they failed one after the other, `most` of them at most.
 
-    Those that have not come so far say nothing; one that worked says that the configuration does. `living`: how many
-    nodes of the pool there are that are not over.
+    One that worked says that the configuration does. Those say nothing that have not come, or could not do the jobs of
+    some owners only.
     """
     failures: list[ScheduledNodeRecord] = []
-    for node in records.scheduled_nodes.find({"pool": pool.name}, sort=[("datetime", -1)], limit=living + most):
+    for node in records.scheduled_nodes.find({"pool": pool.name}, sort=[("datetime", -1)]):
         if node.configuration != pool.digest or node.is_dismissed or len(failures) == most:
             break
+        if node.unable_for:
+            continue
         if node.state is NodeState.FAILED:
             failures.append(node)
-        elif node.state.is_over or worker_of(records, node):
+        elif worker_of(records, node):
             break
     return failures
+
+
+def failures_by_owner(records: Records, pool: NodePool) -> Mapping[str, Sequence[ScheduledNodeRecord]]:
+    """Return the nodes of a pool that could not do the jobs of some owners, by these, the latest first."""
+    found: dict[str, list[ScheduledNodeRecord]] = {}
+    failed = records.scheduled_nodes.find({"pool": pool.name, "state": NodeState.FAILED.value})
+    for node in sorted(failed, key=lambda node: node.datetime, reverse=True):
+        if node.configuration == pool.digest and not node.is_dismissed:
+            for owner in node.unable_for:
+                found.setdefault(owner, []).append(node)
+    return found
 
 
 def forget_nodes_but(records: Records, pools: Collection[str]) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from knockem_dagster.nodes.node_pools import NodePool
 from knockem_dagster.nodes.schedulers import Scheduler
@@ -23,7 +23,8 @@ class PoolOfNodes:
 class PoolState:
     """How a pool does. `starting`: there, but not working yet; `hours`: used, and promised to nodes that live.
 
-    `live`: its nodes that are not over; `hindrance`: why no more is asked for.
+    `live`: its nodes that are not over; `hindrance`: why no more is asked for; `left_out`: owners for whose jobs alone
+    no more is asked for, and why.
     """
 
     name: str
@@ -37,6 +38,13 @@ class PoolState:
     asked: int = 0
     released: int = 0
     hindrance: str = ""
+    left_out: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def obstacles(self) -> list[str]:
+        """Why no more is asked for, and for whom."""
+        of_all = [f"no more is asked for: {self.hindrance}"] if self.hindrance else []
+        return of_all + [f"no more is asked for {owner}: {why}" for owner, why in self.left_out.items()]
 
     @property
     def running(self) -> int:

@@ -52,6 +52,7 @@ class ScheduledNodeRecord(Record):
     hours: float | None = Field(default=None, description="used, once it is over")
     unneeded_since: str | None = Field(default=None, description="since when nothing is ready for it, while it waits")
     is_let_go: bool = Field(default=False, description="it was told not to come")
+    unable_for: tuple[str, ...] = Field(default=(), description="owners whose jobs its worker could not do")
     is_dismissed: bool = Field(default=False, description="a failure that somebody has seen to")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -13,8 +13,20 @@ from knockem_dagster.jobs import compute_node, desk
 from knockem_dagster.jobs.compute_node import LEAVING_SECONDS, TOO_LATE, ComputeNode
 from knockem_dagster.jobs.desk import Desk, JobReport
 from knockem_dagster.jobs.queue import Queue, Verdict, Wanted
-from knockem_dagster.jobs.requirements import Capacity
-from tests.services.queue_play import MANY, SMALL, Clock, jobs, numbers, play, tally, until, until_lapsed
+from knockem_dagster.jobs.requirements import Capacity, Requirement
+from tests.services.queue_play import (
+    MANY,
+    SMALL,
+    Clock,
+    jobs,
+    join,
+    numbers,
+    play,
+    take,
+    tally,
+    until,
+    until_lapsed,
+)
 from tests.services.queues import QueueServer
 
 LEASE_SECONDS = 0.3
@@ -137,18 +149,55 @@ def test_a_worker_ends_when_its_time_is_over_and_starts_nothing_too_late(
     assert (counted.pending, counted.active, counted.completed) == (97, 0, 3)
 
 
+def ended_alone(queue: Queue, lane: QuickLane) -> ComputeNode:
+    """Return a node with little time left, that ends when it is idle for a moment."""
+    capacity = Capacity(cpus=1, memory_mib=100, seconds_left=60, runtimes=frozenset({SMALL.runtime}))
+    return ComputeNode(
+        queue,
+        {SMALL.runtime: lane},
+        capacity,
+        name="w",
+        lease_seconds=LEASE_SECONDS,
+        say=lambda line: None,
+        keep_warm=0.0,
+        idle_seconds=0.3,
+    )
+
+
 @pytest.mark.parametrize(("seconds", "inability"), [(0.0, ""), (3600.0, TOO_LATE)])
+@pytest.mark.parametrize("shorter_before", [False, True])
 def test_a_worker_that_comes_too_late_for_any_job_says_so(
-    queue_server: QueueServer, seconds: float, inability: str
+    queue_server: QueueServer, seconds: float, inability: str, shorter_before: bool
 ) -> None:
+    async def scenario(queue: Queue) -> tuple[str, Sequence[str]]:
+        if shorter_before:
+            await queue.enqueue("other", jobs([2]), requirement=SMALL, settings=MANY)
+            await queue.cancel("other", forget=True)
+        await queue.enqueue("o", jobs([1]), requirement=replace(SMALL, seconds=seconds), settings=MANY)
+        node = ended_alone(queue, QuickLane())
+        await node.run()
+        return node.inability, node.unable_for
+
+    assert play(queue_server, scenario) == (inability, ("o",) if inability else ())
+    counted = tally(queue_server.client(), "o")
+    assert (counted.in_lists, counted.in_hands) == ((1, 0) if inability else (0, 0)), "it holds nothing any more"
+
+
+@pytest.mark.parametrize(
+    "requirement", [replace(SMALL, seconds=3600), replace(SMALL, seconds=3600, cpus=2), replace(SMALL, seconds=1)]
+)
+def test_a_worker_for_which_nothing_is_ready_did_not_come_too_late(
+    queue_server: QueueServer, requirement: Requirement
+) -> None:
+    """Its job was taken by somebody else, or it was never one for this worker."""
+
     async def scenario(queue: Queue) -> str:
-        requirement = replace(SMALL, seconds=seconds)
-        capacity = Capacity(cpus=1, memory_mib=100, seconds_left=3.0, runtimes=frozenset({SMALL.runtime}))
-        node = ComputeNode(
-            queue, {SMALL.runtime: QuickLane()}, capacity, name="w", lease_seconds=LEASE_SECONDS, say=lambda line: None
-        )
         await queue.enqueue("o", jobs([1]), requirement=requirement, settings=MANY)
+        if requirement.cpus == 1:
+            await join(queue, "quicker")
+            assert await take(queue, "quicker", requirement=requirement) is not None
+        node = ended_alone(queue, QuickLane())
         await node.run()
         return node.inability
 
-    assert play(queue_server, scenario) == inability
+    assert play(queue_server, scenario) == ""

@@ -116,7 +116,7 @@ def test_failures_stand_until_a_node_works_the_pool_changes_or_they_are_dismisse
         return node
 
     def standing() -> list[str]:
-        return [node.reason for node in latest_failures(records, pool, living=0, most=3)]
+        return [node.reason for node in latest_failures(records, pool, most=3)]
 
     failed(0)
     assert standing() == ["0"]

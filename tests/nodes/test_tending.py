@@ -18,13 +18,13 @@ from knockem_dagster.jobs.queue import OwnerSettings, Queue
 from knockem_dagster.jobs.requirements import Requirement
 from knockem_dagster.nodes.acquiring import MOST_FAILURES, NodeKeeper, token_days
 from knockem_dagster.nodes.node_pools import WorkflowLimits
-from knockem_dagster.nodes.node_records import note_sight
+from knockem_dagster.nodes.node_records import dismiss_failures, note_sight
 from knockem_dagster.nodes.opening import open_pools
 from knockem_dagster.nodes.pool_states import PoolOfNodes, PoolState
 from knockem_dagster.nodes.schedulers import NodeOrder, NodeRefused, NodeSight, SchedulerAway
 from knockem_dagster.nodes.tending import SeenToElsewhere, states_of_refused, tend_nodes
 from knockem_dagster.platform import Platform
-from knockem_dagster.records.nodes import NodeState
+from knockem_dagster.records.nodes import NodeState, ScheduledNodeRecord
 from knockem_dagster.records.record import new_id
 from sensors.nodes import watch_nodes
 from tests.services.job_play import new_workflow
@@ -158,6 +158,26 @@ def test_work_of_a_pool_that_may_ask_for_nothing_is_for_the_pools_behind_it(
     blocked, other = play(queue_server, keeper.tend)
     assert "3 nodes failed" in blocked.hindrance
     assert (blocked.wanted, other.asked) == (0, 4)
+
+
+def test_who_has_jobs_that_nodes_cannot_do_is_left_out_and_nobody_else(
+    platform: Platform, queue_server: QueueServer
+) -> None:
+    owner, other = (with_work(platform, queue_server, (ONE, number)) for number in (2, 3))
+    pool = slurm_pool()
+    usual = {"pool": "p", "scheduler": "slurm", "configuration": pool.digest, "token_id": new_id(), "seconds": 600}
+    for _ in range(MOST_FAILURES):
+        fields = {**usual, "id": new_id(), "state": "failed", "reason": "no image", "unableFor": [owner, "gone"]}
+        platform.records.scheduled_nodes.add(ScheduledNodeRecord.model_validate(fields))
+    keeper = NodeKeeper(platform.records, [PoolOfNodes(pool, Waiting())], url="http://here")
+    [state] = play(queue_server, keeper.tend)
+    assert (state.hindrance, state.asked) == ("", 3)
+    assert list(state.left_out) == [owner], "who is not going any more is of no interest"
+    assert "no image" in state.left_out[owner] and "nodes retry p" in state.left_out[owner]
+    assert other not in state.left_out
+    assert dismiss_failures(platform.records, "p") == MOST_FAILURES
+    [state] = play(queue_server, keeper.tend)
+    assert (state.left_out, state.asked) == ({}, 1), "four nodes at a time are permitted"
 
 
 def test_nodes_of_a_pool_whose_scheduler_is_away_still_have_work_put_on_them(
