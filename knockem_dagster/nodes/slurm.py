@@ -43,16 +43,14 @@ class Slurm:
         """Hand a job to `sbatch`."""
         answer = run_command("sbatch", *self._options(order), text=self._script(order))
         if answer.returncode:
+            self._in_slurm()  # sbatch alone does not tell a controller that is away from one that refuses
             raise NodeRefused(reason_of(answer.stderr) or f"sbatch ended with {answer.returncode}")
         return answer.stdout.strip().partition(";")[0]
 
     def look(self, nodes: Mapping[str, str | None]) -> Mapping[str, NodeSight]:
         """Ask `squeue` for what is there, and the history for what is not."""
-        answer = run_command("squeue", "--me", "--noheader", "--format=%j|%i|%T|%S|%r")
-        if answer.returncode:
-            raise SchedulerAway(reason_of("squeue", answer.stderr))
         seen: dict[str, NodeSight] = {}
-        for line in answer.stdout.splitlines():
+        for line in self._in_slurm():
             name, *told = line.strip().split("|", 4)
             if name in nodes and len(told) == 4:
                 id, state, started, reason = told
@@ -72,6 +70,13 @@ class Slurm:
     def preview(self, order: NodeOrder) -> str:
         """Return the call of `sbatch` and the script."""
         return f"{shlex.join(['sbatch', *self._options(order)])} <<'EOF'\n{self._script(order)}EOF"
+
+    def _in_slurm(self) -> Sequence[str]:
+        """Return what `squeue` tells of our jobs, a line of each. Raises SchedulerAway."""
+        answer = run_command("squeue", "--me", "--noheader", "--format=%j|%i|%T|%S|%r")
+        if answer.returncode:
+            raise SchedulerAway(reason_of("squeue", answer.stderr))
+        return answer.stdout.splitlines()
 
     def _options(self, order: NodeOrder) -> list[str]:
         pool = self._pool
