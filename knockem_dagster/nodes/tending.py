@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from redis.asyncio.lock import Lock
-from redis.exceptions import LockError
 
-from knockem_dagster.errors import KnockemError
+from knockem_dagster.errors import KnockemError, QueueAway, StoreError
 from knockem_dagster.jobs.opening import queue_of
+from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.nodes.acquiring import NodeKeeper
 from knockem_dagster.nodes.demand import Demand
 from knockem_dagster.nodes.node_records import forget_nodes_but, has_live_nodes
@@ -46,16 +46,11 @@ async def tend_nodes(platform: Platform) -> Sequence[PoolState] | None:
     found = open_pools(platform)
     if found is None and not await asyncio.to_thread(has_live_nodes, platform.records):
         return None
-    async with queue_of(platform) as queue:
-        lock = queue.server.lock(f"{queue.prefix}:nodes", timeout=LOCK_SECONDS, blocking=False)
-        try:
-            async with lock, _renewed(lock):
-                if found is None:
-                    await asyncio.to_thread(forget_nodes_but, platform.records, ())
-                    return None
-                states = await keeper_of(platform, found).tend(queue)
-        except LockError as error:
-            raise SeenToElsewhere("somebody else sees to the nodes at this moment") from error
+    async with queue_of(platform) as queue, alone(queue):
+        if found is None:
+            await asyncio.to_thread(forget_nodes_but, platform.records, ())
+            return None
+        states = await keeper_of(platform, found).tend(queue)
     return [*states, *states_of_refused(found)]
 
 
@@ -65,20 +60,38 @@ def keeper_of(platform: Platform, found: OpenedPools) -> NodeKeeper:
 
 
 @asynccontextmanager
-async def _renewed(lock: Lock) -> AsyncGenerator[None]:
-    """Renew a lock for as long as the block lasts."""
+async def alone(queue: Queue) -> AsyncGenerator[None]:
+    """Let nobody else see to the nodes for as long as the block lasts.
 
-    async def renew() -> None:
-        while True:
-            await asyncio.sleep(LOCK_SECONDS / 4)
-            await lock.reacquire()
-
-    renewing = asyncio.create_task(renew())
+    Raises SeenToElsewhere while somebody else does, QueueAway where the queue does not answer, or was away for so long
+    that somebody else may have begun: then the block is cancelled.
+    """
+    lock = queue.server.lock(f"{queue.prefix}:nodes", timeout=LOCK_SECONDS, blocking=False)
+    if not await queue.guarded(lock.acquire()):
+        raise SeenToElsewhere("somebody else sees to the nodes at this moment")
     try:
-        yield
+        async with asyncio.TaskGroup() as group:
+            renewing = group.create_task(_renew(queue, lock))
+            yield
+            renewing.cancel()
+    except BaseExceptionGroup as several:
+        raise several.exceptions[0] from several
     finally:
-        renewing.cancel()
-        await asyncio.gather(renewing, return_exceptions=True)
+        with suppress(QueueAway, StoreError):  # it lapses by itself, or is somebody else's already
+            await queue.guarded(lock.release())
+
+
+async def _renew(queue: Queue, lock: Lock) -> None:
+    while True:
+        await asyncio.sleep(LOCK_SECONDS / 4)
+        try:
+            await queue.guarded(lock.reacquire())
+        except QueueAway:
+            continue  # it may answer again before the lock lapses
+        except StoreError as error:
+            raise QueueAway(
+                "The queue was away for so long that somebody else may see to the nodes; the next look goes on."
+            ) from error
 
 
 async def preview_nodes(platform: Platform) -> Sequence[Preview] | None:
