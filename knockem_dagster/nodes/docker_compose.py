@@ -31,6 +31,7 @@ START_SECONDS = 600
 LAST_LINES = 3
 _STATES = {"created": NodeState.PENDING, "exited": NodeState.ENDED, "dead": NodeState.ENDED}
 """Any other is there."""
+_GONE = "no such container"
 
 
 class DockerCompose:
@@ -61,7 +62,7 @@ class DockerCompose:
         """Stop containers, which lets their workers drain, and remove them."""
         if external_ids:
             names = sorted(external_ids)
-            run_command("docker", "stop", "-t", f"{DRAIN_SECONDS}", *names, seconds=DRAIN_SECONDS + ANSWER_SECONDS)
+            _of_containers("stop", "-t", f"{DRAIN_SECONDS}", *names, seconds=DRAIN_SECONDS + ANSWER_SECONDS)
             _remove(names)
 
     def preview(self, order: NodeOrder) -> str:
@@ -97,7 +98,7 @@ def _sight(container: Mapping[str, Any]) -> NodeSight:
 
 def _inspected(names: Sequence[str]) -> Sequence[Mapping[str, Any]]:
     """Return what the engine knows of containers; those that have gone meanwhile are left out."""
-    return json.loads(run_command("docker", "container", "inspect", *names).stdout or "[]") if names else []
+    return json.loads(_of_containers("inspect", *names)) if names else []
 
 
 def _last_lines(name: str) -> str:
@@ -107,7 +108,7 @@ def _last_lines(name: str) -> str:
 
 def _remove(names: Sequence[str]) -> None:
     if names:
-        run_command("docker", "rm", "--force", *names)
+        _of_containers("rm", "--force", *names)
 
 
 def _time(text: str) -> datetime | None:
@@ -122,6 +123,15 @@ def _compose() -> tuple[str, ...]:
     if shutil.which("docker-compose") is None:
         raise SchedulerAway("Docker Compose is not installed on this machine")
     return ("docker-compose",)
+
+
+def _of_containers(*arguments: str, seconds: float = ANSWER_SECONDS) -> str:
+    """Return what the engine answers of containers, some of which may be gone. Raises SchedulerAway for all else."""
+    answer = run_command("docker", "container", *arguments, seconds=seconds)
+    complaints = [line for line in answer.stderr.splitlines() if line.strip() and _GONE not in line.lower()]
+    if answer.returncode and complaints:
+        raise SchedulerAway(reason_of("docker", "\n".join(complaints)))
+    return answer.stdout
 
 
 def _engine(*arguments: str) -> str:

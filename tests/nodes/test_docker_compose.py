@@ -220,9 +220,32 @@ def test_an_engine_that_does_not_answer_is_away(
     made = trial()
     with monkeypatch.context() as patch:
         patch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nothing.sock")
-        for ask in (lambda: made.scheduler.ask(made.order()), lambda: made.scheduler.look({"a": "a"})):
+        for ask in (
+            lambda: made.scheduler.ask(made.order()),
+            lambda: made.scheduler.look({"a": "a"}),
+            lambda: made.scheduler.release(["a"]),
+        ):
             with pytest.raises(SchedulerAway, match="Docker daemon"):
                 ask()
         patch.setenv("PATH", str(tmp_path))
         with pytest.raises(SchedulerAway, match="docker is not installed"):
             made.scheduler.look({"a": "a"})
+
+
+def test_an_engine_that_goes_away_within_a_look_says_nothing_of_containers(
+    trial: Callable[..., Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    made = trial()
+    asked = made.order()
+    made.scheduler.ask(asked)
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    away = f"export DOCKER_HOST=unix://{tmp_path}/nothing.sock"
+    script = f'#!/bin/sh\ncase "$*" in *inspect*) {away};; esac\nexec {shutil.which("docker")} "$@"\n'
+    (folder / "docker").write_text(script)
+    (folder / "docker").chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{folder}:/usr/sbin:/usr/bin:/sbin:/bin")
+        with pytest.raises(SchedulerAway, match="Docker daemon"):
+            made.scheduler.look({asked.name: asked.name})
+    assert made.scheduler.look({asked.name: asked.name})[asked.name].state is NodeState.RUNNING
