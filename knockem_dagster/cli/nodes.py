@@ -80,7 +80,7 @@ def retry(pool: Annotated[str, typer.Argument(metavar="POOL", help="A pool's nam
     with open_platform() as platform:
         number = dismiss_failures(platform.records, pool)
     if not number:
-        raise NotFound(f"No node of a pool {pool!r} has failed since; `./knockem nodes list` shows the pools.")
+        raise NotFound(f"No failure of a pool {pool!r} stands; `./knockem nodes list` shows the pools.")
     for_people().print(f"{counted(number, 'failure')} dismissed: nodes of {pool} are asked for again.", markup=False)
 
 

@@ -18,7 +18,15 @@ import yaml
 from knockem_dagster.errors import KnockemError
 from knockem_dagster.nodes.kubernetes_objects import LABEL, job_of, secret_of
 from knockem_dagster.nodes.node_pools import KubernetesPool
-from knockem_dagster.nodes.schedulers import ANSWER_SECONDS, NodeOrder, NodeRefused, NodeSight, SchedulerAway, reason_of
+from knockem_dagster.nodes.schedulers import (
+    ANSWER_SECONDS,
+    BROKEN_OFF,
+    NodeOrder,
+    NodeRefused,
+    NodeSight,
+    SchedulerAway,
+    reason_of,
+)
 from knockem_dagster.records.nodes import NodeState
 
 try:
@@ -139,7 +147,7 @@ def _message(error: ApiException) -> str:
 def _sight(job: Any, pod: Any) -> NodeSight:
     name = job.metadata.name
     if job.spec.suspend:
-        return NodeSight(name, NodeState.ENDED, "it was not asked for to the end: who would died")
+        return NodeSight(name, NodeState.ENDED, BROKEN_OFF)
     if pod is None:
         return _sight_without_pod(job)
     state = next((each.state for each in pod.status.container_statuses or ()), None)

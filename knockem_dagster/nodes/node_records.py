@@ -14,7 +14,7 @@ from knockem_dagster.jobs.http_source import worker_prefix
 from knockem_dagster.jobs.work_messages import Inability
 from knockem_dagster.nodes.node_hours import count_node, hours_of
 from knockem_dagster.nodes.node_pools import NodePool
-from knockem_dagster.nodes.schedulers import NodeSight, reason_of
+from knockem_dagster.nodes.schedulers import BROKEN_OFF, NodeSight, reason_of
 from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.jobs import ComputeNodeRecord
 from knockem_dagster.records.nodes import LIVE, NodeState, ScheduledNodeRecord
@@ -28,7 +28,7 @@ FORGOTTEN_HOURS = 30 * 24.0
 def note_sight(records: Records, node: ScheduledNodeRecord, sight: NodeSight | None) -> None:
     """Record what a scheduler says of a node that lives, or that it has never heard of it."""
     if sight is None:
-        unknown = "its scheduler does not know it" if node.external_id else "it was not asked for: who would died"
+        unknown = "its scheduler does not know it" if node.external_id else BROKEN_OFF
         end_node(records, node, NodeState.ENDED, unknown)
     elif sight.state.is_over:
         said = _inability_of(records, worker_of(records, node))

@@ -14,6 +14,8 @@ NAME = "knockem-"
 """What the names of our nodes begin with."""
 ANSWER_SECONDS = 20
 """How long a scheduler has for an answer: a look at all of them has a minute."""
+BROKEN_OFF = "asking for it did not come to an end"
+"""The reason of a node of which its scheduler knows nothing, or only the beginning."""
 MOST_REASON = 400
 """Characters of a reason."""
 
