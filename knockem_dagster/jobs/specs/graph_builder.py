@@ -221,7 +221,7 @@ class _Builder:
 
     def _check_slurm_defaults(self) -> None:
         defaults = self._spec.slurm_defaults or {}
-        for name in _OPTIONS_OF_THEIR_OWN & defaults.keys():
+        for name in (each for each in defaults if each in _OPTIONS_OF_THEIR_OWN):
             self._fault(f"slurm_defaults.{name}", name, "it is an option of a scheduler, under slurm_schedulers")
         usable = {name: value for name, value in defaults.items() if name not in _OPTIONS_OF_THEIR_OWN}
         try:

@@ -142,6 +142,12 @@ def test_what_is_no_graph_is_refused_by_name(jobs: list[dict[str, Any]], fields:
     assert any(words in fault for fault in faults(*jobs, **fields))
 
 
+def test_faults_of_defaults_are_told_in_their_order() -> None:
+    names = ["time", "gres", "nodes", "walltime", "partition", "mem", "name"]
+    told = faults(job("a"), slurm_defaults=dict.fromkeys(names, "1"))
+    assert [fault.partition(" ")[0].removesuffix(":") for fault in told] == [f"slurm_defaults.{name}" for name in names]
+
+
 def test_every_fault_of_the_whole_is_told_at_once() -> None:
     told = faults(
         job("a", depends_on=["nobody", "b"], scheduler="s"),
