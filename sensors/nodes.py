@@ -29,6 +29,8 @@ def watch_nodes(context: dg.SensorEvaluationContext, platform: PlatformResource)
         return dg.SkipReason(str(error))
     if states is None:
         return dg.SkipReason("there are no node pools")
+    if not states:
+        return dg.SkipReason("the file of node pools names none, and no workflow that brings any is going")
     for state in states:
         for obstacle in state.obstacles:
             context.log.warning(f"{state.name}: {obstacle}")
