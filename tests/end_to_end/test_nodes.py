@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -148,10 +148,21 @@ def names_of_workers(home: Home) -> set[str]:
     return {each["id"] for each in home.documents_of("computeNodes") if each["memoryMiB"] > ERRANDS_MIB}
 
 
+def most_hours(nodes: Sequence[Mapping[str, Any]]) -> float:
+    """Return the most node-hours that were used or promised at a time: they become more only when a node is asked for."""
+
+    def at(moment: str) -> float:
+        asked = [node for node in nodes if node["datetime"] <= moment]
+        over = [node["hours"] for node in asked if node["ended"] is not None and node["ended"] <= moment]
+        return sum(over) + (len(asked) - len(over)) * WALLTIME_HOURS
+
+    return max(at(node["datetime"]) for node in nodes)
+
+
 def work_on_nodes(home: Home) -> None:
     """Wait until workers are on as many nodes as there may be; they know nothing of the platform's folder."""
-    until(lambda: len(names_of_workers(home)) == NODES_PERMITTED, "workers on nodes")
-    assert nodes_of(home)["live"] == NODES_PERMITTED
+    until(lambda: len(names_of_workers(home)) >= NODES_PERMITTED, "workers on nodes")
+    assert most_hours(nodes_of(home)["nodes"]) == MAX_NODE_HOURS
     there = {worker.pid for worker in workers_of_nodes()}
     assert there
     assert not there & home.processes().keys()
@@ -180,8 +191,9 @@ def test_nodes_do_all_competitions_and_are_released(
     assert {result["outcome"] for result in results} == {"succeeded"}
     assert not list((tmp_path / "node").rglob("documents.sqlite"))
     until(lambda: nodes_of(home)["live"] == 0, "the note of their end")
-    ended = {(node["state"], node["reason"]) for node in nodes_of(home)["nodes"]}
-    assert ended == {("ended", "COMPLETED")}
+    nodes = nodes_of(home)["nodes"]
+    assert {(node["state"], node["reason"]) for node in nodes} == {("ended", "COMPLETED")}
+    assert most_hours(nodes) == MAX_NODE_HOURS, "never beyond the limit, and up to it"
 
 
 def test_nodes_are_released_when_daemon_and_api_are_killed(
