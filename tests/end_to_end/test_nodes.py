@@ -149,7 +149,7 @@ def names_of_workers(home: Home) -> set[str]:
 
 
 def most_hours(nodes: Sequence[Mapping[str, Any]]) -> float:
-    """Return the most node-hours that were used or promised at a time: they become more only when a node is asked for."""
+    """Return the most node-hours used or promised at a time: they become more only when a node is asked for."""
 
     def at(moment: str) -> float:
         asked = [node for node in nodes if node["datetime"] <= moment]

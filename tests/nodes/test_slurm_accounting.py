@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from knockem_dagster.records.nodes import NodeState
-from tests.api.http.conftest import until
 from tests.services.api_server import ApiServer, running_api
 from tests.services.node_play import in_slurm, nodes, submit, tend, write_pools
 from tests.services.queues import running_queue
 from tests.services.slurm import needs_slurm, running_slurm
+from tests.services.waiting import until
 
 pytestmark = needs_slurm("slurmdbd", "mariadbd", "mariadb-install-db")
 

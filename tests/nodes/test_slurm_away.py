@@ -30,11 +30,11 @@ def controller_of(configuration: Path) -> psutil.Process:
 def test_a_controller_that_is_away_has_refused_nothing() -> None:
     slurm = Slurm(slurm_pool(partition="nowhere"), launcher=LAUNCHER)
     with running_slurm() as configuration:
-        with pytest.raises(NodeRefused, match="(?i)invalid partition"):
+        with pytest.raises(NodeRefused, match=r"(?i)invalid partition"):
             slurm.ask(ORDER)
         controller = controller_of(configuration)
         controller.kill()
         controller.wait()
         for ask in (lambda: slurm.ask(ORDER), lambda: slurm.look({}), lambda: slurm.release(["1"])):
-            with pytest.raises(SchedulerAway, match="(?i)contact slurm controller|did not answer"):
+            with pytest.raises(SchedulerAway, match=r"(?i)contact slurm controller|did not answer"):
                 ask()

@@ -13,10 +13,10 @@ import httpx
 from knockem_dagster.nodes.pool_states import PoolState
 from knockem_dagster.nodes.tending import tend_nodes
 from knockem_dagster.records.nodes import ScheduledNodeRecord
-from tests.api.http.conftest import until
 from tests.services.api_server import ALICE, ApiServer
 from tests.services.command_line import ROOT
 from tests.services.slurm import PARTITION
+from tests.services.waiting import until
 
 
 def write_pools(api: ApiServer, *pools: dict[str, Any], **whole: Any) -> None:

@@ -7,10 +7,15 @@ from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
+PATIENCE_SECONDS = 60.0
 
 
 def until(
-    condition: Callable[[], T], what: str = "what is to hold", *, seconds: float = 30.0, look_seconds: float = 0.02
+    condition: Callable[[], T],
+    what: str = "what is to hold",
+    *,
+    seconds: float = PATIENCE_SECONDS,
+    look_seconds: float = 0.05,
 ) -> T:
     """Wait until a condition holds; return its value. Raises AssertionError when it does not."""
     deadline = time.monotonic() + seconds

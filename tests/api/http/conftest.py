@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
 import pytest
 
-from tests.services import waiting
 from tests.services.api_server import ApiServer, running_api
 from tests.services.queues import running_queue
-
-PATIENCE_SECONDS = 60.0
-
-until = partial(waiting.until, seconds=PATIENCE_SECONDS, look_seconds=0.05)
 
 
 @pytest.fixture(scope="module")

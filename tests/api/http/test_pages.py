@@ -16,10 +16,10 @@ from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from knockem_dagster.assay_runs.tables import write_table
 from knockem_dagster.records.tables import TABLES
-from tests.api.http.conftest import until
 from tests.api.http.test_workflows import a_worker, submit
 from tests.services.api_server import ALICE, BOB, ApiServer
 from tests.services.platforms import study
+from tests.services.waiting import until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")

@@ -18,11 +18,11 @@ from knockem_dagster.api.http.app import build_app
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.accounts import Scope
 from knockem_dagster.settings import load_settings
-from tests.api.http.conftest import until
 from tests.services.api_server import ADMINISTRATOR, ALICE, ApiServer
 from tests.services.command_line import TINY_GENOME, environment_of
 from tests.services.job_play import record_in
 from tests.services.queues import running_queue
+from tests.services.waiting import until
 
 ROOT = Path(__file__).parents[3]
 SPECIFICATION = ROOT / "docs" / "openapi.json"

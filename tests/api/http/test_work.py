@@ -35,12 +35,12 @@ from knockem_dagster.records.accounts import Scope
 from knockem_dagster.records.record import new_id
 from knockem_dagster.records.submissions import State
 from knockem_dagster.stores.queue_connection import open_queue
-from tests.api.http.conftest import PATIENCE_SECONDS, until
 from tests.services.api_server import ADMINISTRATOR, ALICE, BOB, ApiServer, running_api
 from tests.services.command_line import environment_of
 from tests.services.organisms import serving, write_organism
 from tests.services.platforms import run_in_dagster, study
 from tests.services.queues import running_queue
+from tests.services.waiting import PATIENCE_SECONDS, until
 
 ROOT = Path(__file__).parents[3]
 REFUSED_SECONDS = 5

@@ -22,10 +22,10 @@ from knockem_dagster.jobs.specs.graph_builder import graph_of
 from knockem_dagster.jobs.specs.reading import spec_of
 from knockem_dagster.jobs.workflows import Submitter, store_workflow
 from knockem_dagster.records.accounts import Scope
-from tests.api.http.conftest import until
 from tests.services.api_server import ALICE, BOB, ApiServer, running_api
 from tests.services.job_play import worker_on
 from tests.services.queues import running_queue
+from tests.services.waiting import until
 
 EXAMPLES = Path(__file__).parents[3] / "docs" / "workflows"
 
