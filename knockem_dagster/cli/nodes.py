@@ -36,15 +36,20 @@ def preview(as_json: AsJson = False) -> None:
         found = asyncio.run(preview_nodes(platform))
         if found is None:
             raise _no_pools(platform)
+    previews, refused = found
     if as_json:
-        answer_json([_preview_for_programs(each) for each in found])
+        answer_json([_preview_for_programs(each) for each in previews] + [_refused_for_programs(each) for each in refused])
         return
     console = for_people()
-    for each in found:
+    for each in previews:
         state = each.state
         console.print(f"{state.name} ({state.scheduler}): {_intention(each)}", markup=False, soft_wrap=True)
+        for owner, why in state.left_out.items():
+            console.print(f"Nothing would be asked for {owner}: {why}", markup=False, soft_wrap=True)
         console.print(_call(each), markup=False, soft_wrap=True, style="dim")
         console.print()
+    for state in refused:
+        console.print(f"{state.name} ({state.scheduler}) cannot be used: {state.hindrance}", markup=False, soft_wrap=True)
 
 
 @app.command("list")
@@ -118,8 +123,14 @@ def _preview_for_programs(each: Preview) -> dict[str, Any]:
         "used": each.demand.used,
         "more": each.demand.more,
         "hindrance": each.state.hindrance,
+        "left_out": each.state.left_out,
         "request": _call(each),
     }
+
+
+def _refused_for_programs(state: PoolState) -> dict[str, Any]:
+    told = {"name": state.name, "scheduler": state.scheduler, "hindrance": state.hindrance}
+    return {**told, "used": 0, "more": 0, "left_out": {}, "request": None}
 
 
 def _state_for_programs(state: PoolState) -> dict[str, Any]:

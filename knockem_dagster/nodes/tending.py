@@ -94,8 +94,11 @@ async def _renew(queue: Queue, lock: Lock) -> None:
             ) from error
 
 
-async def preview_nodes(platform: Platform) -> Sequence[Preview] | None:
-    """Return what `tend_nodes` would ask for, and ask for nothing; None where there are no pools."""
+async def preview_nodes(platform: Platform) -> tuple[Sequence[Preview], Sequence[PoolState]] | None:
+    """Return what `tend_nodes` would ask for, and which pools cannot be used; None where there are no pools.
+
+    Nothing is asked for.
+    """
     found = open_pools(platform)
     if found is None:
         return None
@@ -104,7 +107,7 @@ async def preview_nodes(platform: Platform) -> Sequence[Preview] | None:
     async with queue_of(platform) as queue:
         demands = await keeper.demands(queue, states)
     looked_at = zip(found.pools, states, demands, strict=True)
-    return [Preview(each, state, demand, found.url) for each, state, demand in looked_at]
+    return [Preview(each, state, demand, found.url) for each, state, demand in looked_at], states_of_refused(found)
 
 
 def states_of_refused(opened: OpenedPools) -> list[PoolState]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shlex
 import subprocess
 import sys
@@ -27,13 +28,13 @@ from knockem_dagster.records.accounts import Scope
 from knockem_dagster.records.nodes import NodeState, ScheduledNodeRecord
 from knockem_dagster.records.record import new_id
 from knockem_dagster.stores.documents import Patch
+from tests.services.waiting import until
 from tests.services.api_server import ALICE, BOB, ApiServer, running_api
 from tests.services.command_line import ROOT, knockem
 from tests.services.node_play import in_slurm, let_all_end, nodes, submit, tend, write_pools
 from tests.services.queues import running_queue
 from tests.services.slurm import CPUS, needs_slurm, running_slurm
 from tests.services.submissions import a_submission, store_with_competitions
-from tests.services.waiting import until
 
 pytestmark = needs_slurm()
 
@@ -260,6 +261,11 @@ def test_a_workflow_may_not_change_what_is_asked_for(api: ApiServer) -> None:
         assert len(refused) == number + 1
         assert all("may not give" in state.hindrance for state in refused)
     assert not in_slurm()
+    home = api.platform.settings.home
+    shown = knockem("nodes", "preview", home=home)
+    assert shown.stdout.count("cannot be used") == len(refused), shown
+    told = json.loads(knockem("nodes", "preview", "--json", home=home).stdout)
+    assert [each["hindrance"] for each in told] == [state.hindrance for state in refused]
 
 
 def test_nodes_are_not_forgotten_with_their_file(api: ApiServer) -> None:

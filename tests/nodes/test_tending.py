@@ -22,7 +22,7 @@ from knockem_dagster.nodes.node_records import dismiss_failures, note_sight
 from knockem_dagster.nodes.opening import open_pools
 from knockem_dagster.nodes.pool_states import PoolOfNodes, PoolState
 from knockem_dagster.nodes.schedulers import NodeOrder, NodeRefused, NodeSight, SchedulerAway
-from knockem_dagster.nodes.tending import SeenToElsewhere, states_of_refused, tend_nodes
+from knockem_dagster.nodes.tending import SeenToElsewhere, preview_nodes, states_of_refused, tend_nodes
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.nodes import NodeState, ScheduledNodeRecord
 from knockem_dagster.records.record import new_id
@@ -210,6 +210,7 @@ def test_that_somebody_else_looks_is_told_from_that_there_are_no_pools(
         nodes = platform.settings.folder / "nodes.yaml"
         nodes.write_text(json.dumps({"url": "http://here", "pools": []}))
         assert asyncio.run(tend_nodes(platform)) == []
+        assert "names none" in sensed()
 
         async def meanwhile() -> None:
             async with queue_of(platform) as queue, queue.server.lock(f"{queue.prefix}:nodes", timeout=60):
@@ -230,6 +231,8 @@ def test_a_pool_that_cannot_be_used_is_of_its_scheduler(platform: Platform, monk
     [state] = states_of_refused(found)
     assert (state.name, state.scheduler) == ("p", "kubernetes")
     assert "kubernetes" in state.hindrance
+    previewed = asyncio.run(preview_nodes(platform))
+    assert previewed == ([], [state]), "what cannot be used is told, too"
 
 
 def test_a_token_outlives_the_node_that_waits_and_works() -> None:
