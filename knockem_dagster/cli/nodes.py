@@ -38,7 +38,7 @@ def preview(as_json: AsJson = False) -> None:
             raise _no_pools(platform)
     previews, refused = found
     if as_json:
-        answer_json([_preview_for_programs(each) for each in previews] + [_refused_for_programs(each) for each in refused])
+        answer_json([*map(_preview_for_programs, previews), *map(_refused_for_programs, refused)])
         return
     console = for_people()
     for each in previews:
@@ -49,7 +49,8 @@ def preview(as_json: AsJson = False) -> None:
         console.print(_call(each), markup=False, soft_wrap=True, style="dim")
         console.print()
     for state in refused:
-        console.print(f"{state.name} ({state.scheduler}) cannot be used: {state.hindrance}", markup=False, soft_wrap=True)
+        told = f"{state.name} ({state.scheduler}) cannot be used: {state.hindrance}"
+        console.print(told, markup=False, soft_wrap=True)
 
 
 @app.command("list")

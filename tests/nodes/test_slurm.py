@@ -28,13 +28,13 @@ from knockem_dagster.records.accounts import Scope
 from knockem_dagster.records.nodes import NodeState, ScheduledNodeRecord
 from knockem_dagster.records.record import new_id
 from knockem_dagster.stores.documents import Patch
-from tests.services.waiting import until
 from tests.services.api_server import ALICE, BOB, ApiServer, running_api
 from tests.services.command_line import ROOT, knockem
 from tests.services.node_play import in_slurm, let_all_end, nodes, submit, tend, write_pools
 from tests.services.queues import running_queue
 from tests.services.slurm import CPUS, needs_slurm, running_slurm
 from tests.services.submissions import a_submission, store_with_competitions
+from tests.services.waiting import until
 
 pytestmark = needs_slurm()
 
