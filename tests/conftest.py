@@ -45,7 +45,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line("\n".join(told))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared_queue_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QueueServer]:
     with running_queue(tmp_path_factory.mktemp("queue")) as server:
         yield server

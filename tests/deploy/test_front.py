@@ -39,7 +39,7 @@ class Front:
 
     url: str
     login: tuple[str, str]
-    log: Path
+    folder: Path
 
     def own_pages(self) -> tuple[dict[str, str], ...]:
         """Return what browsers send along for pages of this site, and other programs for none."""
@@ -55,8 +55,7 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         place = f"127.0.0.1:{probe.getsockname()[1]}"
     servers = {address: stand_in(name) for address, name in UPSTREAMS.items()}
-    changes = {"listen 8080": f"listen {place}", "/tmp/": "", "error_log /dev/stderr": f"error_log {folder}/log"}
-    changes |= {"access_log /dev/stdout": f"access_log {folder}/log"}
+    changes = {"listen 8080": f"listen {place}", "/tmp/": "", "access_log /dev/stdout": f"access_log {folder}/lines"}
     changes |= {f"http://{address}": f"http://127.0.0.1:{server.server_port}" for address, server in servers.items()}
     text = (ROOT / "deploy" / "nginx.conf").read_text()
     for there, here in changes.items():
@@ -70,7 +69,7 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
         try:
             until(lambda: process.poll() is not None or answers(place), "nginx")
             assert process.poll() is None, (folder / "log").read_text()
-            yield Front(f"http://{place}", login, folder / "log")
+            yield Front(f"http://{place}", login, folder)
         finally:
             process.terminate()
             for server in servers.values():
@@ -164,7 +163,9 @@ def test_tokens_and_queries_are_not_logged(front: Front, client: httpx.Client) -
     client.get(f"/workflows/{token}")
     client.get(f"/workflows/%6b{token[1:]}")
     client.get("/over")
-    until(lambda: '"GET /over"' in front.log.read_text(), "the last line of the log")
-    lines = [json.loads(line) for line in front.log.read_text().splitlines()]
-    assert {"GET /v1/self", "GET (hidden)"} <= {line["message"] for line in lines}
-    assert not any(told in front.log.read_text() for told in ("secret", token[1:]))
+    lines = front.folder / "lines"
+    until(lambda: '"GET /over"' in lines.read_text(), "the last line of the log")
+    said = {json.loads(line)["message"] for line in lines.read_text().splitlines()}
+    assert {"GET /v1/self", "GET (hidden)"} <= said
+    logged = lines.read_text() + (front.folder / "log").read_text()
+    assert not any(told in logged for told in ("secret", token[1:]))
