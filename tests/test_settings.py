@@ -50,6 +50,7 @@ def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "port": "8080",
         "api_host": "0.0.0.0",
         "api_port": "8081",
+        "ui_url": "/dagster/",
         "nodes": "nodes.yaml",
         "url": "https://knockem.example.org",
         "token": "knockem_secret",

@@ -31,6 +31,7 @@ def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Say:
 
 def test_a_refusal_is_told_whole(say: Say) -> None:
     say("sbatch", f"echo '{REFUSAL}' >&2; exit 1")
+    say("squeue", "true")
     with pytest.raises(NodeRefused, match="combination specified"):
         scheduler_of(slurm_pool()).ask(NodeOrder("knockem-1", {}))
 
