@@ -191,9 +191,12 @@ class Workplace:
 
     def start_daemon(self) -> subprocess.Popen[bytes]:
         """Start Dagster's daemon, which does the upkeep."""
-        from knockem_dagster.definitions import prepare_dagster_home  # it imports Dagster, which few need
+        # Here, because importing Dagster takes more than a second, and few need it.
+        from knockem_dagster.definitions import dagster_home, dagster_instance
 
-        home = prepare_dagster_home(self.platform.settings)
+        with dagster_instance(self.platform.settings):
+            pass  # its files are made here, once: the daemon and who asks for it would both try
+        home = dagster_home(self.platform.settings)
         command = [sys.executable, "-P", "-m", "dagster._daemon", "run", "--workspace", str(ROOT / "workspace.yaml")]
         daemon = self._start(command, self.folder / "daemon.log", DAGSTER_HOME=str(home))
         self._others.append(daemon)
@@ -201,11 +204,9 @@ class Workplace:
 
     def daemon_lives(self) -> bool:
         """Tell whether a daemon has ever evaluated sensors here."""
-        import dagster as dg
+        from knockem_dagster.definitions import dagster_instance
 
-        from knockem_dagster.definitions import prepare_dagster_home
-
-        with dg.DagsterInstance.from_config(str(prepare_dagster_home(self.platform.settings))) as instance:
+        with dagster_instance(self.platform.settings) as instance:
             return "SENSOR" in instance.get_daemon_heartbeats()
 
     def start(self, *arguments: str | Path) -> subprocess.Popen[bytes]:
