@@ -8,7 +8,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from knockem_dagster.errors import LeaseLapsed, QueueAway
 from knockem_dagster.jobs.queue import Claim, Entry, Report, Verdict, Wanted
@@ -19,6 +19,18 @@ FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 2.0
 
 T = TypeVar("T")
+
+
+async def ended_before(call: asyncio.Future[Any], over: asyncio.Event) -> bool:
+    """Wait for a call, no longer than until `over` is set, when it is cancelled; tell whether it came to an end."""
+    end = asyncio.ensure_future(over.wait())
+    try:
+        await asyncio.wait([call, end], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (call, end):
+            task.cancel()
+        await asyncio.gather(call, end, return_exceptions=True)
+    return not call.cancelled()
 
 
 class Connection:
@@ -117,13 +129,7 @@ class Connection:
     async def wait_for_work(self, waiter: str, seconds: float, over: asyncio.Event) -> None:
         """Wait for a wake-up call, at most so long, and no longer than until `over` is set."""
         call = asyncio.ensure_future(self._patiently(lambda: self.queue.wait_for_work(waiter, seconds)))
-        end = asyncio.ensure_future(over.wait())
-        try:
-            await asyncio.wait([call, end], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (call, end):
-                task.cancel()
-            await asyncio.gather(call, end, return_exceptions=True)
+        await ended_before(call, over)
 
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
         pause = FIRST_PAUSE_SECONDS

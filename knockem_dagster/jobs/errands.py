@@ -21,6 +21,7 @@ from knockem_dagster import errors
 from knockem_dagster.containers.runtime import RuntimeName
 from knockem_dagster.errors import ContainerError, Fault, InvalidInput, KnockemError, NotOffered, QueueAway, WorkersAway
 from knockem_dagster.jobs.compute_node import DRAIN_SECONDS
+from knockem_dagster.jobs.connection import ended_before
 from knockem_dagster.jobs.opening import queue_of
 from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.jobs.worker_sources import Say
@@ -226,14 +227,7 @@ class _ErrandRunner:
         lists = [_waiting(queue, each) for each in self.runtimes]
         while not over.is_set():
             taking = asyncio.ensure_future(queue.guarded(queue.server.blpop(lists, timeout=LOOK_SECONDS)))
-            ending = asyncio.ensure_future(over.wait())
-            try:
-                await asyncio.wait([taking, ending], return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in (taking, ending):
-                    task.cancel()
-                await asyncio.gather(taking, ending, return_exceptions=True)
-            if not taking.cancelled() and (found := taking.result()) is not None:
+            if await ended_before(taking, over) and (found := taking.result()) is not None:
                 return _Errand(queue, found[1].decode())
         return None
 

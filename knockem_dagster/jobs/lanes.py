@@ -21,7 +21,7 @@ from knockem_dagster.jobs.job_records import command_of, to_payload
 from knockem_dagster.jobs.queue import Entry, Verdict
 from knockem_dagster.jobs.recovery import ATTEMPT, Recovery
 from knockem_dagster.jobs.slots import Pace, Slot
-from knockem_dagster.jobs.worker_actions import WorkerActions
+from knockem_dagster.jobs.worker_actions import ActionRunner
 from knockem_dagster.jobs.worker_sources import Journal, WorkerRecord
 from knockem_dagster.records.jobs import JobRecord
 from knockem_dagster.records.record import now
@@ -78,7 +78,7 @@ class CommandLane:
         launcher: CommandLauncher,
         journal: Journal,
         recovery: Recovery,
-        actions: WorkerActions,
+        actions: ActionRunner,
         *,
         worker: str,
     ) -> None:

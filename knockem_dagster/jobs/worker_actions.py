@@ -29,7 +29,7 @@ class _Known:
     last: Sequence[WorkerActionRecord] = ()
 
 
-class WorkerActions:
+class ActionRunner:
     """Runs the actions of one worker, each once. One that fails stops nothing: it is told, and jobs go on."""
 
     def __init__(

@@ -25,7 +25,7 @@ from knockem_dagster.jobs.queue import Verdict
 from knockem_dagster.jobs.recovery import Recovery
 from knockem_dagster.jobs.requirements import Capacity
 from knockem_dagster.jobs.work_messages import Inability
-from knockem_dagster.jobs.worker_actions import WorkerActions
+from knockem_dagster.jobs.worker_actions import ActionRunner
 from knockem_dagster.jobs.worker_sources import Say, WorkSource
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.jobs import ComputeNodeRecord
@@ -81,7 +81,7 @@ class WorkerProcess:
         self._capacity = capacity
         self._say = say
         self._launcher = CommandLauncher()
-        self._actions = WorkerActions(source.record, self._launcher, source.journal, worker=self.name, say=say)
+        self._actions = ActionRunner(source.record, self._launcher, source.journal, worker=self.name, say=say)
         self._node = ComputeNode(
             source.queue,
             self._lanes(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -50,8 +51,10 @@ class QuickLane:
                     await desk.finish([JobReport(job, Verdict.SUCCEEDED, 0.001)])
 
 
-def node_of(queue: Queue, lane: QuickLane) -> ComputeNode:
-    capacity = Capacity(cpus=1, memory_mib=100, runtimes=frozenset({SMALL.runtime}))
+def node_of(
+    queue: Queue, lane: QuickLane, *, seconds_left: float | None = None, idle_seconds: float = math.inf
+) -> ComputeNode:
+    capacity = Capacity(cpus=1, memory_mib=100, seconds_left=seconds_left, runtimes=frozenset({SMALL.runtime}))
     return ComputeNode(
         queue,
         {SMALL.runtime: lane},
@@ -60,6 +63,7 @@ def node_of(queue: Queue, lane: QuickLane) -> ComputeNode:
         lease_seconds=LEASE_SECONDS,
         say=lambda line: None,
         keep_warm=0.0,
+        idle_seconds=idle_seconds,
     )
 
 
@@ -135,10 +139,7 @@ def test_a_worker_ends_when_its_time_is_over_and_starts_nothing_too_late(
             clock.now += time_left - LEAVING_SECONDS
 
     async def scenario(queue: Queue) -> None:
-        capacity = Capacity(cpus=1, memory_mib=100, seconds_left=time_left, runtimes=frozenset({SMALL.runtime}))
-        node = ComputeNode(
-            queue, {SMALL.runtime: lane}, capacity, name="w", lease_seconds=LEASE_SECONDS, say=lambda line: None
-        )
+        node = node_of(queue, lane, seconds_left=time_left)
         lane.before = pass_time_after_three
         await queue.enqueue("o", jobs(range(100)), requirement=SMALL, settings=MANY)
         await node.run()
@@ -151,17 +152,7 @@ def test_a_worker_ends_when_its_time_is_over_and_starts_nothing_too_late(
 
 def ended_alone(queue: Queue, lane: QuickLane) -> ComputeNode:
     """Return a node with little time left, that ends when it is idle for a moment."""
-    capacity = Capacity(cpus=1, memory_mib=100, seconds_left=60, runtimes=frozenset({SMALL.runtime}))
-    return ComputeNode(
-        queue,
-        {SMALL.runtime: lane},
-        capacity,
-        name="w",
-        lease_seconds=LEASE_SECONDS,
-        say=lambda line: None,
-        keep_warm=0.0,
-        idle_seconds=0.3,
-    )
+    return node_of(queue, lane, seconds_left=60, idle_seconds=0.3)
 
 
 @pytest.mark.parametrize(("seconds", "inability"), [(0.0, ""), (3600.0, TOO_LATE)])

@@ -12,16 +12,14 @@ import pytest
 from knockem_dagster.containers.attempts import Outcome
 from knockem_dagster.errors import KnockemError
 from knockem_dagster.jobs.commands.command import CommandEnded
-from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.jobs.recovery import exit_code_of
-from knockem_dagster.jobs.restarting import Enlargement, restart_workflow
+from knockem_dagster.jobs.restarting import Enlargement
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.jobs import JobState
 from knockem_dagster.records.record import now
 from knockem_dagster.stores.documents import Patch
-from tests.services.graph_play import completed, job, jobs_of, lines, run, states, stored
-from tests.services.job_play import record_in, results_of, worker_on
-from tests.services.queue_play import play, until
+from tests.services.graph_play import job, jobs_of, lines, run, run_again, states, stored
+from tests.services.job_play import record_in, results_of
 from tests.services.queues import QueueServer
 
 
@@ -47,13 +45,7 @@ def test_a_restart_runs_what_did_not_complete_and_what_waited_for_it(
     assert sorted(lines(tmp_path)) == ["anyway", "apart", "good"]
     (tmp_path / "mended").touch()
 
-    async def again(queue: Queue) -> int:
-        number = await restart_workflow(platform.records, queue, workflow.id)
-        async with worker_on(platform, queue):
-            await until(completed(platform, workflow))
-        return number
-
-    assert play(queue_server, again) == 3
+    assert run_again(queue_server, platform, workflow) == 3
     order = lines(tmp_path)
     assert sorted(order) == ["anyway", "anyway", "apart", "good", "moody", "not"]
     assert order.index("moody") < order.index("not")
@@ -61,7 +53,7 @@ def test_a_restart_runs_what_did_not_complete_and_what_waited_for_it(
     tries = [each for each in results_of(platform, workflow) if each.job_id == jobs_of(platform, workflow)["moody"].id]
     assert [(each.outcome, each.final) for each in tries] == [(Outcome.FAILED, False), (Outcome.SUCCEEDED, True)]
     with pytest.raises(KnockemError, match="nothing to run again"):
-        play(queue_server, again)
+        run_again(queue_server, platform, workflow)
 
 
 def test_a_restart_runs_what_reads_a_file_that_has_changed(
@@ -86,12 +78,7 @@ def test_a_restart_runs_what_reads_a_file_that_has_changed(
     def again() -> list[str]:
         (tmp_path / "done.txt").unlink()
 
-        async def scenario(queue: Queue) -> None:
-            await restart_workflow(platform.records, queue, workflow.id)
-            async with worker_on(platform, queue):
-                await until(completed(platform, workflow))
-
-        play(queue_server, scenario)
+        run_again(queue_server, platform, workflow)
         return sorted(lines(tmp_path))
 
     (tmp_path / "given").write_text("2")
@@ -126,16 +113,10 @@ def test_a_restart_runs_what_reads_user_data_that_have_changed(
     [rates] = platform.records.user_data.find({"workflowId": workflow.id})
     platform.records.user_data.patch(rates.id, Patch(set={"data": [2], "changed": now()}))
 
-    async def again(queue: Queue) -> int:
-        number = await restart_workflow(platform.records, queue, workflow.id)
-        async with worker_on(platform, queue):
-            await until(completed(platform, workflow))
-        return number
-
-    assert play(queue_server, again) == 1
+    assert run_again(queue_server, platform, workflow) == 1
     assert sorted(lines(tmp_path)) == ["apart", "reading", "reading", "storing"]
     with pytest.raises(KnockemError, match="as it was"):
-        play(queue_server, again)
+        run_again(queue_server, platform, workflow)
 
 
 def test_a_restart_enlarges_what_was_too_small(queue_server: QueueServer, platform: Platform, tmp_path: Path) -> None:
@@ -162,12 +143,7 @@ def test_a_restart_enlarges_what_was_too_small(queue_server: QueueServer, platfo
         "other": Outcome.SUCCEEDED,
     }
 
-    async def again(queue: Queue) -> None:
-        assert await restart_workflow(platform.records, queue, workflow.id, Enlargement(memory=4.0, time=6.0)) == 2
-        async with worker_on(platform, queue):
-            await until(completed(platform, workflow))
-
-    play(queue_server, again)
+    assert run_again(queue_server, platform, workflow, Enlargement(memory=4.0, time=6.0)) == 2
     assert set(states(platform, workflow).values()) == {JobState.COMPLETED}
     found = {
         name: (each.resources.memory_mib, each.resources.seconds) for name, each in jobs_of(platform, workflow).items()

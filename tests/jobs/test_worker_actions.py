@@ -16,7 +16,7 @@ from knockem_dagster.jobs.near_source import NearSource
 from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.jobs.queue_views import QueueViews
 from knockem_dagster.jobs.requirements import Capacity
-from knockem_dagster.jobs.worker_actions import WorkerActions
+from knockem_dagster.jobs.worker_actions import ActionRunner
 from knockem_dagster.jobs.workflow_views import view_jobs, view_workflow
 from knockem_dagster.jobs.workflows import cancel_workflow, start_workflow
 from knockem_dagster.platform import Platform
@@ -257,7 +257,7 @@ def test_a_slot_that_is_ended_leaves_the_start_to_the_next(
 
     async def scenario(queue: Queue) -> None:
         source, launcher = NearSource(platform.records, queue), CommandLauncher()
-        actions = WorkerActions(source.record, launcher, source.journal, worker="w", say=lambda line: None)
+        actions = ActionRunner(source.record, launcher, source.journal, worker="w", say=lambda line: None)
         try:
             one, other = (asyncio.create_task(actions.begin(first)) for _ in range(2))
             await until(there(tmp_path / "begun"))
@@ -282,7 +282,7 @@ def node_of(queue: Queue, do_last: Callable[[], Coroutine[Any, Any, None]]) -> C
         name="w",
         lease_seconds=3.0,
         say=lambda line: None,
-        drain_seconds=0.01,
+        drain_seconds=0.0,
         idle_seconds=0.05,
         do_last=do_last,
     )
@@ -292,13 +292,13 @@ def node_of(queue: Queue, do_last: Callable[[], Coroutine[Any, Any, None]]) -> C
 def test_what_is_done_last_is_cut_short_only_when_the_worker_is_told_to_stop(
     queue_server: QueueServer, monkeypatch: pytest.MonkeyPatch, is_stopped: bool
 ) -> None:
-    monkeypatch.setattr(compute_node, "LAST_SECONDS", 0.01)
-    doing, done = asyncio.Event(), list[str]()
+    monkeypatch.setattr(compute_node, "LAST_SECONDS", 0.0)
+    doing, may_end, done = asyncio.Event(), asyncio.Event(), list[str]()
 
     async def take_long() -> None:
         doing.set()
         try:
-            await asyncio.sleep(3600.0 if is_stopped else 0.1)
+            await may_end.wait()
         except asyncio.CancelledError:
             done.append("cut short")
             raise
@@ -310,6 +310,10 @@ def test_what_is_done_last_is_cut_short_only_when_the_worker_is_told_to_stop(
         await doing.wait()
         if is_stopped:
             node.stop()
+        else:
+            for _ in range(10):  # round trips, in each of which it could be cut short
+                await queue.classes()
+            may_end.set()
         await working
 
     play(queue_server, scenario)

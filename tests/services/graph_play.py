@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from knockem_dagster.jobs.queue import Queue
+from knockem_dagster.jobs.restarting import Enlargement, restart_workflow
 from knockem_dagster.jobs.specs.graph_builder import graph_of
 from knockem_dagster.jobs.specs.reading import spec_of
 from knockem_dagster.jobs.workflows import Submitter, start_workflow, store_workflow
@@ -51,6 +52,20 @@ def run(server: QueueServer, platform: Platform, workflow: WorkflowRecord) -> No
             await until(completed(platform, workflow))
 
     play(server, scenario)
+
+
+def run_again(
+    server: QueueServer, platform: Platform, workflow: WorkflowRecord, enlargement: Enlargement | None = None
+) -> int:
+    """Restart a workflow and let a worker run it to its end; return how many jobs went again."""
+
+    async def scenario(queue: Queue) -> int:
+        number = await restart_workflow(platform.records, queue, workflow.id, enlargement or Enlargement())
+        async with worker_on(platform, queue):
+            await until(completed(platform, workflow))
+        return number
+
+    return play(server, scenario)
 
 
 def lines(folder: Path) -> list[str]:
