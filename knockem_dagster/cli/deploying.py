@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from knockem_dagster.accounts.tokens import admit_worker, new_token
-from knockem_dagster.cli.terminal import aside, open_platform
+from knockem_dagster.cli.terminal import AsJson, answer_json, aside, open_platform
 from knockem_dagster.containers.engine_api import DEFAULT_SOCKETS, engine_socket
 from knockem_dagster.errors import ContainerError, KnockemError, SettingsError
 from knockem_dagster.records.record import revision
@@ -41,6 +41,7 @@ def init(
         bool,
         typer.Option("--again", help="Make new secrets where there are some. Stores that exist keep the old ones."),
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write the secrets of a deployment to FOLDER/.env, and tell the login, once."""
     path = folder / ".env"
@@ -53,7 +54,7 @@ def init(
     password = secrets.token_urlsafe(18)
     _write(path, _environment(password))
     aside().print(f"The secrets are in {path}, which only you may read.", markup=False, soft_wrap=True)
-    _tell_login(password)
+    _tell_login(password, as_json=as_json)
     aside().print(
         f"Start it with: docker compose -f {folder / 'compose.yaml'} up --build --detach", markup=False, soft_wrap=True
     )
@@ -72,11 +73,11 @@ def revise(folder: Folder = FOLDER) -> None:
 
 
 @app.command("login")
-def login(folder: Folder = FOLDER) -> None:
+def login(folder: Folder = FOLDER, as_json: AsJson = False) -> None:
     """Make a new password for the login, note it in FOLDER/.env, and tell it, once."""
     password = secrets.token_urlsafe(18)
     _change(folder / ".env", "LOGIN", f"{USER}:{_hashed(password)}")
-    _tell_login(password)
+    _tell_login(password, as_json=as_json)
     aside().print("It is asked for after: docker compose up --detach", markup=False)
 
 
@@ -121,11 +122,14 @@ def _environment(password: str) -> str:
     return "\n".join([*lines, ""])
 
 
-def _tell_login(password: str) -> None:
+def _tell_login(password: str, *, as_json: bool) -> None:
     aside().print(
         "Whoever opens the pages or the Dagster UI logs in as follows; the password is told only now:", markup=False
     )
-    typer.echo(f"user      {USER}\npassword  {password}")
+    if as_json:
+        answer_json({"user": USER, "password": password})
+    else:
+        typer.echo(f"user      {USER}\npassword  {password}")
 
 
 def _hashed(password: str) -> str:

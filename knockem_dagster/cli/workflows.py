@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -35,7 +35,7 @@ from knockem_dagster.jobs.restarting import Enlargement, restart_workflow
 from knockem_dagster.jobs.specs.graph_builder import graph_of
 from knockem_dagster.jobs.specs.job_graph import JobGraph
 from knockem_dagster.jobs.specs.reading import read_workflow_file
-from knockem_dagster.jobs.workflow_views import STATES, JobView, WorkflowView, view_jobs, view_workflow
+from knockem_dagster.jobs.workflow_views import STATES, JobView, WorkflowView, job_states, view_jobs, view_workflow
 from knockem_dagster.jobs.workflows import (
     MOST_ACTIVE,
     Submitter,
@@ -171,10 +171,14 @@ def graph(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", dir_okay=False, help="The SVG file.  [default: workflow-ID.svg]")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Draw nothing: answer with jobs and edges as JSON.")] = False,
 ) -> None:
     """Draw which job waits for which, with the states they are in, as an SVG file; many like jobs as one node."""
     with open_platform() as platform:
         record = _resolve(platform, workflow)
+        if as_json:
+            answer_json(asyncio.run(_jobs_and_edges(platform, record)))
+            return
         picture = asyncio.run(_picture(platform, record))
     path = output or Path(f"workflow-{short(record.id)}.svg")
     try:
@@ -302,6 +306,15 @@ async def _look(
     async with _queue_if_any(platform) as queue:
         view = await view_workflow(platform.records, queue, workflow)
         return view, await view_jobs(platform.records, queue, workflow, states=states, most=most)
+
+
+async def _jobs_and_edges(platform: Platform, workflow: WorkflowRecord) -> dict[str, Any]:
+    records, where = platform.records, {"workflowId": workflow.id}
+    async with _queue_if_any(platform) as queue:
+        states = await job_states(records, queue, workflow)
+    jobs = [{"id": job.id, "name": job.name, "state": states[job.id]} for job in records.jobs.find(where)]
+    blocks = [edge.model_dump(by_alias=True, include={"origin", "target"}) for edge in records.blocks.find(where)]
+    return {"jobs": jobs, "blocks": blocks}
 
 
 async def _picture(platform: Platform, workflow: WorkflowRecord) -> str:

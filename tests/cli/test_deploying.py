@@ -73,6 +73,8 @@ def test_a_new_commit_and_a_new_login_are_noted_beside_the_old_secrets(tmp_path:
     assert path.read_text() == before
     told = told_login(knockem("deploy", "login", tmp_path, home=tmp_path / "home").stdout)
     assert login_is(tmp_path, *told)
+    answered = knockem("deploy", "login", tmp_path, "--json", home=tmp_path / "home").stdout
+    assert login_is(tmp_path, **json.loads(answered))
     assert re.sub("LOGIN=.*", "", path.read_text()) == re.sub("LOGIN=.*", "", before)
 
 

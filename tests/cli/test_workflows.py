@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -146,6 +147,14 @@ def test_the_graph_is_drawn(server: QueueServer, tmp_path: Path) -> None:
     assert all(f'data-name="{name}"' in picture for name in ("prepare", "run_1", "run_2", "run_3", "gather", "publish"))
     assert "prepare: 1 ready" in picture
     assert "cannot be written" in run("graph", id, "-o", str(tmp_path / "no" / "x.svg"), home=home).output
+    told = json.loads(run("graph", id, "--json", home=home).stdout)
+    names = {f"jobs/{each['id']}": each["name"] for each in told["jobs"]}
+    assert Counter(each["state"] for each in told["jobs"]) == {"ready": 1, "blocked": 5}
+    assert {(names[each["_from"]], names[each["_to"]]) for each in told["blocks"]} == {
+        *(("prepare", f"run_{number}") for number in (1, 2, 3)),
+        *((f"run_{number}", "gather") for number in (1, 2, 3)),
+        ("gather", "publish"),
+    }
 
 
 def test_a_workflow_waits_for_a_worker_and_can_be_canceled(server: QueueServer, tmp_path: Path) -> None:
