@@ -1,7 +1,7 @@
 """A study whose competitions are all done on nodes of SLURM, by an ordinary user, in containers of rootless podman.
 
-The workers of the nodes are told a URL and a token, and nothing of where the platform's folder is; they make no stores
-of their own. That they could not open it is not shown: one user runs both.
+The workers of the nodes are told a URL and a token, and nothing of where the platform's folder is, which is out of
+their sight; they make no stores of their own.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -38,6 +39,7 @@ MAX_NODE_HOURS = 1.0
 NODES_PERMITTED = round(MAX_NODE_HOURS / WALLTIME_HOURS)
 """At a time, by their hours; `max_nodes` and the work would be for twice as many."""
 NUM_SITES = 20
+COMMAND = [sys.executable, "-P", "-m", "knockem_dagster"]
 until = partial(homes.until, look_seconds=0.5)
 Note: TypeAlias = Callable[[str, object], None]
 pytestmark = [
@@ -81,6 +83,17 @@ def url_of(home: Home) -> str:
     return until(lambda: re.search(r"Knockem is at (http://[0-9.:]+)", output.read_text()), "the HTTP API")[1]
 
 
+def blindfold(hidden: Path, script: Path) -> list[str]:
+    """Return what goes before a command that is to see an empty folder in that place.
+
+    It runs in a mount namespace of its own and in podman's namespace of users, whose root is this user. The place
+    stands in a script, and not in the command: what names the platform's folder ends with the platform.
+    """
+    script.write_text(f'#!/bin/sh\nmount -t tmpfs tmpfs {shlex.quote(str(hidden))} && exec "$@"\n')
+    script.chmod(0o755)
+    return ["podman", "unshare", "unshare", "--mount", str(script)]
+
+
 def write_pool(home: Home, nodes: Path) -> None:
     """Let nodes be asked for, whose workers are at home in a folder of their own."""
     nodes.mkdir()
@@ -104,7 +117,7 @@ def write_pool(home: Home, nodes: Path) -> None:
         "max_node_hours": MAX_NODE_HOURS,
         "idle_seconds": IDLE_SECONDS,
         "runtimes": ["podman"],
-        "command": [sys.executable, "-P", "-m", "knockem_dagster"],
+        "command": [*blindfold(home.folder, nodes / "blindfold"), *COMMAND],
         "environment": {name: value for name, value in environment.items() if value},
         "folder": str(nodes),
     }
@@ -138,7 +151,8 @@ def workers_of_nodes() -> list[psutil.Process]:
     found: list[psutil.Process] = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if "worker" in process.cmdline() and "SLURM_JOB_ID" in process.environ():
+            is_worker = process.cmdline()[:5] == [*COMMAND, "worker"]
+            if is_worker and "SLURM_JOB_ID" in process.environ():
                 found.append(process)
     return found
 
@@ -160,12 +174,15 @@ def most_hours(nodes: Sequence[Mapping[str, Any]]) -> float:
 
 
 def work_on_nodes(home: Home) -> None:
-    """Wait until workers are on as many nodes as there may be; they know nothing of the platform's folder."""
+    """Wait until an ordinary user's workers are on as many nodes as there may be; none sees the platform's folder."""
     until(lambda: len(names_of_workers(home)) >= NODES_PERMITTED, "workers on nodes")
     assert most_hours(nodes_of(home)["nodes"]) == MAX_NODE_HOURS
-    there = {worker.pid for worker in workers_of_nodes()}
-    assert there
-    assert not there & home.processes().keys()
+    there = workers_of_nodes()
+    assert len(there) == NODES_PERMITTED
+    assert {worker.uids().real for worker in there} == {os.getuid()} != {0}
+    assert any(home.folder.iterdir())
+    for worker in there:
+        assert not any(Path(f"/proc/{worker.pid}/root{home.folder}").iterdir())
 
 
 def wait_for_release(note: Note, since: str) -> None:
