@@ -29,7 +29,7 @@ def controller_of(configuration: Path) -> psutil.Process:
 
 def test_a_controller_that_is_away_has_refused_nothing() -> None:
     slurm = Slurm(slurm_pool(partition="nowhere"), launcher=LAUNCHER)
-    with running_slurm() as configuration:
+    with running_slurm(message_timeout=2) as configuration:
         with pytest.raises(NodeRefused, match=r"(?i)invalid partition"):
             slurm.ask(ORDER)
         controller = controller_of(configuration)

@@ -32,8 +32,13 @@ def needs_slurm(*more: str) -> pytest.MarkDecorator:
 
 
 @contextmanager
-def running_slurm(*, with_accounting: bool = False, min_job_age: int = 300) -> Iterator[Path]:
-    """Run a cluster with one idle node, and give its configuration, which SLURM_CONF names meanwhile."""
+def running_slurm(
+    *, with_accounting: bool = False, min_job_age: int = 300, message_timeout: int = 10
+) -> Iterator[Path]:
+    """Run a cluster with one idle node, and give its configuration, which SLURM_CONF names meanwhile.
+
+    `min_job_age`, `message_timeout`: seconds after which a job is forgotten, and within which to answer.
+    """
     # Its sockets' paths must be short, which those of pytest's folders are not.
     with ExitStack() as stack:
         base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slurm-")))
@@ -42,7 +47,9 @@ def running_slurm(*, with_accounting: bool = False, min_job_age: int = 300) -> I
         accounting = ["AccountingStorageType=accounting_storage/none"]
         if with_accounting:
             accounting = stack.enter_context(_accounting(base))
-        configuration = _configuration(base, [*accounting, f"MinJobAge={min_job_age}"])
+        configuration = _configuration(
+            base, [*accounting, f"MinJobAge={min_job_age}", f"MessageTimeout={message_timeout}"]
+        )
         stack.enter_context(pytest.MonkeyPatch.context()).setenv("SLURM_CONF", str(configuration))
         for name in ("slurmctld", "slurmd"):
             stack.enter_context(_daemon(base, name, "-D", "-f", str(configuration)))
