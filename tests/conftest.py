@@ -14,6 +14,7 @@ NOT_PURE = (
     *("tests/containers/", "tests/jobs/commands/", "tests/assay_runs/test_control_and_removal.py"),
     *("tests/cli/test_installation.py", "tests/cli/test_launcher.py", "tests/sensors/test_leftovers.py"),
     *("tests/stores/test_queue_server.py", "tests/stores/test_sqlite_documents.py"),
+    "tests/end_to_end/test_faults.py::test_a_full_disk",
 )
 """Tests that may go otherwise for root, or where there is a container engine; as may all that are marked so."""
 
