@@ -171,12 +171,12 @@ def texts_in(content: Any, *, keys: bool = False) -> Iterator[str]:
         value = pending.pop()
         if isinstance(value, str):
             yield value
+        elif isinstance(value, (list, tuple, set)):
+            pending.extend(value)
         elif isinstance(value, Mapping):
             pending.extend(value.values())
             if keys:
                 pending.extend(value.keys())
-        elif isinstance(value, list | tuple | set):
-            pending.extend(value)
 
 
 def _levels_of(content: Any) -> int:

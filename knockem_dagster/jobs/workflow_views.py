@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from knockem_dagster.jobs.attempt_records import attempt_id_of
+from knockem_dagster.jobs.attempt_records import attempt_id_of, job_of
 from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.jobs.queue_views import OwnerView, QueueViews
 from knockem_dagster.records.catalog import Records
@@ -18,6 +18,8 @@ from knockem_dagster.records.jobs import JobRecord, JobState, ResultRecord, Work
 READY, RUNNING = "ready", "running"
 STATES = (JobState.BLOCKED.value, READY, RUNNING, *(state.value for state in JobState if state.is_over))
 """The states of jobs, in the order of their lives."""
+MOST_BY_ID = 1000
+"""Jobs in the queue that are read one by one; of more, the first are sooner found among all that are not over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,22 +89,25 @@ async def view_jobs(
         names = ({"$gte": begins, "$lt": f"{begins}\uffff"} if begins else {}) | ({"$gt": after} if after else {})
         return records.jobs.find(where | ({"name": names} if names else {}), sort=[("name", 1)])
 
-    def queued(ids: Collection[str]) -> list[JobRecord]:
-        jobs = records.jobs.get_many(list(ids)).values()
-        return sorted((job for job in jobs if job.name.startswith(begins) and job.name > after), key=_name)
+    def in_queue(jobs: Collection[bytes]) -> list[JobRecord]:
+        found = records.jobs.get_many([attempt_id_of(job) for job in jobs]).values()
+        return sorted((job for job in found if job.name.startswith(begins) and job.name > after), key=_name)
+
+    def streams() -> Iterator[Iterable[JobRecord]]:
+        if not states:
+            yield recorded({"workflowId": workflow.id})
+            return
+        there = {state for state in states if state not in (READY, RUNNING)}
+        asked = {job for state, jobs in ((READY, ready), (RUNNING, running)) if state in states for job in jobs}
+        if len(asked) > MOST_BY_ID:
+            there.add(JobState.BLOCKED.value)  # as which the record has those in the queue, too
+        elif JobState.BLOCKED.value not in there:
+            yield in_queue(asked)
+        for state in there:
+            yield recorded({"workflowId": workflow.id, "state": state})
 
     def look() -> list[JobView]:
-        if states:
-            streams: list[Iterable[JobRecord]] = [
-                recorded({"workflowId": workflow.id, "state": state})
-                for state in states
-                if state not in (READY, RUNNING)
-            ]
-            if JobState.BLOCKED.value not in states:  # as which the record has those in the queue, too
-                streams += [queued(ids) for state, ids in ((READY, ready), (RUNNING, running)) if state in states]
-        else:
-            streams = [recorded({"workflowId": workflow.id})]
-        merged = ((job, _state(job, ready, running)) for job in heapq.merge(*streams, key=_name))
+        merged = ((job, _state(job, ready, running)) for job in heapq.merge(*streams(), key=_name))
         found = list(islice(((job, state) for job, state in merged if not states or state in states), most))
         results = records.results.get_many([job.id for job, _ in found])
         return [JobView(job, state, results.get(job.id)) for job, state in found]
@@ -125,18 +130,19 @@ async def job_states(records: Records, queue: Queue | None, workflow: WorkflowRe
     return await asyncio.to_thread(look)
 
 
-def _state(job: JobRecord, ready: Collection[str], running: Collection[str]) -> str:
+def _state(job: JobRecord, ready: Collection[bytes], running: Collection[bytes]) -> str:
     if job.state is None or job.state.is_over:
         return "" if job.state is None else job.state.value
-    return RUNNING if job.id in running else READY if job.id in ready else JobState.BLOCKED.value
+    number = job_of(job.id)
+    return RUNNING if number in running else READY if number in ready else JobState.BLOCKED.value
 
 
-async def _in_queue(queue: Queue | None, workflow: str) -> tuple[set[str], set[str]]:
-    """Return the jobs that are ready, and those in work."""
+async def _in_queue(queue: Queue | None, workflow: str) -> tuple[Collection[bytes], Collection[bytes]]:
+    """Return the jobs that are ready, and those in work, as the queue names them."""
     if queue is None:
-        return set(), set()
+        return (), ()
     ready, held = await queue.jobs_of(workflow)
-    return {attempt_id_of(job) for job in ready}, {attempt_id_of(job) for job in held}
+    return ready, held.keys()
 
 
 def _counts(records: Records, workflow: str) -> dict[str, int]:

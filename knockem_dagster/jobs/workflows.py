@@ -146,6 +146,7 @@ class _Documents:
         # Stamped once: there may be hundreds of thousands.
         self._stamps = {"workflowId": workflow.id, "datetime": now(), "revisionKnockem": revision()}
         self._jobs = jobs_with_actions(graph)
+        self._job_ids = {name: self._id(JobRecord, name) for name in self._jobs}
         self._user_data_ids = {name: self._id(UserDataRecord, name) for name in graph.user_data}
         self._made = {name for job in graph.jobs.values() for name in job.files.outputs}
         self._dependents = Counter(blocker for job in self._jobs.values() for blocker in job.blockers)
@@ -197,7 +198,7 @@ class _Documents:
         )
 
     def _job(self, name: str, job: GraphJob) -> JobRecord:
-        spec, id = job.spec, self._id(JobRecord, name)
+        spec, id = job.spec, self._job_ids[name]
         script = "" if spec.invocation_script is None else f"{spec.invocation_script} "
         return JobRecord(
             id=id,
@@ -243,9 +244,9 @@ class _Documents:
         return tuple(FailureRuleValue.model_validate(rule.model_dump()) for rule in rules)
 
     def _edges(self, name: str, job: GraphJob) -> Iterator[PutNew]:
-        here = place_of(JobRecord, self._id(JobRecord, name))
+        here = place_of(JobRecord, self._job_ids[name])
         for blocker in job.blockers:
-            yield self._edge(BlocksEdge, place_of(JobRecord, self._id(JobRecord, blocker)), here)
+            yield self._edge(BlocksEdge, place_of(JobRecord, self._job_ids[blocker]), here)
         yield from self._links(here, NeedsEdge, FileRecord, job.files.inputs)
         yield from self._links(here, ProducesEdge, FileRecord, job.files.outputs)
         yield from self._links(here, NeedsEdge, UserDataRecord, job.user_data.inputs)

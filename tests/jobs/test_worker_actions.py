@@ -58,6 +58,13 @@ def there(path: Path) -> Callable[[], Awaitable[bool]]:
     return is_there
 
 
+def written(path: Path) -> Callable[[], Awaitable[bool]]:
+    async def is_written() -> bool:
+        return path.exists() and path.read_text().endswith("\n")
+
+    return is_written
+
+
 def told(platform: Platform, workflow: WorkflowRecord, kind: str) -> list[EventRecord]:
     return [each for each in events_of(platform, workflow.id) if each.kind == kind]
 
@@ -72,7 +79,7 @@ def test_slots_that_begin_together_wait_for_one_start(
         await start_workflow(platform.records, queue, workflow)
         async with worker_on(platform, queue), opened_at_last(gate):
             await until(held(queue, workflow, SLOTS))
-            await until(there(tmp_path / "done.txt"))
+            await until(written(tmp_path / "done.txt"))
             assert lines(tmp_path) == ["begin"]
             gate.open()
             await until(completed(platform, workflow))

@@ -95,7 +95,7 @@ class _Room:
     def let_in(self, parts: Iterable[Part]) -> Iterator[Part]:
         """Give these parts on. Raises _TooMany at the first that finds no room."""
         for part in parts:
-            self._characters += sum(map(len, texts_in(dict(part))))
+            self._characters += sum(map(len, texts_in([value for value in vars(part).values() if value is not None])))
             if self._characters > MOST_CHARACTERS:
                 raise _TooMany
             yield part
@@ -136,7 +136,7 @@ def _single_parts(
         raise _Refused("parameters", dict(parameters), str(error)) from error
     plain = part.model_copy(update=_PLAIN)
     for combination in combinations:
-        yield type(part).model_validate(dict(fill(plain, combination)))  # a name may become too long, say
+        yield type(part).model_validate(vars(fill(plain, combination)))  # a name may become too long, say
 
 
 def _parameters_of(part: Expandable, shared: Mapping[str, Parameter]) -> dict[str, Parameter]:

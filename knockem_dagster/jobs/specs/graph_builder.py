@@ -138,9 +138,13 @@ class _Builder:
         for kind, direction, names, patterns in _LINKS:
             named: list[str] = list(getattr(job, names) or ())
             named += [each.name for each in references if (each.kind, each.direction) == (kind, direction)]
-            known = self._known(f"{job.name}.{names}", named, self._files if kind == "files" else self._user_data)
-            matched = self._matched(f"{job.name}.{patterns}", getattr(job, patterns), self._linkable[kind])
-            found[kind, direction] = dict.fromkeys([*known, *matched])
+            linked: list[str] = []
+            if named:
+                there = self._files if kind == "files" else self._user_data
+                linked += self._known(f"{job.name}.{names}", named, there)
+            if sought := getattr(job, patterns):
+                linked += self._matched(f"{job.name}.{patterns}", sought, self._linkable[kind])
+            found[kind, direction] = dict.fromkeys(linked)
         return {
             kind: Links(tuple(found[kind, "input"]), tuple(found[kind, "output"])) for kind in ("files", "user_data")
         }

@@ -102,7 +102,7 @@ def test_a_daemon_that_hides_is_gone_once_nothing_runs(tmp_path: Path):
 
     async def story(opened: CommandLauncher) -> None:
         file = tmp_path / "daemon"
-        hidden = f"env -i PATH=$PATH {DAEMON.format(file=file)} {appears(file)} exit 0"
+        hidden = f'env -i PATH="$PATH" {DAEMON.format(file=file)} {appears(file)} exit 0'
         await opened.run(Command(("/bin/sh", "-c", hidden)))
         await until(lambda: is_gone(int(file.read_text())))
         assert is_gone(int(file.read_text()))
