@@ -53,8 +53,11 @@ def served(address: str, *, user: str = "") -> Settings:
 
 
 @contextmanager
-def listener(reply: bytes, *, to_information: bytes | None = None) -> Iterator[str]:
-    """Give the address of something that gives every command the same answer, or another to INFO."""
+def listener(reply: bytes | None, *, to_information: bytes | None = None) -> Iterator[str]:
+    """Give the address of something that gives every command the same answer, or another to INFO.
+
+    Without a reply it hangs up.
+    """
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -64,6 +67,8 @@ def listener(reply: bytes, *, to_information: bytes | None = None) -> Iterator[s
                     with connection, suppress(ConnectionError):
                         while request := connection.recv(4096):
                             for command in request.split(b"*")[1:] or [request]:
+                                if reply is None:
+                                    raise ConnectionAbortedError
                                 asks = to_information is not None and b"$4\r\nINFO\r\n" in command
                                 connection.sendall(to_information if asks else reply)
 
@@ -145,10 +150,16 @@ def test_an_http_server_listens(opening: Callable[[Settings], None]) -> None:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
-            said = refusal(opening, served(f"127.0.0.1:{server.server_port}", user=":secret@"), kind=QueueAway)
+            said = refusal(opening, served(f"127.0.0.1:{server.server_port}", user=":secret@"))
         finally:
             server.shutdown()
             thread.join()
+    assert "speaks neither Redis nor Valkey" in said
+
+
+def test_something_hangs_up(opening: Callable[[Settings], None]) -> None:
+    with listener(None) as address:
+        said = refusal(opening, served(address, user=":secret@"), kind=QueueAway)
     assert "is no Redis or Valkey server" in said
 
 
