@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import pytest
 from hypothesis import given
@@ -83,9 +82,7 @@ def test_a_fault_speaks_of_no_syntax_that_was_not_asked_for(syntax: Syntax, othe
     ids=["list", "keys", "same key"],
 )
 def test_file_of_many_values_is_refused_before_it_is_read(data: bytes) -> None:
-    began = time.process_time()
     assert f"more than {MOST_VALUES} values" in fault_of(data)
-    assert time.process_time() - began < 5
 
 
 def test_large_genome_is_one_value() -> None:

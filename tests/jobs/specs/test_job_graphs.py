@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from graphlib import TopologicalSorter
 from typing import Any
 
@@ -249,10 +248,9 @@ def test_many_patterns_on_many_names_are_looked_up_or_refused() -> None:
 
 
 def test_patterns_take_linear_time() -> None:
-    began = time.process_time()
+    """Searched with backtracking, these names would take longer than the universe is old."""
     names = [job("a" * 400 + str(number)) for number in range(50)]
     assert any("found in a name" in fault for fault in faults(*names, job("end", depends_on_regexes=["^(a+)+$"])))
-    assert time.process_time() - began < 5
 
 
 def test_too_many_jobs_and_dependencies_are_refused() -> None:
