@@ -217,7 +217,11 @@ def shown(value: object) -> str:
         return f"({type(value).__name__})"  # a mapping with dates as keys, or a number of thousands of digits
 
 
-def one_line(text: str) -> str:
-    """Return a text as a fault shows it: in one line, cut at 80 characters."""
+MOST_ALLOWED = 400
+"""Characters of what a fault says is allowed, where somebody else's words say it."""
+
+
+def one_line(text: str, *, most: int = 80) -> str:
+    """Return a text as a fault shows it: in one line, cut at so many characters."""
     line = " ".join(text.split())
-    return line if len(line) <= 80 else line[:77] + "..."
+    return line if len(line) <= most else line[: most - 3] + "..."

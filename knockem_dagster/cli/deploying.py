@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import secrets
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +28,7 @@ app = typer.Typer(no_args_is_help=True, help="The served deployment: deploy/comp
 FOLDER = Path(__file__).parents[2] / "deploy"
 SECRETS = ("POSTGRES_PASSWORD", "DOCUMENTS_PASSWORD", "QUEUE_PASSWORD", "OBJECTS_PASSWORD")
 USER = "knockem"
+COMPOSE_FILE = "compose.yaml"
 COMMANDS = "commands@localhost"
 """The user whose token the service of that name has."""
 Folder = Annotated[
@@ -55,9 +57,12 @@ def init(
     _write(path, _environment(password))
     aside().print(f"The secrets are in {path}, which only you may read.", markup=False, soft_wrap=True)
     _tell_login(password, as_json=as_json)
-    aside().print(
-        f"Start it with: docker compose -f {folder / 'compose.yaml'} up --build --detach", markup=False, soft_wrap=True
-    )
+    if not (folder / COMPOSE_FILE).exists():
+        told = (
+            f"{COMPOSE_FILE} is not in {folder}: it is in deploy/ of the checkout, with all that it mounts and builds."
+        )
+        aside().print(told, markup=False, soft_wrap=True)
+    _advise("Start it with", folder, "--build")
 
 
 @app.command("revise")
@@ -69,7 +74,7 @@ def revise(folder: Folder = FOLDER) -> None:
     path = folder / ".env"
     _change(path, "REVISION", revision())
     _change(path, "COMMANDS_TOKEN", new_token(), only_add=True)
-    aside().print(f"Images are built from {revision()} now: docker compose up --build --detach", markup=False)
+    _advise(f"Images are built from {revision()} now", folder, "--build")
 
 
 @app.command("login")
@@ -78,7 +83,7 @@ def login(folder: Folder = FOLDER, as_json: AsJson = False) -> None:
     password = secrets.token_urlsafe(18)
     _change(folder / ".env", "LOGIN", f"{USER}:{_hashed(password)}")
     _tell_login(password, as_json=as_json)
-    aside().print("It is asked for after: docker compose up --detach", markup=False)
+    _advise("It is asked for after", folder)
 
 
 @app.command("prepare")
@@ -97,6 +102,11 @@ def prepare() -> None:
         with open_platform() as platform:
             admit_worker(platform.records, COMMANDS, settings.token, label="the service commands")
     aside().print("What the deployment needs is there.")
+
+
+def _advise(what: str, folder: Path, *options: str) -> None:
+    command = ["docker", "compose", "-f", str(folder / COMPOSE_FILE), "up", *options, "--detach"]
+    aside().print(f"{what}: {shlex.join(command)}", markup=False, soft_wrap=True)
 
 
 def _environment(password: str) -> str:

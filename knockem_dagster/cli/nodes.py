@@ -18,7 +18,7 @@ from knockem_dagster.nodes.acquiring import order_of
 from knockem_dagster.nodes.node_records import dismiss_failures
 from knockem_dagster.nodes.opening import node_pools_file, open_pools
 from knockem_dagster.nodes.pool_states import PoolState
-from knockem_dagster.nodes.tending import Preview, keeper_of, preview_nodes, states_of_refused
+from knockem_dagster.nodes.tending import Preview, preview_nodes, states_of
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.nodes import ScheduledNodeRecord
 
@@ -63,7 +63,7 @@ def list_nodes(
         found = open_pools(platform)
         if found is None:
             raise _no_pools(platform)
-        states = keeper_of(platform, found).states() + states_of_refused(found)
+        states = asyncio.run(states_of(platform, found))
         nodes = {state.name: _nodes_of(platform, state.name, limit) for state in states}
     if as_json:
         listed = {name: [_for_programs(node) for node in those] for name, those in nodes.items()}

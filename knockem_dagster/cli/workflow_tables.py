@@ -10,7 +10,9 @@ from rich.table import Table
 
 from knockem_dagster.cli.terminal import aside, for_people, short
 from knockem_dagster.cli.wording import clock, counted, moment
+from knockem_dagster.containers.attempts import Outcome
 from knockem_dagster.jobs.workflow_views import JobView, WorkflowView
+from knockem_dagster.records.jobs import ResultRecord
 
 _COLOURS = {
     "blocked": "white",
@@ -22,6 +24,7 @@ _COLOURS = {
     "terminated": "red",
     "disabled": "white",
 }
+_WITHOUT_CODE = (Outcome.TIMED_OUT, Outcome.OUT_OF_MEMORY, Outcome.LOST)
 
 
 def table_of_workflows(views: Sequence[WorkflowView]) -> Table:
@@ -85,8 +88,17 @@ def _state(view: WorkflowView) -> str:
     return {"completed": "[green]completed[/]", "canceled": "[magenta]canceled[/]"}.get(state, f"[yellow]{state}[/]")
 
 
-def show_workflow(view: WorkflowView, jobs: Sequence[JobView]) -> None:
-    """Print a workflow and jobs of it."""
+def ending_of(result: ResultRecord | None) -> str:
+    """Return the exit code of a try, or what ended one that has none of its own."""
+    if result is None:
+        return ""
+    if result.outcome in _WITHOUT_CODE:
+        return result.outcome.value
+    return "" if result.exit_code is None else str(result.exit_code)
+
+
+def show_workflow(view: WorkflowView, jobs: Sequence[JobView], states: Sequence[str] = ()) -> None:
+    """Print a workflow and jobs of it: the first of those in any of these states, or of all."""
     console = for_people()
     workflow = view.workflow
     console.print(f"{escape(workflow.name)} ({workflow.id}): {_state(view)}")
@@ -103,10 +115,12 @@ def show_workflow(view: WorkflowView, jobs: Sequence[JobView]) -> None:
         table.add_row(
             escape(each.job.name),
             f"[{_COLOURS.get(each.state, 'white')}]{each.state}[/]",
-            "" if result is None or result.exit_code is None else str(result.exit_code),
+            ending_of(result),
             "" if result is None or result.wall_seconds is None else clock(result.wall_seconds),
             "" if result is None or result.peak_memory is None else f"{result.peak_memory >> 20:,} MiB",
         )
     console.print(table)
-    if len(jobs) < view.number:
-        aside().print(f"The first {len(jobs)} of {view.number:,}; `--limit` shows more, `--state failed` only those.")
+    number = sum(view.jobs.get(state, 0) for state in set(states)) if states else view.number
+    if len(jobs) < number:
+        only = "" if states else ", `--state failed` only those"
+        aside().print(f"The first {len(jobs)} of {number:,}; `--limit` shows more{only}.")

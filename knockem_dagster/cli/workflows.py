@@ -88,8 +88,10 @@ def submit(
         answer_json(summary_of_workflow(view))
     else:
         typer.echo(view.workflow.id)
-    if wait and view.has_failed:
-        raise typer.Exit(FAILED)
+    if wait:
+        say(f"Workflow {short(view.workflow.id)} is {view.workflow.state}; {in_words(view)}.")
+        if view.has_failed:
+            raise typer.Exit(FAILED)
 
 
 @app.command("list")
@@ -125,7 +127,7 @@ def status(
     if as_json:
         answer_json({**summary_of_workflow(view), "jobList": [summary_of_job(each) for each in jobs]})
     else:
-        show_workflow(view, jobs)
+        show_workflow(view, jobs, states)
     if not view.workflow.is_over:
         raise typer.Exit(GOING)
     if view.has_failed:
@@ -162,7 +164,8 @@ def logs(
         if each.tail:
             console.print(each.tail.rstrip(), markup=False, soft_wrap=True)
     if not tries:
-        console.print("It has not ended yet.")
+        is_over = found.state is not None and found.state.is_over
+        console.print(f"It is {found.state}, and no try at it is recorded." if is_over else "It has not ended yet.")
 
 
 @app.command()
@@ -222,7 +225,7 @@ def cancel(workflow: WorkflowId, as_json: AsJson = False) -> None:
     if as_json:
         answer_json({"id": record.id, "jobs": number})
     else:
-        for_people().print(f"Workflow {short(record.id)} is canceled; {counted(number, 'job')} of it were not over.")
+        for_people().print(f"Workflow {short(record.id)} is canceled; {counted(number, 'job')} had not ended.")
 
 
 def _graph_in(file: Path) -> JobGraph:
@@ -348,4 +351,6 @@ def _resolve(platform: Platform, prefix: str) -> WorkflowRecord:
         return found[0]
     if found:
         raise KnockemError(f"Several workflows begin with {prefix!r}; give more of the id.")
+    if len(prefix) < 4:
+        raise KnockemError(f"{prefix!r} is too short for the beginning of an id: give at least 4 characters.")
     raise KnockemError(f"There is no workflow {prefix!r}. `./knockem workflow list` shows all workflows.")

@@ -113,7 +113,9 @@ async def _source(platform: Platform, url: str | None, *, patience_seconds: floa
     token = platform.settings.token
     os.environ.pop("KNOCKEM_TOKEN", None)  # what runs here is not handed it
     if token is None:
-        raise KnockemError("A worker over HTTP needs a token in KNOCKEM_TOKEN; `./knockem token add` makes one.")
+        raise KnockemError(
+            "A worker over HTTP needs a token in KNOCKEM_TOKEN; `./knockem token add USER --scope worker` makes one."
+        )
     async with source_at(url, token, patience_seconds=patience_seconds) as source:
         yield source
 

@@ -69,6 +69,12 @@ async def view_workflow(records: Records, queue: Queue | None, workflow: Workflo
     return WorkflowView(workflow, {state: counts[state] for state in STATES if counts.get(state)})
 
 
+def any_failed(records: Records, workflow: str) -> bool:
+    """Tell whether any job of a workflow is over and did not complete."""
+    states = (state.value for state in JobState if state.is_over and state is not JobState.COMPLETED)
+    return any(next(records.jobs.find({"workflowId": workflow, "state": each}, limit=1), None) for each in states)
+
+
 async def view_jobs(
     records: Records,
     queue: Queue | None,

@@ -13,6 +13,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+import orjson
+
 from knockem_dagster.accounts.tokens import DEFAULT_DAYS, MOST_DAYS, issue_token
 from knockem_dagster.accounts.users import added_user
 from knockem_dagster.errors import KnockemError
@@ -47,6 +49,8 @@ MOST_ASKED = 50
 """Nodes asked for in one look, of one pool."""
 ASKING_SECONDS = 30.0
 """No scheduler is asked anything more in one look after that: Dagster's sensors have a minute."""
+SAID_SECONDS = 120
+"""What a look said of the pools is remembered for so long; the sensor looks every ten seconds."""
 NOBODY = "nodes@localhost"
 """The user whose tokens nodes have that work for everybody."""
 
@@ -115,6 +119,8 @@ class NodeKeeper:
             name = each.pool.name
             await asyncio.to_thread(self._act, each, looked[name], demands[name], turn)
         await queue.guarded(queue.server.set(_first_key(queue), turn.stopped_at))
+        said = orjson.dumps({state.name: state.hindrance for state in states if state.hindrance})
+        await queue.guarded(queue.server.set(_said_key(queue), said, ex=SAID_SECONDS))
         return states
 
     async def _from_where_the_last_stopped(self, queue: Queue) -> Sequence[PoolOfNodes]:
@@ -132,6 +138,14 @@ class NodeKeeper:
     def states(self) -> list[PoolState]:
         """Return how the pools do, by the record alone."""
         return [self._state(each) for each in self._pools]
+
+    async def last_seen_states(self, queue: Queue) -> list[PoolState]:
+        """Return how the pools do by the record, with what kept the last look from asking for more."""
+        states = await asyncio.to_thread(self.states)
+        said = orjson.loads(await queue.guarded(queue.server.get(_said_key(queue))) or b"{}")
+        for state in states:
+            state.hindrance = state.hindrance or said.get(state.name, "")
+        return states
 
     def _left_for_workflows(self) -> Allowance | None:
         limits = self._workflow_limits
@@ -282,6 +296,10 @@ def token_days(pool: NodePool) -> int:
 
 def _first_key(queue: Queue) -> str:
     return f"{queue.prefix}:nodes:first"
+
+
+def _said_key(queue: Queue) -> str:
+    return f"{queue.prefix}:nodes:said"
 
 
 def _again(pool: NodePool) -> str:

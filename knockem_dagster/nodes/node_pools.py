@@ -229,8 +229,11 @@ def read_node_pools(path: Path, *, is_named: bool = False) -> tuple[NodePools, t
         fault = Fault("(file)", str(path), f"a file that can be read is: {error.strerror}")
         raise InvalidInput("The file of node pools cannot be read.", [fault]) from error
     faults: list[Fault] = []
-    whole = _valid(NodePools, read_mapping(data, FILE), "", faults)
-    pools = [_pool(f"pools[{n}]", each, faults) for n, each in enumerate(whole.pools)] if whole else []
+    content = read_mapping(data, FILE)
+    whole = _valid(NodePools, content, "", faults)
+    named: Any = content.get("pools")
+    listed: list[Any] = named if isinstance(named, list) else []
+    pools = [_pool(f"pools[{n}]", each, faults) for n, each in enumerate(listed)]
     names = [pool.name for pool in pools if pool is not None]
     faults += [
         Fault("pools", shown(name), "a name of its own is") for name in sorted({*names}) if names.count(name) > 1

@@ -103,11 +103,22 @@ async def preview_nodes(platform: Platform) -> tuple[Sequence[Preview], Sequence
     if found is None:
         return None
     keeper = keeper_of(platform, found)
-    states = keeper.states()
     async with queue_of(platform) as queue:
+        states = await keeper.last_seen_states(queue)
         demands = await keeper.demands(queue, states)
     looked_at = zip(found.pools, states, demands, strict=True)
     return [Preview(each, state, demand, found.url) for each, state, demand in looked_at], states_of_refused(found)
+
+
+async def states_of(platform: Platform, found: OpenedPools) -> list[PoolState]:
+    """Return how all pools do: by the record, and by what the last look said where a queue remembers it."""
+    keeper = keeper_of(platform, found)
+    try:
+        async with queue_of(platform) as queue:
+            states = await keeper.last_seen_states(queue)
+    except QueueAway:
+        states = keeper.states()
+    return states + states_of_refused(found)
 
 
 def states_of_refused(opened: OpenedPools) -> list[PoolState]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from knockem_dagster.knockout.site_findings import SiteFinding
 from knockem_dagster.reports.inputs import LossFacts, Quantity, ReportInputs
 from knockem_dagster.reports.sentences import Sentence
 from knockem_dagster.reports.spoken import Estimate
@@ -42,6 +43,10 @@ def untested_sentence(inputs: ReportInputs) -> Sentence | None:
     missing = _not_looked_for(inputs)
     if not sites and not missing:
         return None
+    table = inputs.table("sites")
+    if not sites and table is not None and (table["finding"] == SiteFinding.NOT_TESTED).all():
+        told = f"{plural(len(table), 'site was', 'sites were')} not tested, for no assay that was asked for tests any"
+        return Sentence(f"{len(table):,}", f"{'; '.join([told, *missing])}.", warns=not inputs.sets_complete)
     were = plural(len(sites), "site", "sites")
     text = f"{were} could not be tested" if sites else f"{were} were left untested"
     if sites:

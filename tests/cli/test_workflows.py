@@ -165,8 +165,8 @@ def test_a_workflow_waits_for_a_worker_and_can_be_canceled(server: QueueServer, 
     going = run("status", id, home=home)
     assert going.exit_code == 3
     assert "0 of 6 jobs over: 5 blocked, 1 ready" in going.stdout
-    assert "6 jobs of it were not over" in run("cancel", id, home=home).stdout
-    assert "0 jobs of it were not over" in run("cancel", id, home=home).output
+    assert "6 jobs had not ended" in run("cancel", id, home=home).stdout
+    assert "0 jobs had not ended" in run("cancel", id, home=home).output
     assert json.loads(run("cancel", id, "--json", home=home).stdout) == {"id": id, "jobs": 0}
     assert run("status", id, home=home).exit_code == 1
     assert json.loads(run("restart", id, "--json", home=home).stdout) == {"id": id, "jobs": 6}
@@ -176,7 +176,7 @@ def test_a_workflow_waits_for_a_worker_and_can_be_canceled(server: QueueServer, 
     ("arguments", "words"),
     [
         (("status", "nobody"), "There is no workflow 'nobody'"),
-        (("status", "ab"), "There is no workflow 'ab'"),
+        (("status", "ab"), "'ab' is too short for the beginning of an id"),
         (("logs", "nobody", "a"), "There is no workflow 'nobody'"),
         (("status", "nobody", "--state", "done"), "'done' is no state of a job"),
     ],

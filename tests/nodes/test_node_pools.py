@@ -85,6 +85,7 @@ def test_pools_that_differ_are_told_apart(tmp_path: Path) -> None:
     ("text", "faults"),
     [
         ("pools: []", ["url"]),
+        (GOOD.replace("url:", "uri:").replace("cpus: 16", "cpus: 0"), ["url", "uri", "pools[0].cpus"]),
         (GOOD.replace("http:", "ftp:"), ["url"]),
         (GOOD.replace("slurm", "pbs"), ["pools[0].scheduler"]),
         (GOOD.replace("cpus: 16", "cpus: 0\n    partitoin: p"), ["cpus", "partitoin"]),

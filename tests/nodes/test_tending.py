@@ -191,6 +191,8 @@ def test_nodes_of_a_pool_whose_scheduler_is_away_still_have_work_put_on_them(
     pools = [PoolOfNodes(slurm_pool(name="first"), scheduler), PoolOfNodes(slurm_pool(name="second"), Waiting())]
     away, other = play(queue_server, NodeKeeper(platform.records, pools, url="http://here").tend)
     assert (away.hindrance, away.asked, away.pending) == ("away", 0, 2)
+    last_seen = play(queue_server, NodeKeeper(platform.records, pools, url="http://here").last_seen_states)
+    assert [state.hindrance for state in last_seen] == ["away", ""], "people see it without asking the scheduler"
     assert other.asked == 3, "two of five jobs are for the nodes on their way"
 
 

@@ -135,6 +135,13 @@ def test_no_sentence_calls_a_site_neutral_or_without_effect(given: object) -> No
     assert "no effect" not in text.lower()
 
 
+def test_where_no_assay_tests_any_site_all_are_untested() -> None:
+    given = synthetic.inputs(num_sites=20, losses=synthetic.lossless(), only={"sites"})
+    given = replace(given, tables={"sites": given.tables["sites"].assign(finding="not tested")})
+    told = sentence(given, "not tested").plain
+    assert told.startswith("20 sites were not tested, for no assay that was asked for tests any; effects below one")
+
+
 def test_what_was_not_tested_is_told_even_if_every_site_was() -> None:
     told = sentence(weighed(), "left untested").plain
     assert told.startswith("0 sites were left untested; sets that cost less than 0.5 detection thresholds were not")

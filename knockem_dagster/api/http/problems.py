@@ -25,7 +25,7 @@ from knockem_dagster.errors import (
     StoreError,
 )
 from knockem_dagster.jobs.http_source import LEASE_LAPSED
-from knockem_dagster.mapping_file import one_line, shown
+from knockem_dagster.mapping_file import MOST_ALLOWED, one_line, shown
 from knockem_dagster.records.record import Value
 
 MEDIA_TYPE = "application/problem+json"
@@ -104,4 +104,4 @@ def explain_errors(app: FastAPI) -> None:
 
 def _fault(error: Mapping[str, Any]) -> Fault:
     place = ".".join(str(part) for part in error["loc"])
-    return Fault(one_line(place), shown(error.get("input")), one_line(str(error["msg"])))
+    return Fault(one_line(place), shown(error.get("input")), one_line(str(error["msg"]), most=MOST_ALLOWED))

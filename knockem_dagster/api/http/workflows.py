@@ -14,7 +14,7 @@ from pydantic import Field
 from knockem_dagster.api.http.bodies import described_body
 from knockem_dagster.api.http.callers import Caller, User
 from knockem_dagster.api.http.paging import At, Page, cursor_of, page_of, place_at
-from knockem_dagster.errors import Fault, InvalidInput, NotFound, QueueAway
+from knockem_dagster.errors import Conflict, Fault, InvalidInput, NotFound, QueueAway
 from knockem_dagster.jobs.queue import Queue
 from knockem_dagster.jobs.queue_views import QueueViews
 from knockem_dagster.jobs.queue_views import Worker as WorkerView
@@ -25,7 +25,7 @@ from knockem_dagster.jobs.specs.job_graph import JobGraph
 from knockem_dagster.jobs.specs.reading import read_workflow_file
 from knockem_dagster.jobs.specs.workflow_spec import WorkflowSpec
 from knockem_dagster.jobs.work_messages import OVER_HTTP
-from knockem_dagster.jobs.workflow_views import JobView, view_jobs, view_workflow
+from knockem_dagster.jobs.workflow_views import JobView, any_failed, view_jobs, view_workflow
 from knockem_dagster.jobs.workflows import MOST_ACTIVE, Submitter, cancel_workflow, start_workflow, store_workflow
 from knockem_dagster.mapping_file import shown
 from knockem_dagster.nodes.opening import has_workflow_limits
@@ -59,6 +59,7 @@ class WorkflowLine(Value):
     state: str = Field(description="uninitialized, running, completed or canceled")
     submitted: str
     user_email: str
+    has_failed: bool = Field(description="a job did not complete, and will not by itself")
 
 
 class WorkflowModel(WorkflowLine):
@@ -68,7 +69,6 @@ class WorkflowModel(WorkflowLine):
     max_active: int = Field(description="jobs that may run at a time")
     number: int = Field(description="jobs in all")
     jobs: dict[str, int] = Field(description="jobs by state; states without jobs are left out")
-    has_failed: bool = Field(description="a job did not complete, and will not by itself")
     without_effect: tuple[str, ...] = Field(default=(), description="keys of the file that change nothing so far")
 
 
@@ -164,10 +164,13 @@ def _workers_for(caller: Caller, workers: Mapping[str, WorkerView]) -> dict[str,
 async def list_them(caller: User, at: At) -> Page[WorkflowLine]:
     """Return the caller's workflows, the newest first; an administrator's are everybody's."""
     where = {"isGraph": True} if caller.sees_all else {"userEmail": caller.email, "isGraph": True}
-    found = await asyncio.to_thread(
-        page_of, caller.site.records.workflows, where, at, field="datetime", newest_first=True
-    )
-    return Page(items=tuple(_line(each) for each in found.items), next=found.next)
+    records = caller.site.records
+
+    def look() -> Page[WorkflowLine]:
+        found = page_of(records.workflows, where, at, field="datetime", newest_first=True)
+        return Page(items=tuple(_line(each, any_failed(records, each.id)) for each in found.items), next=found.next)
+
+    return await asyncio.to_thread(look)
 
 
 @router.get("/{workflow}", operation_id="get_workflow")
@@ -178,10 +181,14 @@ async def get(workflow: WorkflowId, caller: User) -> WorkflowModel:
 
 @router.post("/{workflow}/cancel", operation_id="cancel_workflow")
 async def cancel(workflow: WorkflowId, caller: User) -> WorkflowModel:
-    """End a workflow: what runs is ended, nothing more is begun. What is recorded is kept."""
+    """End a workflow: what runs is ended, nothing more is begun. What is recorded is kept.
+
+    409 for one that is completed; one that is canceled already stays so.
+    """
     found = await caller.workflow(workflow)
-    if found.state != "completed":
-        await cancel_workflow(caller.site.records, await caller.site.queue(), found)
+    if found.state == "completed":
+        raise Conflict(f"Workflow {found.id} is completed already.")
+    await cancel_workflow(caller.site.records, await caller.site.queue(), found)
     return await _model(caller, workflow)
 
 
@@ -277,23 +284,23 @@ async def _model(caller: Caller, id: str, *, without_effect: Sequence[str] = ())
     workflow = await caller.workflow(id)
     view = await view_workflow(caller.site.records, await caller.site.queue_if_any(), workflow)
     return WorkflowModel(
-        **_line(workflow).model_dump(),
+        **_line(workflow, view.has_failed).model_dump(),
         description=workflow.description,
         max_active=workflow.max_active,
         number=view.number,
         jobs=view.jobs,
-        has_failed=view.has_failed,
         without_effect=tuple(without_effect),
     )
 
 
-def _line(workflow: WorkflowRecord) -> WorkflowLine:
+def _line(workflow: WorkflowRecord, has_failed: bool) -> WorkflowLine:
     return WorkflowLine(
         id=workflow.id,
         name=workflow.name,
         state=workflow.state,
         submitted=workflow.datetime,
         user_email=workflow.user_email,
+        has_failed=has_failed,
     )
 
 

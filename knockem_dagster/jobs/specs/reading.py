@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from knockem_dagster.errors import Fault, InvalidInput
 from knockem_dagster.jobs.specs.templates import IDENTIFIER, filled_throughout, names_in
 from knockem_dagster.jobs.specs.workflow_spec import WorkflowSpec
-from knockem_dagster.mapping_file import FileKind, one_line, read_mapping, shown, texts_in
+from knockem_dagster.mapping_file import MOST_ALLOWED, FileKind, one_line, read_mapping, shown, texts_in
 
 WORKFLOW = FileKind(name="workflow file", keys="name and jobs", most_bytes=32 << 20, most_values=1_000_000)
 MOST_FAULTS = 100
@@ -70,7 +70,7 @@ def _fault(error: ErrorDetails, at: str, part: type[BaseModel]) -> Fault:
         case "value_error":
             allowed = str(error.get("ctx", {}).get("error", error["msg"]))
         case _:
-            allowed = one_line(error["msg"][:1].lower() + error["msg"][1:])
+            allowed = one_line(error["msg"][:1].lower() + error["msg"][1:], most=MOST_ALLOWED)
     return Fault(one_line(field), value, allowed)
 
 

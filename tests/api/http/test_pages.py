@@ -14,9 +14,12 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
-from knockem_dagster.assay_runs.tables import write_table
+from knockem_dagster.assay_runs.tables import report_key, write_table
 from knockem_dagster.records.tables import TABLES
+from knockem_dagster.reports.page import report_page
+from knockem_dagster.stores.documents import Patch
 from tests.api.http.test_workflows import a_worker, submit
+from tests.reports import synthetic
 from tests.services.api_server import ALICE, BOB, ApiServer
 from tests.services.platforms import study
 from tests.services.waiting import until
@@ -113,8 +116,11 @@ def test_a_workflow_is_followed_filtered_opened_and_run_again(api: ApiServer, pa
     expect(page.locator(".picture .node")).to_have_count(3)
     with a_worker(api):
         until(lambda: client.get(f"/v1/workflows/{made['id']}").json()["state"] == "completed")
-    expect(page.locator("header .state", has_text="completed").first).to_be_visible()
+    expect(page.locator("header .state", has_text="completed, not all jobs")).to_be_visible()
     expect(page.locator(".picture .node", has_text="60 jobs")).to_be_visible()
+    page.goto("/")
+    expect(page.locator("tr", has_text=made["id"][:8])).to_contain_text("completed, not all jobs")
+    page.goto(f"/workflows/{made['id']}")
     page.get_by_label("state").select_option("failed")
     expect(page.locator("tbody tr")).to_have_count(1)
     expect(page.locator("tbody tr")).to_contain_text(re.compile(r"[1-9]\d* MiB1,024 MiB$"))
@@ -158,6 +164,24 @@ def test_a_submission_is_followed(api: ApiServer, page: Page, tmp_path: Path, mo
     expect(page.get_by_text("canceled by the user")).to_be_visible()
     page.get_by_role("button", name="Resume").click()
     expect(page.locator("header .state", has_text="accepted")).to_be_visible()
+
+
+def test_the_report_within_its_page_is_whole(api: ApiServer, page: Page) -> None:
+    """Its script runs, and it alone: the policies of the page and of the report both hold."""
+    id = api.client().post("/v1/submissions", json=study(userEmail=None, containerImage="additive")).json()["id"]
+    report = report_page(synthetic.inputs(num_sites=300)).replace("</main>", "<script>owned()</script></main>")
+    api.platform.objects.put(report_key(id), report.encode(), content_type="text/html; charset=utf-8")
+    api.platform.records.submissions.patch(id, Patch(set={"state": "completed"}))
+    refused: list[str] = []
+    page.on("console", lambda said: refused.append(said.text) if said.type == "error" else None)
+    page.goto(f"/submissions/{id}#{api.token()}")
+    frame = page.frame_locator("iframe")
+    expect(frame.get_by_text("1–100 of 300 sites")).to_be_visible()
+    expect(frame.get_by_role("button", name="Copy")).to_be_visible()
+    with page.expect_download() as saving:
+        frame.get_by_role("button", name="Save as CSV").click()
+    assert len(pd.read_csv(saving.value.path())) == 300
+    assert refused and all("Executing inline script" in each for each in refused)
 
 
 def test_another_origin_can_do_nothing(api: ApiServer, browser: Browser, tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ function fill(place, ...children) {
   return place;
 }
 
+function entitle(name) { document.title = name ? `${name} · knockem` : "knockem"; }
+
 function show(...children) { fill(main, ...children); }
 
 function trouble(words) {
@@ -88,12 +90,25 @@ function state(name) {
   return element("span", { class: "state" }, element("span", { class: "dot", style: `background: var(--${name})` }), name);
 }
 
+// A workflow or submission; one that is over without all its jobs is no success.
+function outcome(of) {
+  return of.state === "completed" && of.hasFailed
+    ? element("span", { class: "state" }, element("span", { class: "dot", style: "background: var(--failed)" }), "completed, not all jobs")
+    : state(of.state);
+}
+
 function bar(counts, order, total) {
   return element("div", { class: "bar", role: "img", "aria-label": order.filter((each) => counts[each]).map((each) => `${counts[each]} ${each}`).join(", ") },
     order.filter((each) => counts[each]).map((each) => element("span", {
       title: `${counts[each].toLocaleString("en")} ${each}`,
       style: `background: var(--${each}); width: ${(100 * counts[each]) / Math.max(1, total)}%`,
     })));
+}
+
+// An exit code, or what ended a job that has none of its own.
+function ending(result) {
+  if (!result) return "";
+  return ["timed out", "out of memory", "lost"].includes(result.outcome) ? result.outcome : result.exitCode ?? "";
 }
 
 function facts(pairs) {
@@ -170,7 +185,7 @@ async function home() {
   const submissions = await call("/v1/submissions?limit=50");
   const workflows = await call("/v1/workflows?limit=50");
   const line = (place, name, about, of) => element("tr", {},
-    element("td", {}, element("a", { href: place }, name)), element("td", {}, state(of.state)), element("td", {}, about),
+    element("td", {}, element("a", { href: place }, name)), element("td", {}, outcome(of)), element("td", {}, about),
     element("td", {}, of.userEmail), element("td", {}, moment(of.submitted)));
   const columns = (first, about) => [[first], ["state"], [about], ["user"], ["submitted"]];
   show(
@@ -194,6 +209,7 @@ function submission(id) {
   let shown = false;
   return async function refresh() {
     const seen = await call(place);
+    entitle(`${seen.organism} ${id.slice(0, 8)}`);
     const names = (await call(`${place}/results?limit=1000`)).items;
     const told = ["interim_estimates", "estimates"].find((each) => names.includes(each));
     // The interim ones may be gone by now: the stage has its estimates, which come next time.
@@ -220,7 +236,8 @@ function submission(id) {
           ["interruptions", seen.interruptions || ""],
         ])),
       element("section", { class: "card" }, element("h2", {}, seen.state === "completed" ? "Estimates" : "Estimates so far"),
-        estimates?.number ? estimateTable(estimates) : element("p", { class: "soft" }, "None yet: they come with the first wave of competitions that says anything."),
+        estimates?.number ? estimateTable(estimates) : element("p", { class: "soft" }, 
+          going ? "None yet: they come with the first wave of competitions that says anything." : "None were made."),
         names.length ? element("p", { class: "soft" }, `Tables: ${names.join(", ")}`) : null),
       failures.length || seen.untestable ? element("section", { class: "card" }, element("h2", {}, "What failed"),
         facts([...failures.map(([outcome, many]) => [`attempts: ${outcome}`, number(many)]), ["competitions given up", number(seen.untestable)]]),
@@ -231,7 +248,7 @@ function submission(id) {
       const page = new Blob([await call(`${place}/report`, { as: "text" })], { type: "text/html" });
       report.hidden = false;
       fill(report, element("h2", {}, "Report"),
-        element("iframe", { title: "Report", sandbox: "allow-scripts allow-popups", src: URL.createObjectURL(page) }));
+        element("iframe", { title: "Report", sandbox: "allow-scripts allow-popups allow-downloads", allow: "clipboard-write", src: URL.createObjectURL(page) }));
     }
   };
 }
@@ -268,10 +285,11 @@ function workflow(id) {
   function again() { if (jobs.isConnected) showJobs().catch((error) => trouble(error.message)); }
 
   function showHead(seen) {
-    fill(head, 
+    entitle(seen.name);
+    fill(head,
       element("div", { class: "row apart" },
         element("h1", {}, seen.name),
-        element("div", { class: "row" }, state(seen.state),
+        element("div", { class: "row" }, outcome(seen),
           seen.state === "running" ? deed("Cancel", "End this workflow? What is recorded is kept.", `${place}/cancel`, refresh) : null,
           ["completed", "canceled"].includes(seen.state)
             ? deed("Restart what did not complete or has changed", null, `${place}/restart`, refresh) : null)),
@@ -310,11 +328,11 @@ function workflow(id) {
       class: "opens", tabindex: "0", onclick: () => open(job.id), onkeydown: (event) => { if (event.key === "Enter") open(job.id); },
     },
     element("td", {}, job.name), element("td", {}, state(name)),
-    element("td", { class: "number" }, result?.exitCode ?? ""), element("td", { class: "number" }, duration(result?.wallSeconds)),
+    element("td", { class: "number" }, ending(result)), element("td", { class: "number" }, duration(result?.wallSeconds)),
     element("td", { class: "number" }, mebibytes(result?.peakMemory)), element("td", { class: "number" }, `${number(job.resources.memoryMiB)} MiB`)));
     fill(jobs, 
       rows.length
-        ? table([["job"], ["state"], ["exit code", "number"], ["time", "number"], ["memory used", "number"], ["requested", "number"]], rows)
+        ? table([["job"], ["state"], ["exit code", "number"], ["time", "number"], ["memory used", "number"], ["memory requested", "number"]], rows)
         : element("p", { class: "soft" }, "No job is like that."),
       page.next ? element("button", { type: "button", onclick: () => { wanted.limit = Math.min(1000, wanted.limit * 2); again(); } }, "More") : null);
   }
@@ -331,7 +349,8 @@ function workflow(id) {
         tries.length ? tries.map((each, place) => element("section", {},
           element("p", { class: "soft" }, `Try ${place + 1}: ${each.outcome}, exit code ${each.exitCode ?? "none"}, ${duration(each.wallSeconds)}, `
             + `${mebibytes(each.peakMemory)} at most, on ${each.computeNode}`),
-          each.tail ? element("pre", {}, each.tail) : null)) : element("p", { class: "soft" }, "It has not ended yet."),
+          each.tail ? element("pre", {}, each.tail) : null)) : element("p", { class: "soft" },
+            ["canceled", "disabled"].includes(seen.state) ? "It was never begun, or ended before it could be recorded." : "It has not ended yet."),
         element("button", { type: "button", onclick: () => detail.close() }, "Close"));
       detail.showModal();
     } catch (error) {

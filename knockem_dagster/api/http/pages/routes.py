@@ -12,14 +12,16 @@ from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, HTMLResponse
 
 from knockem_dagster.api.http.site import site_of
+from knockem_dagster.reports.page import SCRIPT_SOURCE
 
 _FOLDER = Path(__file__).parent
 _SHELL = (_FOLDER / "shell.html").read_text(encoding="utf-8")
 _PLACE_OF_LINK = "<!-- Dagster UI -->"
+# The report within a page is under the page's policy as well as its own: its one script and its icon are permitted.
 _HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; img-src 'self'; "
-        "frame-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        f"default-src 'none'; script-src 'self' {SCRIPT_SOURCE}; style-src 'self' 'unsafe-inline'; connect-src 'self'; "
+        "img-src 'self' data:; frame-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
