@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -128,6 +129,23 @@ def test_exactly_the_missing_jobs_are_put_again(
     assert ready == missing
     assert put_after_loss == len(missing) == tally(client, workflow.id).in_lists
     assert put_again == 0
+
+
+def test_who_restores_a_workflow_at_the_same_time_puts_no_job_twice(
+    queue_server: QueueServer, platform: Platform
+) -> None:
+    """`queue rebuild` and the sensor of upkeep begin at the same moment after the queue has lost its file."""
+    workflow = new_workflow()
+    jobs = some_jobs(workflow, 40)
+
+    async def scenario(queue: Queue) -> tuple[list[int], int]:
+        await submit_jobs(platform.records, queue, workflow, jobs)
+        queue_server.client().flushall()
+        put = await asyncio.gather(*(put_missing(platform.records, queue, workflow) for _ in range(3)))
+        return sorted(put), await put_missing(platform.records, queue, workflow)
+
+    assert play(queue_server, scenario) == ([0, 0, 40], 0)
+    assert tally(queue_server.client(), workflow.id).in_lists == 40
 
 
 def test_the_same_outcomes_recorded_twice_are_one_result_each(queue_server: QueueServer, platform: Platform) -> None:
