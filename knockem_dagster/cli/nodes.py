@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
+from pydantic.alias_generators import to_camel
 from rich.markup import escape
 from rich.table import Table
 
@@ -124,24 +125,24 @@ def _preview_for_programs(each: Preview) -> dict[str, Any]:
         "used": each.demand.used,
         "more": each.demand.more,
         "hindrance": each.state.hindrance,
-        "left_out": each.state.left_out,
+        "leftOut": each.state.left_out,
         "request": _call(each),
     }
 
 
 def _refused_for_programs(state: PoolState) -> dict[str, Any]:
     told = {"name": state.name, "scheduler": state.scheduler, "hindrance": state.hindrance}
-    return {**told, "used": 0, "more": 0, "left_out": {}, "request": None}
+    return {**told, "used": 0, "more": 0, "leftOut": {}, "request": None}
 
 
 def _state_for_programs(state: PoolState) -> dict[str, Any]:
     counts = {"pending": state.pending, "running": state.running, "live": len(state.live)}
-    return {**asdict(state), **counts}
+    return {to_camel(name): value for name, value in {**asdict(state), **counts}.items()}
 
 
 def _for_programs(node: ScheduledNodeRecord) -> dict[str, Any]:
     hidden = {"token_id", "configuration", "revision_knockem"}
-    return node.model_dump(mode="json", exclude=hidden)
+    return node.model_dump(mode="json", by_alias=True, exclude=hidden)
 
 
 def _table(nodes: list[ScheduledNodeRecord]) -> Table:

@@ -50,6 +50,7 @@ class _Api(FastAPI):
                 for operation in path.values():
                     operation["responses"].pop("422", None)
                     operation["responses"]["default"] = _PROBLEM
+                    operation["summary"] = operation["description"].partition("\n")[0].rstrip(".")
             self.openapi_schema = made
         return self.openapi_schema
 

@@ -132,16 +132,18 @@ class _Builder:
 
     def _links_of(self, job: JobSpec) -> Linked:
         """Return what a job reads and writes, by fields, patterns and references in its command."""
-        texts = [job.command, job.invocation_script or "", *(job.env or {}).values()]
-        references = [reference for text in texts for reference in references_in(text)]
+        texts = {"command": job.command, "invocation_script": job.invocation_script or ""}
+        texts |= {f"env.{name}": text for name, text in (job.env or {}).items()}
+        references = [(place, each) for place, text in texts.items() for each in references_in(text)]
         found: dict[tuple[Kind, Direction], dict[str, None]] = {}
         for kind, direction, names, patterns in _LINKS:
-            named: list[str] = list(getattr(job, names) or ())
-            named += [each.name for each in references if (each.kind, each.direction) == (kind, direction)]
+            there = self._files if kind == "files" else self._user_data
             linked: list[str] = []
-            if named:
-                there = self._files if kind == "files" else self._user_data
+            if named := getattr(job, names):
                 linked += self._known(f"{job.name}.{names}", named, there)
+            for place, each in references:
+                if (each.kind, each.direction) == (kind, direction):
+                    linked += self._known(f"{job.name}.{place}", [each.name], there)
             if sought := getattr(job, patterns):
                 linked += self._matched(f"{job.name}.{patterns}", sought, self._linkable[kind])
             found[kind, direction] = dict.fromkeys(linked)

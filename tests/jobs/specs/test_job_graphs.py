@@ -94,8 +94,8 @@ def test_own_parameters_come_before_shared_ones() -> None:
     [
         ([job("a", depends_on=["b"])], {}, "a.depends_on"),
         ([job("a", input_files=["z"])], FILES, "a.input_files"),
-        ([job("a", command="${files.output.z}")], FILES, "a.output_files"),
-        ([job("a", command="${user_data.input.z}")], {}, "a.input_user_data"),
+        ([job("a", command="${files.output.z}")], FILES, "a.command"),
+        ([job("a", command="${user_data.input.z}")], {}, "a.command"),
         ([job("a", resource_requirements="big")], {}, "a.resource_requirements"),
         ([job("a", failure_handler="h")], {}, "a.failure_handler"),
         ([job("a", scheduler="s")], {}, "a.scheduler"),
