@@ -132,7 +132,7 @@ def test_every_fault_is_told_and_nothing_stored(server: QueueServer, tmp_path: P
     home = server.settings.home
     refused = run("submit", written(tmp_path, WORKFLOW.replace("seed, path", "sed, path")), home=home)
     assert refused.exit_code == 1
-    assert "prepare.command: \"seed\"" in refused.output
+    assert 'prepare.command: "seed"' in refused.output
     assert refused.output.count("there is nothing of that name") == 4
     assert "There is no workflow yet" in run("list", home=home).stdout
     assert "cannot be read" in run("submit", "missing.yaml", home=home).output
