@@ -5,7 +5,8 @@ import asyncio
 import dagster as dg
 
 from knockem_dagster.errors import KnockemError
-from knockem_dagster.nodes.tending import SeenToElsewhere, tend_nodes
+from knockem_dagster.jobs.alone import SeenToElsewhere
+from knockem_dagster.nodes.tending import tend_nodes
 from resources.platform import PlatformResource
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import orjson
 
 from knockem_dagster.containers.attempts import Outcome
-from knockem_dagster.errors import QueueAway, StoreError
+from knockem_dagster.errors import QueueAway
+from knockem_dagster.jobs.alone import SeenToElsewhere, alone
 from knockem_dagster.jobs.attempt_records import attempt_id_of, fields_of
 from knockem_dagster.jobs.commands.command import Command, CommandEnded
 from knockem_dagster.jobs.job_enqueueing import enqueue_jobs, settings_of
@@ -26,8 +27,6 @@ from knockem_dagster.stores.paging import pages
 
 PAGE = 5000
 MOST_UNRECORDED = 100_000
-RESTORING_SECONDS = 30.0
-"""Who dies while restoring a workflow holds others up for no longer."""
 FLUSH_SECONDS = 0.1
 """How long an event or a result may wait to be written with others."""
 
@@ -63,14 +62,11 @@ async def put_missing(records: Records, queue: Queue, workflow: WorkflowRecord) 
     if workflow.is_graph:
         await queue.enqueue(workflow.id, settings=settings_of(workflow))
         return await recount(records, queue, workflow.id)
-    lock = queue.server.lock(f"{queue.base(workflow.id)}:restoring", timeout=RESTORING_SECONDS, blocking=False)
-    if not await queue.guarded(lock.acquire()):
-        return 0
     try:
-        return await _put_missing(records, queue, workflow)
-    finally:
-        with contextlib.suppress(QueueAway, StoreError):  # it lapses by itself, or has lapsed
-            await queue.guarded(lock.release())
+        async with alone(queue, f"restoring:{workflow.id}"):
+            return await _put_missing(records, queue, workflow)
+    except SeenToElsewhere:
+        return 0
 
 
 async def _put_missing(records: Records, queue: Queue, workflow: WorkflowRecord) -> int:

@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 
 from knockem_dagster.errors import QueueAway
+from knockem_dagster.jobs import alone as locks
 from knockem_dagster.jobs import queue as queues
+from knockem_dagster.jobs.alone import SeenToElsewhere, alone
 from knockem_dagster.jobs.opening import queue_of
 from knockem_dagster.jobs.queue import OwnerSettings, Queue
 from knockem_dagster.jobs.requirements import Requirement
-from knockem_dagster.nodes import tending
-from knockem_dagster.nodes.tending import SeenToElsewhere, alone, tend_nodes
+from knockem_dagster.nodes.tending import tend_nodes
 from knockem_dagster.platform import Platform
 from knockem_dagster.stores.queue_connection import open_async_queue
 from tests.services.job_play import new_workflow
@@ -53,11 +54,11 @@ class Watched(Queue):
 
 def test_the_lock_is_released_and_nobody_else_has_it_meanwhile(server: QueueServer) -> None:
     async def scenario(queue: Queue) -> None:
-        async with alone(queue):
+        async with alone(queue, "nodes"):
             with pytest.raises(SeenToElsewhere):
-                async with alone(queue):
+                async with alone(queue, "nodes"):
                     pass
-        async with alone(queue):
+        async with alone(queue, "nodes"):
             pass
         assert not await queue.server.exists(KEY)
 
@@ -67,11 +68,11 @@ def test_the_lock_is_released_and_nobody_else_has_it_meanwhile(server: QueueServ
 def test_a_lock_that_has_lapsed_ends_the_look_and_leaves_the_next_in_peace(
     server: QueueServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tending, "LOCK_SECONDS", 0.4)
+    monkeypatch.setattr(locks, "LOCK_SECONDS", 0.4)
 
     async def scenario(queue: Queue) -> None:
         with pytest.raises(QueueAway, match="next look"):
-            async with alone(queue):
+            async with alone(queue, "nodes"):
                 await queue.server.set(KEY, b"of somebody else")
                 await asyncio.Event().wait()
         assert await queue.server.get(KEY) == b"of somebody else"
@@ -80,7 +81,7 @@ def test_a_lock_that_has_lapsed_ends_the_look_and_leaves_the_next_in_peace(
 
 
 def test_the_lock_is_renewed_after_the_queue_was_away(server: QueueServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tending, "LOCK_SECONDS", 20.0)
+    monkeypatch.setattr(locks, "LOCK_SECONDS", 20.0)
     far = 3_600_000
 
     async def scenario() -> None:
@@ -89,8 +90,8 @@ def test_the_lock_is_renewed_after_the_queue_was_away(server: QueueServer, monke
         async def is_renewed() -> bool:
             return 0 < await queue.server.pttl(KEY) <= 20_000
 
-        async with alone(queue):
-            monkeypatch.setattr(tending, "LOCK_SECONDS", 0.4)
+        async with alone(queue, "nodes"):
+            monkeypatch.setattr(locks, "LOCK_SECONDS", 0.4)
             server.kill()
             await queue.was_away.wait()
             await asyncio.to_thread(server.start)

@@ -13,6 +13,7 @@ import dagster as dg
 import pytest
 
 from knockem_dagster.accounts.tokens import MOST_DAYS
+from knockem_dagster.jobs.alone import SeenToElsewhere
 from knockem_dagster.jobs.opening import queue_of
 from knockem_dagster.jobs.queue import OwnerSettings, Queue
 from knockem_dagster.jobs.requirements import Requirement
@@ -22,7 +23,7 @@ from knockem_dagster.nodes.node_records import dismiss_failures, note_sight
 from knockem_dagster.nodes.opening import open_pools
 from knockem_dagster.nodes.pool_states import PoolOfNodes, PoolState
 from knockem_dagster.nodes.schedulers import NodeOrder, NodeRefused, NodeSight, SchedulerAway
-from knockem_dagster.nodes.tending import SeenToElsewhere, preview_nodes, states_of_refused, tend_nodes
+from knockem_dagster.nodes.tending import preview_nodes, states_of_refused, tend_nodes
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.nodes import NodeState, ScheduledNodeRecord
 from knockem_dagster.records.record import new_id
