@@ -11,7 +11,7 @@ import socket
 from datetime import UTC, datetime, timedelta
 
 from knockem_dagster.accounts.users import added_user, user_of
-from knockem_dagster.errors import Conflict, Fault, InvalidInput, NotFound
+from knockem_dagster.errors import Conflict, Fault, InvalidInput
 from knockem_dagster.records.accounts import Scope, TokenRecord
 from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.record import new_id, now
@@ -22,7 +22,6 @@ DEFAULT_DAYS = 90
 MOST_DAYS = 3650
 MOST_TOKENS = 1000
 """In force, of one user."""
-FEWEST_CHARACTERS = 4
 
 
 def issue_token(
@@ -108,19 +107,14 @@ def tokens_of(records: Records, address: str | None = None) -> list[TokenRecord]
 def revoke_token(records: Records, given: str) -> TokenRecord:
     """Let a token permit nothing any more; one that was revoked stays so.
 
-    `given`: the token itself, its id, or at least FEWEST_CHARACTERS of its id's beginning. Raises NotFound.
+    `given`: the token itself, its id, or the beginning of its id (Repository.starting_with). Raises NotFound.
     """
-    found = list(records.tokens.find({"digest": _digest(given)}, limit=1))
-    if not found and len(given) >= FEWEST_CHARACTERS:
-        found = records.tokens.beginning_with(given, most=2)
-    if len(found) != 1:
-        many = "Several tokens begin" if found else "No token begins"
-        raise NotFound(
-            f"{many} with {given!r}; give at least {FEWEST_CHARACTERS} characters. `./knockem token list` shows all."
-        )
-    if found[0].revoked is not None:
-        return found[0]
-    return records.tokens.patch(found[0].id, Patch(set={"revoked": now()})) or found[0]
+    found = next(records.tokens.find({"digest": _digest(given)}, limit=1), None)
+    if found is None:
+        found = records.tokens.starting_with(given, what="token", listing="token list")
+    if found.revoked is not None:
+        return found
+    return records.tokens.patch(found.id, Patch(set={"revoked": now()})) or found
 
 
 def _digest(token: str) -> str:

@@ -97,7 +97,7 @@ def ending_of(result: ResultRecord | None) -> str:
     return "" if result.exit_code is None else str(result.exit_code)
 
 
-def show_workflow(view: WorkflowView, jobs: Sequence[JobView], states: Sequence[str] = ()) -> None:
+def show_workflow(view: WorkflowView, jobs: Sequence[JobView], states: Sequence[str]) -> None:
     """Print a workflow and jobs of it: the first of those in any of these states, or of all."""
     console = for_people()
     workflow = view.workflow

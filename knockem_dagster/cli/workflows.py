@@ -89,7 +89,7 @@ def submit(
     else:
         typer.echo(view.workflow.id)
     if wait:
-        say(f"Workflow {short(view.workflow.id)} is {view.workflow.state}; {in_words(view)}.")
+        say(f"Workflow {short(view.workflow.id)} is {view.workflow.state}, with {in_words(view)}.")
         if view.has_failed:
             raise typer.Exit(FAILED)
 
@@ -345,12 +345,5 @@ async def _queue_if_any(platform: Platform) -> AsyncGenerator[Queue | None]:
 
 
 def _resolve(platform: Platform, prefix: str) -> WorkflowRecord:
-    """Return the one workflow whose id begins so. Raises KnockemError for none or several."""
-    found = platform.records.workflows.beginning_with(prefix, most=2) if len(prefix) >= 4 else []
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise KnockemError(f"Several workflows begin with {prefix!r}; give more of the id.")
-    if len(prefix) < 4:
-        raise KnockemError(f"{prefix!r} is too short for the beginning of an id: give at least 4 characters.")
-    raise KnockemError(f"There is no workflow {prefix!r}. `./knockem workflow list` shows all workflows.")
+    """Return the one workflow whose id begins so. Raises NotFound for none or several."""
+    return platform.records.workflows.starting_with(prefix, what="workflow", listing="workflow list")

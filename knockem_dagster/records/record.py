@@ -20,6 +20,8 @@ from knockem_dagster.errors import NotFound, SettingsError
 from knockem_dagster.stores.documents import Collection, Document, Documents, Patch, PutNew, Sort, Where
 
 _NAMESPACE = uuid.UUID("6f0d3c1e-8a55-5c57-9d0e-1c4b6a0f7e21")
+FEWEST_CHARACTERS = 4
+"""By which the beginning of an id may stand for it."""
 _STAMP = Path(__file__).parent.parent / "REVISION"
 
 
@@ -132,6 +134,24 @@ class Repository(Generic[RecordT]):
         """Return records whose ids begin so, at most so many."""
         where = {"_id": {"$gte": prefix, "$lt": prefix + "\uffff"}}
         return [self.model.from_document(found) for found in self.documents.find(self.name, where, limit=most)]
+
+    def starting_with(self, prefix: str, *, what: str, listing: str) -> RecordT:
+        """Return the one record whose id starts so, of FEWEST_CHARACTERS at least.
+
+        Raises NotFound for none or several; it says `what` such records are called, and the command for `listing` them.
+        """
+        exact = self.find_one(prefix)
+        if exact is not None:
+            return exact
+        if len(prefix) < FEWEST_CHARACTERS:
+            raise NotFound(
+                f"{prefix!r} is too short for the beginning of an id: give at least {FEWEST_CHARACTERS} characters."
+            )
+        found = self.beginning_with(prefix, most=2)
+        if len(found) == 1:
+            return found[0]
+        told = f"Several {what}s begin with {prefix!r}; give more." if found else f"There is no {what} {prefix!r}."
+        raise NotFound(f"{told} `./knockem {listing}` shows all {what}s.")
 
     def get_many(self, ids: Sequence[str]) -> dict[str, RecordT]:
         """Return those that exist, by id."""

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from knockem_dagster.errors import KnockemError
 from knockem_dagster.records.assays import AssayResultRecord, AssayType
 from knockem_dagster.records.record import Record, Repository, Value, now
 from knockem_dagster.records.stages import StageValue, WeighingGoalValue, stage_of_result
@@ -201,15 +200,5 @@ class SubmissionRepository(Repository[SubmissionRecord]):
         return self.documents.claim(self.name, where, patch) is not None
 
     def resolve(self, prefix: str) -> SubmissionRecord:
-        """Return the one submission whose id starts with `prefix`. Raises KnockemError for none or several."""
-        exact = self.find_one(prefix)
-        if exact is not None:
-            return exact
-        found = self.beginning_with(prefix, most=2)
-        if len(found) == 1 and len(prefix) >= 4:
-            return found[0]
-        if found and len(prefix) >= 4:
-            raise KnockemError(
-                f"Several submissions begin with {prefix!r}; give more of the id. `./knockem list` shows them."
-            )
-        raise KnockemError(f"There is no submission {prefix!r}. `./knockem list` shows all submissions.")
+        """Return the one submission whose id starts with `prefix`. Raises NotFound for none or several."""
+        return self.starting_with(prefix, what="submission", listing="list")

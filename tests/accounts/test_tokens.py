@@ -73,7 +73,7 @@ def test_what_is_no_user_or_token_is_refused(platform: Platform) -> None:
         issue_token(platform.records, "bob@example.org", Scope.USER)
     with pytest.raises(InvalidInput, match="1 to 3650"):
         issue_token(platform.records, ALICE, Scope.USER, days=0)
-    with pytest.raises(NotFound, match="No token"):
+    with pytest.raises(NotFound, match="There is no token"):
         revoke_token(platform.records, "nothing")
     for wrong in ("", "alice", "a b@example.org", "a@b@c", "@example.org", "a@\n"):
         with pytest.raises(InvalidInput):

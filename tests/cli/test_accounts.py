@@ -77,7 +77,7 @@ def test_users_are_added_and_listed_with_their_limits(tmp_path: Path) -> None:
         (("token", "add", ALICE, "--days", "0"), 2, "--days"),
         (("token", "add", ALICE, "--days", str(MOST_DAYS + 1)), 2, "--days"),
         (("token", "list", "carol@example.org"), 1, "no user 'carol@example.org'"),
-        (("token", "revoke", "nothing"), 1, "No token begins with 'nothing'"),
+        (("token", "revoke", "nothing"), 1, "There is no token 'nothing'"),
     ],
 )
 def test_what_cannot_be_is_explained_and_changes_nothing(

@@ -65,12 +65,16 @@ def test_a_workflow_is_run_in_order_and_shown(server: QueueServer, tmp_path: Pat
     id = ended.stdout.strip()
     assert (tmp_path / "result_3.txt").read_text() == "21\n"
     assert not (tmp_path / "published").exists()
-    assert "6 of 6 jobs over" not in ended.stdout
+    assert ended.stderr.endswith("is completed, with 6 of 6 jobs over: 4 completed, 1 failed, 1 canceled.\n")
 
     shown = run("status", id[:8], home=home)
     assert shown.exit_code == 1
     assert "completed, not all jobs" in shown.stdout
     assert "6 of 6 jobs over: 4 completed, 1 failed, 1 canceled" in shown.stdout
+    assert "`--limit`" not in run("status", id, "--state", "completed", "--limit", "4", home=home).stderr
+    cut = run("status", id, "--state", "completed", "--limit", "3", home=home).stderr
+    assert cut == "The first 3 of 4; `--limit` shows more.\n"
+    assert "is canceled, and no try at it is recorded" in run("logs", id, "publish", home=home).stdout
     told = json.loads(run("status", id, "--state", "failed", "--json", home=home).stdout)
     assert told["jobs"] == {"completed": 4, "failed": 1, "canceled": 1}
     assert [(each["name"], each["exitCode"]) for each in told["jobList"]] == [("gather", 4)]
@@ -83,6 +87,21 @@ def test_a_workflow_is_run_in_order_and_shown(server: QueueServer, tmp_path: Pat
     assert (tried["outcome"], tried["exitCode"], tried["tail"]) == ("failed", 4, "7\n14\n21")
     assert "sweep" in run("list", home=home).stdout
     assert [each["id"] for each in json.loads(run("list", "--json", home=home).stdout)] == [id]
+
+
+def test_what_ended_a_job_that_had_no_time_to_say_so_is_told(server: QueueServer, tmp_path: Path) -> None:
+    home = server.settings.home
+    text = """
+name: ends
+jobs:
+  - {name: late, command: exec sleep 60, resource_requirements: short}
+  - {name: struck, command: kill -9 $$}
+resource_requirements: [{name: short, num_cpus: 1, memory: 100m, runtime: PT1S}]
+"""
+    id = run("submit", written(tmp_path, text), "--wait", home=home).stdout.strip()
+    late, struck = run("status", id, home=home).stdout.splitlines()[-2:]
+    assert late.split()[:4] == ["late", "failed", "timed", "out"]
+    assert struck.split()[:3] == ["struck", "failed", "-9"]
 
 
 def test_a_dry_run_tells_what_a_file_stands_for_and_stores_nothing(server: QueueServer, tmp_path: Path) -> None:
