@@ -28,12 +28,9 @@ app = typer.Typer(no_args_is_help=True, help="The served deployment: deploy/comp
 FOLDER = Path(__file__).parents[2] / "deploy"
 SECRETS = ("POSTGRES_PASSWORD", "DOCUMENTS_PASSWORD", "QUEUE_PASSWORD", "OBJECTS_PASSWORD")
 USER = "knockem"
-COMPOSE_FILE = "compose.yaml"
 COMMANDS = "commands@localhost"
 """The user whose token the service of that name has."""
-Folder = Annotated[
-    Path, typer.Argument(metavar="[FOLDER]", help="Where compose.yaml is.  [default: deploy/ of the checkout]")
-]
+Folder = Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where .env is.  [default: deploy/ of the checkout]")]
 
 
 @app.command("init")
@@ -57,11 +54,6 @@ def init(
     _write(path, _environment(password))
     aside().print(f"The secrets are in {path}, which only you may read.", markup=False, soft_wrap=True)
     _tell_login(password, as_json=as_json)
-    if not (folder / COMPOSE_FILE).exists():
-        told = (
-            f"{COMPOSE_FILE} is not in {folder}: it is in deploy/ of the checkout, with all that it mounts and builds."
-        )
-        aside().print(told, markup=False, soft_wrap=True)
     _advise("Start it with", folder, "--build")
 
 
@@ -105,8 +97,12 @@ def prepare() -> None:
 
 
 def _advise(what: str, folder: Path, *options: str) -> None:
-    command = ["docker", "compose", "-f", str(folder / COMPOSE_FILE), "up", *options, "--detach"]
-    aside().print(f"{what}: {shlex.join(command)}", markup=False, soft_wrap=True)
+    """Say how the deployment is brought up whose .env is in a folder, be compose.yaml there or not."""
+    files = ["-f", str(folder / "compose.yaml")]
+    if not (folder / "compose.yaml").exists():
+        files = ["-f", str(FOLDER / "compose.yaml"), "--env-file", str(folder / ".env")]
+    command = shlex.join(["docker", "compose", *files, "up", *options, "--detach"])
+    aside().print(f"{what}: {command}", markup=False, soft_wrap=True)
 
 
 def _environment(password: str) -> str:

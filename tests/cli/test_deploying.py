@@ -6,16 +6,21 @@ import base64
 import hashlib
 import json
 import re
+import shlex
+import shutil
 import stat
+import subprocess
 from pathlib import Path
 from uuid import uuid4
 
+import pytest
 import yaml
 
 from knockem_dagster.accounts.tokens import new_token
 from tests.services.command_line import ROOT, knockem
 from tests.services.s3 import CREDENTIALS, s3_client, s3_server
 
+COMPOSE = shutil.which("docker-compose")
 COMPOSE_FILES = [ROOT / "deploy" / name for name in ("compose.yaml", "compose.run-containers.yaml")]
 
 
@@ -44,6 +49,23 @@ def login_is(folder: Path, user: str, password: str) -> bool:
     name, hashed = variables_of(folder)["LOGIN"].split(":{SSHA}")
     kept = base64.b64decode(hashed)
     return (name, hashlib.sha1(password.encode() + kept[20:]).digest()) == (user, kept[:20])
+
+
+def test_what_is_advised_brings_up_the_deployment_whose_secrets_were_made(tmp_path: Path) -> None:
+    """Wherever they are: compose itself reads the files that it is advised to."""
+    beside, apart = tmp_path / "be side", tmp_path / "a part"
+    shutil.copytree(ROOT / "deploy", beside)
+    apart.mkdir()
+    for folder in (beside, apart):
+        (folder / ".env").unlink(missing_ok=True)
+        told = knockem("deploy", "init", folder, home=tmp_path / "home").stderr
+        advised = shlex.split(told.splitlines()[-1].removeprefix("Start it with: "))
+        assert advised[:2] == ["docker", "compose"] and advised[-3:] == ["up", "--build", "--detach"]
+        if COMPOSE is None:
+            pytest.skip("docker-compose is not here")
+        shown = subprocess.run([COMPOSE, *advised[2:-3], "config"], capture_output=True, text=True, check=False)
+        assert shown.returncode == 0, shown.stderr
+        assert variables_of(folder)["QUEUE_PASSWORD"] in shown.stdout
 
 
 def test_the_password_is_told_once_and_not_kept_and_secrets_are_made_anew_only_on_demand(tmp_path: Path) -> None:
