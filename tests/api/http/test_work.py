@@ -168,11 +168,17 @@ def test_competitions_are_run_by_a_worker_over_http(api: ApiServer, organisms: P
 
 def test_a_worker_that_is_killed_loses_no_job(api: ApiServer, organisms: Path, tmp_path: Path) -> None:
     client = api.client()
-    place = submit(client, {"name": "a_{i}", "command": "sleep 0.2", "parameters": {"i": "1:12"}})
+    held = "until test -e go; do sleep 0.1; done"
+    place = submit(
+        client,
+        {"name": "a_{i}", "command": "true", "parameters": {"i": "1:10"}},
+        {"name": "b_{i}", "command": held, "parameters": {"i": "1:2"}, "depends_on_regexes": ["^a_"]},
+    )
     token = api.token(scope=Scope.WORKER)
     with worker(api, tmp_path, token, organisms) as (first, _):
-        until(lambda: client.get(place).json()["jobs"].get("completed", 0) >= 2)
+        until(lambda: client.get(place).json()["jobs"] == {"completed": 10, "running": 2})
         first.kill()
+    (tmp_path / "go").touch()
     with worker(api, tmp_path, token, organisms):
         until(lambda: _reaped(api) and client.get(place).json()["state"] == "completed")
     assert client.get(place).json()["jobs"] == {"completed": 12}
@@ -200,12 +206,12 @@ def test_a_token_works_for_its_user_unless_an_administrator_said_for_all(
     with worker(api, tmp_path, api.token(scope=Scope.WORKER), organisms):
         until(lambda: alice.get(mine).json()["state"] == "completed")
     assert bob.get(theirs).json()["jobs"] == {"ready": 1}
-    for_all = issue_token(api.platform.records, ALICE, Scope.WORKER, for_all=True)[1]
+    record, for_all = issue_token(api.platform.records, ALICE, Scope.WORKER, for_all=True)
     with worker(api, tmp_path, for_all, organisms) as (_, log):
         until(lambda: "offers" in log.read_text())
         root = api.client(ADMINISTRATOR, Scope.ADMINISTRATOR)
-        [there] = root.get("/v1/workers").json()["items"]
-        assert (there["cpus"], there["name"][8]) == (2.0, "-")
+        there = {each["name"]: each["cpus"] for each in root.get("/v1/workers").json()["items"]}
+        assert [cpus for name, cpus in there.items() if name.startswith(worker_prefix(record.id))] == [2.0]
         until(lambda: bob.get(theirs).json()["state"] == "completed")
 
 
