@@ -29,6 +29,8 @@ MOST_BYTES = 16 << 20
 """Largest submission file and file of a genome, bytes. A genome must fit in a document besides: intake.py."""
 MOST_VALUES = 10_000
 """Keys and values of a submission in YAML. The reader takes 15 microseconds a value, and a genome is one."""
+MOST_ALLOWED = 400
+"""Characters of what a fault says is allowed, where somebody else's words say it."""
 MOST_LEVELS = 64
 """Lists and mappings within one another. A document store allows 100, and puts some around them."""
 _BYTES = re.compile("b'([^']*)'")
@@ -215,10 +217,6 @@ def shown(value: object) -> str:
         return one_line(json.dumps(value, default=str))
     except (TypeError, ValueError):
         return f"({type(value).__name__})"  # a mapping with dates as keys, or a number of thousands of digits
-
-
-MOST_ALLOWED = 400
-"""Characters of what a fault says is allowed, where somebody else's words say it."""
 
 
 def one_line(text: str, *, most: int = 80) -> str:

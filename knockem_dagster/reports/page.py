@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,6 +14,7 @@ from knockem_dagster.reports.caveats import loss_details
 from knockem_dagster.reports.first_screen import first_screen
 from knockem_dagster.reports.inputs import SUCCEEDED, FailedAttempt, Quantity, ReportInputs, SubmissionFacts
 from knockem_dagster.reports.methods import methods_paragraph
+from knockem_dagster.reports.script import SCRIPT, SCRIPT_SOURCE
 from knockem_dagster.reports.sections import sections
 from knockem_dagster.reports.site_table import site_table
 from knockem_dagster.reports.spoken import coverage_text, interval_text
@@ -33,9 +32,6 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_SCRIPT = (Path(__file__).parent / "report.js").read_text(encoding="utf-8")
-# What else should ever get into a page as a script, the browser refuses to run.
-SCRIPT_SOURCE = f"'sha256-{base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()}'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +84,7 @@ def report_page(inputs: ReportInputs) -> str:
         has_truth=inputs.truth is not None,
         sections=sections(inputs),
         table=site_table(inputs.table("sites")),
-        script=_SCRIPT,
+        script=SCRIPT,
         script_source=SCRIPT_SOURCE,
         file_stem=f"knockout-{submission.id[:8]}",
         assays=_assays(inputs),

@@ -85,7 +85,9 @@ def test_after_logging_out_nothing_more_is_asked_or_shown(api: ApiServer, page: 
     page.route(f"**{place}", lambda route: held.append(route), times=1)  # noqa: PLW0108
     with page.expect_request(f"**{place}"):
         page.clock.run_for(EVERY_MS)
+    expect(page).to_have_title("w · knockem")
     page.get_by_role("button", name="Log out").click()
+    expect(page).to_have_title("knockem")
     page.get_by_label("Token").fill("knockem_half")
     with page.expect_response(f"**{place}"):
         held.pop().continue_()

@@ -86,15 +86,13 @@ function number(value) {
   return Number.isInteger(value) ? value.toLocaleString("en") : value.toPrecision(3).replace(/\.?0+$/, "");
 }
 
-function state(name) {
-  return element("span", { class: "state" }, element("span", { class: "dot", style: `background: var(--${name})` }), name);
+function state(name, words = name) {
+  return element("span", { class: "state" }, element("span", { class: "dot", style: `background: var(--${name})` }), words);
 }
 
-// A workflow or submission; one that is over without all its jobs is no success.
+// The state of a workflow or submission; one that is over without all its jobs is no success.
 function outcome(of) {
-  return of.state === "completed" && of.hasFailed
-    ? element("span", { class: "state" }, element("span", { class: "dot", style: "background: var(--failed)" }), "completed, not all jobs")
-    : state(of.state);
+  return of.state === "completed" && of.hasFailed ? state("failed", "completed, not all jobs") : state(of.state);
 }
 
 function bar(counts, order, total) {
@@ -159,6 +157,7 @@ async function keepShowing(refresh) {
 
 function login(why) {
   session += 1;
+  entitle("");
   trouble("");
   const field = element("input", { type: "password", id: "token", autocomplete: "off", required: true, placeholder: "knockem_..." });
   fill(document.getElementById("who"));
@@ -236,7 +235,7 @@ function submission(id) {
           ["interruptions", seen.interruptions || ""],
         ])),
       element("section", { class: "card" }, element("h2", {}, seen.state === "completed" ? "Estimates" : "Estimates so far"),
-        estimates?.number ? estimateTable(estimates) : element("p", { class: "soft" }, 
+        estimates?.number ? estimateTable(estimates) : element("p", { class: "soft" },
           going ? "None yet: they come with the first wave of competitions that says anything." : "None were made."),
         names.length ? element("p", { class: "soft" }, `Tables: ${names.join(", ")}`) : null),
       failures.length || seen.untestable ? element("section", { class: "card" }, element("h2", {}, "What failed"),
@@ -248,7 +247,7 @@ function submission(id) {
       const page = new Blob([await call(`${place}/report`, { as: "text" })], { type: "text/html" });
       report.hidden = false;
       fill(report, element("h2", {}, "Report"),
-        element("iframe", { title: "Report", sandbox: "allow-scripts allow-popups allow-downloads", allow: "clipboard-write", src: URL.createObjectURL(page) }));
+        element("iframe", { title: "Report", sandbox: "allow-scripts allow-popups allow-downloads", src: URL.createObjectURL(page) }));
     }
   };
 }
@@ -330,7 +329,7 @@ function workflow(id) {
     element("td", {}, job.name), element("td", {}, state(name)),
     element("td", { class: "number" }, ending(result)), element("td", { class: "number" }, duration(result?.wallSeconds)),
     element("td", { class: "number" }, mebibytes(result?.peakMemory)), element("td", { class: "number" }, `${number(job.resources.memoryMiB)} MiB`)));
-    fill(jobs, 
+    fill(jobs,
       rows.length
         ? table([["job"], ["state"], ["exit code", "number"], ["time", "number"], ["memory used", "number"], ["memory requested", "number"]], rows)
         : element("p", { class: "soft" }, "No job is like that."),
@@ -341,7 +340,7 @@ function workflow(id) {
     try {
       const seen = await call(`${place}/jobs/${job}`);
       const tries = (await call(`${place}/jobs/${job}/tries`)).items.sort((a, b) => a.datetime.localeCompare(b.datetime));
-      fill(detail, 
+      fill(detail,
         element("div", { class: "row apart" }, element("h2", {}, seen.job.name), state(seen.state)),
         element("pre", {}, seen.job.command.at(-1)),
         facts([["CPUs", number(seen.job.resources.cpus)], ["memory", `${number(seen.job.resources.memoryMiB)} MiB`],
@@ -350,7 +349,7 @@ function workflow(id) {
           element("p", { class: "soft" }, `Try ${place + 1}: ${each.outcome}, exit code ${each.exitCode ?? "none"}, ${duration(each.wallSeconds)}, `
             + `${mebibytes(each.peakMemory)} at most, on ${each.computeNode}`),
           each.tail ? element("pre", {}, each.tail) : null)) : element("p", { class: "soft" },
-            ["canceled", "disabled"].includes(seen.state) ? "It was never begun, or ended before it could be recorded." : "It has not ended yet."),
+          ["blocked", "ready", "running"].includes(seen.state) ? "It has not ended yet." : `It is ${seen.state}, and no try at it is recorded.`),
         element("button", { type: "button", onclick: () => detail.close() }, "Close"));
       detail.showModal();
     } catch (error) {

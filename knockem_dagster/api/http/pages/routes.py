@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, HTMLResponse
 
 from knockem_dagster.api.http.site import site_of
-from knockem_dagster.reports.page import SCRIPT_SOURCE
+from knockem_dagster.reports.script import SCRIPT_SOURCE
 
 _FOLDER = Path(__file__).parent
 _SHELL = (_FOLDER / "shell.html").read_text(encoding="utf-8")
