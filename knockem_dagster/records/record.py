@@ -143,14 +143,12 @@ class Repository(Generic[RecordT]):
         exact = self.find_one(prefix)
         if exact is not None:
             return exact
-        if len(prefix) < FEWEST_CHARACTERS:
-            raise NotFound(
-                f"{prefix!r} is too short for the beginning of an id: give at least {FEWEST_CHARACTERS} characters."
-            )
-        found = self.beginning_with(prefix, most=2)
+        found = self.beginning_with(prefix, most=2) if len(prefix) >= FEWEST_CHARACTERS else []
         if len(found) == 1:
             return found[0]
         told = f"Several {what}s begin with {prefix!r}; give more." if found else f"There is no {what} {prefix!r}."
+        if len(prefix) < FEWEST_CHARACTERS:
+            told += f" The beginning of an id needs at least {FEWEST_CHARACTERS} characters."
         raise NotFound(f"{told} `./knockem {listing}` shows all {what}s.")
 
     def get_many(self, ids: Sequence[str]) -> dict[str, RecordT]:

@@ -195,7 +195,7 @@ def test_a_workflow_waits_for_a_worker_and_can_be_canceled(server: QueueServer, 
     ("arguments", "words"),
     [
         (("status", "nobody"), "There is no workflow 'nobody'"),
-        (("status", "ab"), "'ab' is too short for the beginning of an id"),
+        (("status", "ab"), "There is no workflow 'ab'. The beginning of an id needs at least 4 characters."),
         (("logs", "nobody", "a"), "There is no workflow 'nobody'"),
         (("status", "nobody", "--state", "done"), "'done' is no state of a job"),
     ],
