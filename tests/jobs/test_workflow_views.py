@@ -14,7 +14,7 @@ from knockem_dagster.jobs.workflow_views import view_jobs
 from knockem_dagster.jobs.workflows import start_workflow
 from knockem_dagster.platform import Platform
 from tests.services.graph_play import job, stored
-from tests.services.job_play import SLOTS, Gate, opened_at_last, record_in, worker_on
+from tests.services.job_play import SLOTS, Gate, opened_at_last, record_in, started, worker_on
 from tests.services.queue_play import play, until
 from tests.services.queues import QueueServer
 
@@ -60,7 +60,8 @@ def test_jobs_are_found_by_state_and_name(
             return (states.count("running"), states.count("completed"), states.count("failed")) == (SLOTS, 1, 1)
 
         async with worker_on(platform, queue), opened_at_last(gate):
-            await until(two_run)
+            await until(started(platform, workflow, 2 + SLOTS))  # from then on no slot claims anything
+            await until(two_run)  # and what was claimed behind these two has been put back
             everything = await ask()
             assert sorted(state for _, state in everything) == sorted(
                 ["completed", "failed", *["blocked"] * 2, *["running"] * SLOTS, *["ready"] * 3]
