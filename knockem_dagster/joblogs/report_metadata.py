@@ -1,0 +1,65 @@
+"""What an instance says of a report: the JSON beside its archive."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from knockem_dagster.joblogs.archive_fault import ArchiveFault
+
+MOST_BYTES = 16 << 20
+"""Galaxy's lists of all tools of a server take a few hundred kB."""
+_Seconds = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,12}(\.[0-9]{1,9})?$")]
+_Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Users(_Part):
+    """How many users an instance has: with a job in the report's time, and in all."""
+
+    active: int = Field(ge=0)
+    total: int = Field(ge=0)
+
+
+class Timings(_Part):
+    """How long each part of the exporter took: its name, and seconds since its start, in order."""
+
+    times: tuple[tuple[str, float], ...] = Field(default=(), alias="_times")
+
+
+class ReportMetadata(_Part):
+    """A report: format version, release of Galaxy, time in seconds since 1970, digest, jobs per state, users.
+
+    `report_hash` is of the archive's compressed bytes.
+    """
+
+    version: Literal[1, 3]
+    galaxy_version: Annotated[str, StringConstraints(max_length=100)]
+    generated: _Seconds
+    report_hash: _Digest
+    jobs: dict[str, Annotated[int, Field(ge=0)]]
+    users: Users | None = None
+    metrics: Timings = Timings()
+
+    @property
+    def number_of_jobs(self) -> int:
+        """Of all states."""
+        return sum(self.jobs.values())
+
+
+def read_metadata(text: bytes) -> ReportMetadata:
+    """Read a report's JSON. Raises ArchiveFault naming all that is wrong."""
+    remedy = "export the report again with Galaxy's scripts/grt/export.py and send both files as it wrote them"
+    if len(text) > MOST_BYTES:
+        raise ArchiveFault(f"The metadata have {len(text):,} bytes, more than {MOST_BYTES:,}", remedy)
+    try:
+        return ReportMetadata.model_validate_json(text)
+    except ValidationError as error:
+        faults = [
+            f"{'.'.join(str(part) for part in each['loc']) or 'the JSON'}: {each['msg']}" for each in error.errors()[:5]
+        ]
+        raise ArchiveFault(f"The metadata are not those of a report ({'; '.join(faults)})", remedy) from error
