@@ -12,6 +12,7 @@ from knockem_dagster.cli import (
     demonstration,
     deploying,
     developing,
+    joblogs,
     looking,
     nodes,
     planning,
@@ -57,6 +58,7 @@ app.add_typer(accounts.users, name="user")
 app.add_typer(accounts.tokens, name="token")
 app.add_typer(nodes.app, name="nodes")
 app.add_typer(deploying.app, name="deploy")
+app.add_typer(joblogs.app, name="joblogs")
 app.command("test", context_settings=developing.PASS_ON)(developing.test)
 app.command("bench")(developing.bench)
 

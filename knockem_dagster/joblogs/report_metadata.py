@@ -54,6 +54,8 @@ class ReportMetadata(_Part):
 def read_metadata(text: bytes) -> ReportMetadata:
     """Read a report's JSON. Raises ArchiveFault naming all that is wrong."""
     remedy = "export the report again with Galaxy's scripts/grt/export.py and send both files as it wrote them"
+    if not text:
+        raise ArchiveFault("There are no metadata with the archive", "send NAME.json with NAME.tar.gz")
     if len(text) > MOST_BYTES:
         raise ArchiveFault(f"The metadata have {len(text):,} bytes, more than {MOST_BYTES:,}", remedy)
     try:

@@ -24,6 +24,7 @@ from knockem_dagster.records.job_graph import (
     UserDataRecord,
     WorkerActionRecord,
 )
+from knockem_dagster.records.joblogs import InstanceRecord, ReportRecord
 from knockem_dagster.records.jobs import ComputeNodeRecord, EventRecord, JobRecord, ResultRecord, WorkflowRecord
 from knockem_dagster.records.nodes import NodeHoursRecord, ScheduledNodeRecord
 from knockem_dagster.records.record import Record, Repository
@@ -64,8 +65,19 @@ OF_ACCOUNTS: tuple[type[Record], ...] = (UserRecord, TokenRecord)
 
 OF_NODES: tuple[type[Record], ...] = (ScheduledNodeRecord, NodeHoursRecord)
 
+OF_JOB_LOGS: tuple[type[Record], ...] = (InstanceRecord, ReportRecord)
+
 COLLECTIONS: tuple[Collection, ...] = tuple(
-    model.collection for model in (*OF_A_SUBMISSION, SubmissionRecord, *OF_JOBS, *OF_A_GRAPH, *OF_ACCOUNTS, *OF_NODES)
+    model.collection
+    for model in (
+        *OF_A_SUBMISSION,
+        SubmissionRecord,
+        *OF_JOBS,
+        *OF_A_GRAPH,
+        *OF_ACCOUNTS,
+        *OF_NODES,
+        *OF_JOB_LOGS,
+    )
 )
 
 
@@ -103,6 +115,8 @@ class Records:
         self.tokens = Repository(documents, TokenRecord)
         self.scheduled_nodes = Repository(documents, ScheduledNodeRecord)
         self.node_hours = Repository(documents, NodeHoursRecord)
+        self.job_log_instances = Repository(documents, InstanceRecord)
+        self.job_log_reports = Repository(documents, ReportRecord)
 
     def close(self) -> None:
         """Release the documents store."""

@@ -89,6 +89,13 @@ class Objects:
         with self._explained(f"read {key}"), _missing(key):
             return bytes(obstore.get(self._store, key).bytes())
 
+    def fetch(self, key: str, path: Path) -> None:
+        """Write an object's content to a file, a part at a time; NotFound if there is none."""
+        _check_key(key)
+        with self._explained(f"read {key}"), _missing(key), path.open("wb") as file:
+            for part in obstore.get(self._store, key):
+                file.write(part)
+
     def get_range(self, key: str, *, start: int, length: int) -> bytes:
         """Return at most `length` bytes from `start`, fewer (or none) at the end; NotFound if there is no object."""
         _check_key(key)

@@ -54,12 +54,14 @@ def test_what_is_wrong_is_named(said: dict[str, Any], named: str) -> None:
         read_metadata(json.dumps(FIELDS | said).encode())
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"\xff", b"[" * 100_000, b"null", b'{"version": NaN}'])
+@pytest.mark.parametrize("text", [b"{", b"[]", b"\xff", b"[" * 100_000, b"null", b'{"version": NaN}'])
 def test_what_is_no_json_of_a_report_is_refused(text: bytes) -> None:
     with pytest.raises(ArchiveFault, match="not those of a report"):
         read_metadata(text)
 
 
-def test_endless_metadata_are_not_read() -> None:
+def test_missing_or_endless_metadata_are_not_read() -> None:
+    with pytest.raises(ArchiveFault, match=r"no metadata with the archive: send NAME\.json"):
+        read_metadata(b"")
     with pytest.raises(ArchiveFault, match="more than 16,777,216"):
         read_metadata(b" " * (MOST_BYTES + 1))

@@ -57,6 +57,18 @@ def test_an_object_comes_back_as_it_was(objects: Objects, data: bytes) -> None:
     assert abs(found.modified - datetime.now(UTC)) < timedelta(minutes=5)
 
 
+def test_an_object_can_be_had_as_a_file(objects: Objects, tmp_path: Path) -> None:
+    data = os.urandom(12 << 20)
+    objects.put("a/b", data)
+    objects.fetch("a/b", tmp_path / "b")
+    assert (tmp_path / "b").read_bytes() == data
+    objects.put("a/c", b"")
+    objects.fetch("a/c", tmp_path / "b")
+    assert (tmp_path / "b").read_bytes() == b""
+    with pytest.raises(NotFound, match="there is no object a/d"):
+        objects.fetch("a/d", tmp_path / "d")
+
+
 def test_a_file_can_be_stored_without_reading_it(objects: Objects, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"from disk")

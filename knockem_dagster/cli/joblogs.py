@@ -1,0 +1,180 @@
+"""`joblogs upload|list|quarantine|release`: reports of job logs, and what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from knockem_dagster.cli.terminal import FAILED, AsJson, answer_json, aside, for_people, open_platform, short
+from knockem_dagster.cli.wording import counted, moment
+from knockem_dagster.joblogs.folders import reports_in
+from knockem_dagster.joblogs.instances import InstanceView, local_instance, view_instances
+from knockem_dagster.platform import Platform
+from knockem_dagster.records.joblogs import InstanceRecord, ReportRecord, ReportState
+
+if TYPE_CHECKING:
+    from knockem_dagster.joblogs.ledger import Ledger
+
+app = typer.Typer(no_args_is_help=True, help="Job logs of instances: their reports, taken in or quarantined.")
+_COLOURS = {ReportState.LOADED: "green", ReportState.QUARANTINED: "red", ReportState.RECEIVED: "yellow"}
+
+
+@app.command("upload")
+def upload(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where reports are: NAME.tar.gz with NAME.json.")],
+    *,
+    instance: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Whose they are.  [default: the folder each is in]")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take in all reports below a folder. What was taken in before is left as it is."""
+    seen: list[tuple[InstanceRecord, ReportRecord]] = []
+    with open_platform() as platform:
+        ledger = _ledger(platform)
+        for found in reports_in(folder.absolute()):
+            whose = local_instance(platform.records, instance or found.instance.name)
+            report = ledger.receive(whose.id, found.name, found.archive, found.metadata)
+            if report.state is ReportState.RECEIVED:
+                report = ledger.read(report)
+            seen.append((whose, report))
+    if as_json:
+        answer_json([_summary(report) for _, report in seen])
+    else:
+        for_people().print(_reports_table(seen))
+        _tell_rejects([report for _, report in seen])
+        _tell_quarantine(seen)
+    if any(report.state is ReportState.QUARANTINED for _, report in seen):
+        raise typer.Exit(FAILED)
+
+
+@app.command("list")
+def list_instances(as_json: AsJson = False) -> None:
+    """List the instances: their reports and jobs, and how old the last good report is."""
+    with open_platform() as platform:
+        views = view_instances(platform.records)
+    if as_json:
+        answer_json([_summary_of_instance(view) for view in views])
+    elif not views:
+        for_people().print("No instance has sent job logs yet. `./knockem joblogs upload DIR` takes a folder in.")
+    else:
+        for_people().print(_instances_table(views))
+
+
+@app.command("quarantine")
+def quarantine(as_json: AsJson = False) -> None:
+    """Tell which reports are not in use: what is wrong, in which member and line, and what their sender must do."""
+    with open_platform() as platform:
+        found = list(platform.records.job_log_reports.find({"state": ReportState.QUARANTINED}))
+        instances = platform.records.job_log_instances.get_many([report.instance_id for report in found])
+    if as_json:
+        answer_json([_summary(report) for report in found])
+    elif not found:
+        for_people().print("No report is quarantined.")
+    else:
+        told = [(instances[report.instance_id], report) for report in found]
+        _tell_quarantine(sorted(told, key=lambda each: (each[0].name, each[1].name)))
+
+
+@app.command("release")
+def release(
+    report: Annotated[str, typer.Argument(metavar="ID", help="A report's id, or its beginning.")],
+    as_json: AsJson = False,
+) -> None:
+    """Read a report once more, for instance by a version that reads it rightly; it stays quarantined if it is bad."""
+    with open_platform() as platform:
+        reports = platform.records.job_log_reports
+        found = reports.starting_with(report, what="report", listing="joblogs quarantine")
+        whose = platform.records.job_log_instances.get(found.instance_id)
+        now = _ledger(platform).read(found)
+    if as_json:
+        answer_json(_summary(now))
+    else:
+        for_people().print(f"Report {now.name} is {now.state}.", markup=False)
+        _tell_quarantine([(whose, now)])
+    if now.state is ReportState.QUARANTINED:
+        raise typer.Exit(FAILED)
+
+
+def _ledger(platform: Platform) -> Ledger:
+    from knockem_dagster.joblogs.ledger import Ledger  # here: pyarrow and what it brings take a second
+
+    return Ledger(platform.records, platform.objects)
+
+
+def _tell_quarantine(seen: Sequence[tuple[InstanceRecord, ReportRecord]]) -> None:
+    for instance, report in seen:
+        if report.quarantine is not None:
+            where = f"{short(report.id)} ({report.name} of {instance.name})"
+            for_people().print(f"{where}: {report.quarantine}", markup=False, soft_wrap=True)
+
+
+def _tell_rejects(reports: Sequence[ReportRecord]) -> None:
+    for report in reports:
+        for member, number in report.rejected.items():
+            first = next((each for each in report.rejects if each.member == member), None)
+            if number and first is not None:
+                told = f"{report.name}: {counted(number, 'row')} of {member} left out, the first in line {first.line:,}"
+                aside().print(f"{told}: {first.cause}", markup=False, soft_wrap=True)
+
+
+def _reports_table(seen: Sequence[tuple[InstanceRecord, ReportRecord]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in ("id", "instance", "report", "state"):
+        table.add_column(name, overflow="fold")
+    for name in ("jobs", "rows", "left out"):
+        table.add_column(name, justify="right")
+    for instance, report in seen:
+        table.add_row(
+            short(report.id),
+            escape(instance.name),
+            escape(report.name),
+            f"[{_COLOURS[report.state]}]{report.state}[/]",
+            f"{report.jobs:,}",
+            f"{sum(report.kept.values()):,}",
+            f"{sum(report.rejected.values()):,}",
+        )
+    return table
+
+
+def _instances_table(views: Sequence[InstanceView]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in ("id", "instance"):
+        table.add_column(name, overflow="fold")
+    for name in ("reports", "quarantined", "jobs"):
+        table.add_column(name, justify="right")
+    table.add_column("last good report")
+    for view in views:
+        made = view.last_generated
+        table.add_row(
+            short(view.instance.id),
+            escape(view.instance.name),
+            f"{view.reports[ReportState.LOADED]:,}",
+            f"{view.reports[ReportState.QUARANTINED]:,}",
+            f"{view.jobs:,}",
+            "none" if made is None else moment(datetime.fromtimestamp(made, UTC).isoformat()),
+        )
+    return table
+
+
+def _summary(report: ReportRecord) -> dict[str, Any]:
+    fields = ("id", "instanceId", "name", "state", "generated", "galaxyVersion", "kept", "rejected", "rejects")
+    document = report.to_document()
+    told = {name: document.get(name) for name in fields}
+    return told | {"quarantine": None if report.quarantine is None else str(report.quarantine)}
+
+
+def _summary_of_instance(view: InstanceView) -> dict[str, Any]:
+    return {
+        "id": view.instance.id,
+        "name": view.instance.name,
+        "reports": {state.value: number for state, number in view.reports.items()},
+        "jobs": view.jobs,
+        "lastGenerated": view.last_generated,
+    }

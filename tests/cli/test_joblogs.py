@@ -1,0 +1,98 @@
+"""`joblogs`: a folder of reports is taken in once, and what is bad is told with what its sender must do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from knockem_dagster.cli.main import app
+from tests.services.command_line import environment_of
+from tests.services.joblogs import JOBS, REAL, report_of, table
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+def run(*arguments: object, home: Path) -> Result:
+    return CliRunner().invoke(app, [*map(str, arguments)], env=environment_of(home))
+
+
+def told(*arguments: object, home: Path) -> list[dict[str, object]]:
+    return json.loads(run("joblogs", *arguments, "--json", home=home).stdout)
+
+
+def test_the_real_archives_are_taken_in_once(home: Path) -> None:
+    folder = REAL[0].parents[2]
+    first = run("joblogs", "upload", folder, home=home)
+    assert first.exit_code == 0, first.stderr
+    rows = {tuple(line.split()[2:6]) for line in first.stdout.splitlines()[1:]}
+    assert rows == {("1501836597.08", "loaded", "98", "1,027"), ("1795212662.9137752", "loaded", "1,970", "27,675")}
+    assert run("joblogs", "upload", folder, home=home).stdout == first.stdout
+    instances = told("list", home=home)
+    assert {each["id"] for each in instances} == {archive.parents[1].name for archive in REAL}
+    assert sorted(each["jobs"] for each in instances) == [98, 1970]
+    assert all(each["reports"] == {"received": 0, "loaded": 1, "quarantined": 0} for each in instances)
+    shown = run("joblogs", "list", home=home).stdout
+    assert "2017-08-04 08:49:57" in shown
+    assert run("joblogs", "quarantine", home=home).stdout == "No report is quarantined.\n"
+    assert run("joblogs", "list", home=home.parent / "empty").stdout.startswith("No instance has sent job logs yet.")
+
+
+def test_a_bad_report_is_told_and_taken_in_once_it_is_good(home: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "our server"
+    folder.mkdir()
+    shutil.copyfile(REAL[0], folder / "june.tar.gz")
+    refused = run("joblogs", "upload", folder, home=home)
+    assert refused.exit_code == 1
+    sentence = "There are no metadata with the archive: send NAME.json with NAME.tar.gz."
+    assert f"(june of our server): {sentence}" in refused.stdout
+    [there] = told("quarantine", home=home)
+    assert (there["name"], there["quarantine"]) == ("june", sentence)
+    assert sentence in run("joblogs", "quarantine", home=home).stdout
+    kept = run("joblogs", "release", str(there["id"])[:8], home=home)
+    assert (kept.exit_code, kept.stdout.splitlines()[0]) == (1, "Report june is quarantined.")
+
+    shutil.copyfile(REAL[0].with_name("0.json"), folder / "june.json")
+    taken = run("joblogs", "upload", folder, home=home)
+    assert taken.exit_code == 0, taken.stdout
+    assert told("quarantine", home=home) == []
+    [instance] = told("list", home=home)
+    assert instance["name"] == "our server"
+    assert run("joblogs", "release", there["id"], home=home).stdout == "Report june is loaded.\n"
+
+
+def test_rows_that_are_left_out_are_told(home: Path, tmp_path: Path) -> None:
+    metrics = table("metric_num", [*[(1, "core", "n", 5)] * 200, (1, "core", "n", "many")])
+    report = report_of(tmp_path, {"jobs": JOBS, "metric_num": metrics})
+    report.archive.with_name("1.5.json").write_text(report.metadata.model_dump_json(by_alias=True))
+    taken = run("joblogs", "upload", tmp_path, "--instance", "mine", home=home)
+    assert taken.exit_code == 0, taken.stderr
+    assert taken.stdout.split()[-3:] == ["3", "203", "1"]
+    first = "1.5: 1 row of metric_num left out, the first in line 202: value is 'many' and not a finite number"
+    assert taken.stderr.startswith(first)
+    [instance] = told("list", home=home)
+    assert instance["name"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("upload", "nowhere"), "There is no folder"),
+        (("upload", "."), "There is no archive below"),
+        (("release", "ab"), "There is no report 'ab'. The beginning of an id needs at least 4 characters."),
+        (("release", "ffffffff"), "There is no report 'ffffffff'. `./knockem joblogs quarantine` shows all reports."),
+    ],
+)
+def test_what_cannot_be_is_explained(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused = run("joblogs", *arguments, home=home)
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith(f"knockem: {said}")

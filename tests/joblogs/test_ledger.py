@@ -1,0 +1,185 @@
+"""The ledger: what arrives is kept, counts once, and is read whole or quarantined, whatever is in between."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from pyarrow import parquet
+
+from knockem_dagster.errors import Conflict, InvalidInput, StoreError
+from knockem_dagster.joblogs import ledger as ledgers
+from knockem_dagster.joblogs.instances import reports_of
+from knockem_dagster.joblogs.ledger import Ledger, archive_key, metadata_key, table_key
+from knockem_dagster.platform import Platform
+from knockem_dagster.records.joblogs import ReportRecord, ReportState
+from knockem_dagster.stores.objects import Objects
+from tests.services.job_play import record_in
+from tests.services.joblogs import JOBS, METRICS, Report, report_of, table
+
+MEMBERS = {"jobs": JOBS, "metric_num": METRICS}
+OTHERS = {"jobs": table("jobs", [(9, "dog", "1.0", "ok", "2026-01-01 00:00:00")])}
+
+
+@pytest.fixture
+def platform(tmp_path: Path) -> Iterator[Platform]:
+    with record_in(tmp_path / "home") as opened:
+        yield opened
+
+
+@pytest.fixture
+def ledger(platform: Platform) -> Ledger:
+    return Ledger(platform.records, platform.objects)
+
+
+def sent(folder: Path, name: str, members: dict[str, bytes]) -> Report:
+    (folder / name).mkdir(exist_ok=True)
+    return report_of(folder / name, members)
+
+
+def receive(ledger: Ledger, report: Report, name: str = "1.5", *, instance: str = "i") -> ReportRecord:
+    return ledger.receive(instance, name, report.archive, report.metadata.model_dump_json(by_alias=True).encode())
+
+
+def damaged(report: Report) -> Report:
+    report.archive.write_bytes(report.archive.read_bytes()[:-20])
+    return report
+
+
+def ids(platform: Platform, report: ReportRecord) -> list[int]:
+    stored = platform.objects.get(table_key(report, "jobs"))
+    return parquet.read_table(io.BytesIO(stored))["id"].to_pylist()
+
+
+def test_a_report_is_kept_as_it_came_and_read_into_the_lake(platform: Platform, ledger: Ledger, tmp_path: Path) -> None:
+    report = sent(tmp_path, "a", MEMBERS)
+    arrived = receive(ledger, report)
+    assert arrived.state is ReportState.RECEIVED
+    assert platform.objects.get(archive_key(arrived)) == report.archive.read_bytes()
+    assert platform.objects.exists(metadata_key(arrived))
+    [loaded] = ledger.read_all("i")
+    assert (loaded.state, loaded.kept, loaded.rejected) == (
+        ReportState.LOADED,
+        {"jobs": 3, "metric_num": 2},
+        {"jobs": 0, "metric_num": 0},
+    )
+    assert (loaded.generated, loaded.galaxy_version, loaded.quarantine) == (1795212662.5, "26.1", None)
+    assert ids(platform, loaded) == [1, 2, 3]
+    assert list(ledger.read_all("i")) == []
+    assert reports_of(platform.records, "i") == [loaded]
+    assert reports_of(platform.records, "other") == []
+
+
+def test_the_same_again_changes_nothing(platform: Platform, ledger: Ledger, tmp_path: Path) -> None:
+    report = sent(tmp_path, "a", MEMBERS)
+    loaded = ledger.read(receive(ledger, report))
+    before = {each.key: each.modified for each in platform.objects.list("joblogs")}
+    assert receive(ledger, report) == loaded
+    assert {each.key: each.modified for each in platform.objects.list("joblogs")} == before
+    assert ledger.read(loaded).kept == loaded.kept, "read again, it is the same"
+    assert {each.key for each in platform.objects.list("joblogs")} == before.keys()
+    assert len(reports_of(platform.records, "i")) == 1
+
+
+def test_another_under_the_name_of_one_in_use_is_kept_beside_it(
+    platform: Platform, ledger: Ledger, tmp_path: Path
+) -> None:
+    loaded = ledger.read(receive(ledger, sent(tmp_path, "a", MEMBERS)))
+    for _ in range(2):
+        beside = receive(ledger, sent(tmp_path, "b", OTHERS))
+        assert beside.state is ReportState.QUARANTINED
+        assert "Another archive has arrived as this report before" in str(beside.quarantine)
+        assert platform.objects.exists(archive_key(beside))
+        with pytest.raises(Conflict, match="Another archive"):
+            ledger.read(beside)
+        assert {each.id for each in reports_of(platform.records, "i")} == {loaded.id, beside.id}
+        assert reports_of(platform.records, "i", state=ReportState.LOADED) == [loaded]
+        assert ids(platform, loaded) == [1, 2, 3]
+    assert ledger.read(receive(ledger, sent(tmp_path, "b", OTHERS), "2.5")).kept == {"jobs": 1}
+    assert ledger.read(receive(ledger, sent(tmp_path, "b", OTHERS), instance="j")).kept == {"jobs": 1}
+
+
+def test_what_is_sent_after_a_bad_one_takes_its_place(platform: Platform, ledger: Ledger, tmp_path: Path) -> None:
+    bad = ledger.read(receive(ledger, damaged(sent(tmp_path, "a", MEMBERS))))
+    assert bad.state is ReportState.QUARANTINED
+    assert bad.quarantine is not None
+    assert bad.quarantine.what.startswith("The archive is not the one of its metadata")
+    assert ledger.read(bad).quarantine == bad.quarantine, "a release changes nothing while it is bad"
+    mended = receive(ledger, sent(tmp_path, "b", MEMBERS))
+    assert (mended.id, mended.state, mended.quarantine) == (bad.id, ReportState.RECEIVED, None)
+    loaded = ledger.read(mended)
+    assert (loaded.state, ids(platform, loaded)) == (ReportState.LOADED, [1, 2, 3])
+    assert platform.objects.exists(archive_key(bad)), "what was sent is kept"
+    assert reports_of(platform.records, "i") == [loaded]
+
+
+def test_who_reads_what_has_been_replaced_meanwhile_changes_nothing(ledger: Ledger, tmp_path: Path) -> None:
+    bad = ledger.read(receive(ledger, damaged(sent(tmp_path, "a", MEMBERS))))
+    loaded = ledger.read(receive(ledger, sent(tmp_path, "b", MEMBERS)))
+    assert ledger.read(bad) == loaded
+
+
+def test_of_two_that_come_at_once_one_is_in_use(platform: Platform, ledger: Ledger, tmp_path: Path) -> None:
+    reports = [sent(tmp_path, "a", MEMBERS), sent(tmp_path, "b", OTHERS)]
+    for number in range(10):
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda report, number=number: receive(ledger, report, f"{number}"), reports))
+        there = [each for each in reports_of(platform.records, "i") if each.name == f"{number}"]
+        assert sorted(each.state for each in there) == [ReportState.QUARANTINED, ReportState.RECEIVED]
+
+
+def test_bad_rows_are_described(ledger: Ledger, tmp_path: Path) -> None:
+    rows = [(number, "core", "n", "1") for number in range(5000)]
+    metrics = table("metric_num", [*rows, *[(1, "core", "n", "NaN")] * 30])
+    loaded = ledger.read(receive(ledger, sent(tmp_path, "a", {"metric_num": metrics})))
+    assert (loaded.kept, loaded.rejected) == ({"metric_num": 5000}, {"metric_num": 30})
+    assert [each.line for each in loaded.rejects] == list(range(5002, 5022))
+    assert loaded.rejects[0].cause == "value is 'NaN' and not a finite number from 0 on"
+
+
+def test_nothing_is_in_use_before_all_tables_are_there(
+    platform: Platform, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrived = receive(ledger, sent(tmp_path, "a", MEMBERS))
+    put = Objects.put
+    stored: list[str] = []
+
+    def put_one(self: Objects, key: str, data: bytes | Path, **how: object) -> bool:
+        if stored:
+            raise StoreError("the disk is full")
+        stored.append(key)
+        return put(self, key, data, **how)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Objects, "put", put_one)
+        with pytest.raises(StoreError, match="the disk is full"):
+            ledger.read(arrived)
+    assert len(stored) == 1
+    assert reports_of(platform.records, "i") == [arrived]
+    assert ledger.read(arrived).state is ReportState.LOADED
+
+
+def test_a_new_parser_reads_from_the_raw_archive_and_leaves_the_old_tables(
+    platform: Platform, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = ledger.read(receive(ledger, sent(tmp_path, "a", MEMBERS)))
+    old = table_key(first, "jobs")
+    monkeypatch.setattr(ledgers, "PARSER_VERSION", "another")
+    second = ledger.read(first)
+    assert (first.parser_version, second.parser_version) == ("1", "another")
+    assert platform.objects.exists(old)
+    assert old != table_key(second, "jobs")
+    assert ids(platform, second) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["", "../1.5", "a/b", ".hidden", "a" * 101, "a\n", "é", "a b"])
+def test_what_is_no_name_is_refused_and_nothing_is_stored(
+    platform: Platform, ledger: Ledger, tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(InvalidInput, match="letters, digits, dots"):
+        receive(ledger, sent(tmp_path, "a", MEMBERS), name)
+    assert list(platform.objects.list()) == []
+    assert reports_of(platform.records, "i") == []
