@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ class Address:
         try:
             with urllib.request.urlopen(f"{self.url}{self.path}", timeout=1):
                 return True
-        except (urllib.error.URLError, OSError):
+        except (OSError, http.client.HTTPException):  # nobody is there yet, or somebody who speaks no HTTP
             return False
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from knockem_dagster.cli.terminal import FAILED, AsJson, answer_json, aside, for_people, open_platform, short
 from knockem_dagster.cli.wording import counted, moment
+from knockem_dagster.errors import InvalidInput
 from knockem_dagster.joblogs.folders import reports_in
 from knockem_dagster.joblogs.instances import InstanceView, local_instance, view_instances
 from knockem_dagster.platform import Platform
@@ -36,21 +37,27 @@ def upload(
 ) -> None:
     """Take in all reports below a folder. What was taken in before is left as it is."""
     seen: list[tuple[InstanceRecord, ReportRecord]] = []
+    refused = False
     with open_platform() as platform:
         ledger = _ledger(platform)
         for found in reports_in(folder.absolute()):
-            whose = local_instance(platform.records, instance or found.instance.name)
-            report = ledger.receive(whose.id, found.name, found.archive, found.metadata)
-            if report.state is ReportState.RECEIVED:
-                report = ledger.read(report)
-            seen.append((whose, report))
+            try:
+                whose = local_instance(platform.records, instance or found.instance.name)
+                report = ledger.receive(whose.id, found.name, found.archive, found.read_metadata())
+            except (InvalidInput, OSError) as error:  # the others are none the worse for it
+                aside().print(f"{found.archive}: {error}", markup=False, soft_wrap=True)
+                refused = True
+                continue
+            seen.append((whose, ledger.read(report) if report.state is ReportState.RECEIVED else report))
+        for whose in {whose.id: whose for whose, _ in seen}.values():
+            seen += [(whose, report) for report in ledger.read_all(whose.id)]  # whoever received them died
     if as_json:
         answer_json([_summary(report) for _, report in seen])
-    else:
+    elif seen:
         for_people().print(_reports_table(seen))
         _tell_rejects([report for _, report in seen])
         _tell_quarantine(seen)
-    if any(report.state is ReportState.QUARANTINED for _, report in seen):
+    if refused or any(report.state is ReportState.QUARANTINED for _, report in seen):
         raise typer.Exit(FAILED)
 
 
@@ -84,13 +91,13 @@ def quarantine(as_json: AsJson = False) -> None:
 
 @app.command("release")
 def release(
-    report: Annotated[str, typer.Argument(metavar="ID", help="A report's id, or its beginning.")],
+    report: Annotated[str, typer.Argument(metavar="ID", help="A quarantined report's id, or its beginning.")],
     as_json: AsJson = False,
 ) -> None:
     """Read a report once more, for instance by a version that reads it rightly; it stays quarantined if it is bad."""
     with open_platform() as platform:
         reports = platform.records.job_log_reports
-        found = reports.starting_with(report, what="report", listing="joblogs quarantine")
+        found = reports.starting_with(report, what="quarantined report", listing="joblogs quarantine")
         whose = platform.records.job_log_instances.get(found.instance_id)
         now = _ledger(platform).read(found)
     if as_json:
@@ -126,7 +133,7 @@ def _tell_rejects(reports: Sequence[ReportRecord]) -> None:
 
 def _reports_table(seen: Sequence[tuple[InstanceRecord, ReportRecord]]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for name in ("id", "instance", "report", "state"):
+    for name in ("id", "instance", "report", "made", "state"):
         table.add_column(name, overflow="fold")
     for name in ("jobs", "rows", "left out"):
         table.add_column(name, justify="right")
@@ -135,6 +142,7 @@ def _reports_table(seen: Sequence[tuple[InstanceRecord, ReportRecord]]) -> Table
             short(report.id),
             escape(instance.name),
             escape(report.name),
+            _when(report.generated),
             f"[{_COLOURS[report.state]}]{report.state}[/]",
             f"{report.jobs:,}",
             f"{sum(report.kept.values()):,}",
@@ -151,16 +159,19 @@ def _instances_table(views: Sequence[InstanceView]) -> Table:
         table.add_column(name, justify="right")
     table.add_column("last good report")
     for view in views:
-        made = view.last_generated
         table.add_row(
             short(view.instance.id),
             escape(view.instance.name),
             f"{view.reports[ReportState.LOADED]:,}",
             f"{view.reports[ReportState.QUARANTINED]:,}",
             f"{view.jobs:,}",
-            "none" if made is None else moment(datetime.fromtimestamp(made, UTC).isoformat()),
+            _when(view.last_generated),
         )
     return table
+
+
+def _when(seconds: float | None) -> str:
+    return "" if seconds is None else moment(datetime.fromtimestamp(seconds, UTC).isoformat())
 
 
 def _summary(report: ReportRecord) -> dict[str, Any]:

@@ -16,9 +16,10 @@ from typing import IO
 from knockem_dagster.errors import KnockemError
 from knockem_dagster.settings import Settings
 
-TRIES = 10
+TRIES = 60
 PAUSE_SECONDS = 0.05
-"""Whoever asks `is_up` holds the lock for a moment; `up` tries again rather than mistake that for another `up`."""
+"""Whoever asks `is_up` holds the lock for a moment, longer on a busy machine; `up` tries again for a few seconds rather
+than mistake that for another `up`."""
 
 
 class AlreadyUp(KnockemError):

@@ -17,13 +17,13 @@ from typing import IO, BinaryIO, cast
 
 from isal import igzip, isal_zlib
 
-from knockem_dagster.joblogs.archive_fault import ArchiveFault
+from knockem_dagster.joblogs.archive_fault import SEND_AGAIN, ArchiveFault
 from knockem_dagster.joblogs.members import MEMBERS, Member
 
 _BROKEN = cast("type[Exception]", isal_zlib.error)  # its stub calls the class an instance
-_AGAIN = "send the archive again, as the exporter wrote it"
 _READ_BYTES = 1 << 20
 _LONGEST_HEADER = 1 << 16
+_DEEPEST = 10
 _NUL_BLOCK = bytes(tarfile.BLOCKSIZE)
 # These headers say something of the member that follows, and are read whole.
 _EXTENSIONS = frozenset(
@@ -63,7 +63,7 @@ class _Unpacked:
             raise ArchiveFault(f"The archive unpacks to {most}", "export the jobs of a shorter time at once")
         if self._count > max(self._limits.free_bytes, self._limits.ratio * self._packed_bytes):
             larger = f"more than {self._limits.ratio} times as large as it is packed"
-            raise ArchiveFault(f"The archive unpacks to something {larger}, which job logs never are", _AGAIN)
+            raise ArchiveFault(f"The archive unpacks to something {larger}, which job logs never are", SEND_AGAIN)
         return data
 
 
@@ -79,22 +79,52 @@ class Content:
             return self._content.read(size) or b""
 
 
+class _StrictArchive(tarfile.TarFile):
+    """An archive whose headers are strict."""
+
+    depth = 0
+    """How many headers are being read that say something of the one that follows: each is read within the other."""
+
+
 class _StrictHeader(tarfile.TarInfo):
-    """A header that is an end only where it is one."""
+    """A header that is an end only where it is one, and of an ordinary file without holes."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> _StrictHeader:
         if not buf:
-            raise ArchiveFault("The archive has no end: it was cut", _AGAIN)
+            raise ArchiveFault("The archive has no end: it was cut", SEND_AGAIN)
         try:
             found = super().frombuf(buf, encoding or "utf-8", errors)
         except tarfile.HeaderError as error:
             if bytes(buf) == _NUL_BLOCK:
                 raise
-            raise ArchiveFault("The archive has a damaged header", _AGAIN) from error
-        if found.type in _EXTENSIONS and found.size > _LONGEST_HEADER:
-            raise ArchiveFault(f"The archive has a header of {found.size:,} bytes", _AGAIN)
+            raise ArchiveFault("The archive has a damaged header", SEND_AGAIN) from error
+        if found.type in _EXTENSIONS and not 0 <= found.size <= _LONGEST_HEADER:
+            raise ArchiveFault(f"The archive has a header of {found.size:,} bytes", SEND_AGAIN)
+        if found.type == tarfile.GNUTYPE_SPARSE:
+            raise _no_plain_file(found)
         return found
+
+    @classmethod
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> _StrictHeader:
+        assert isinstance(tarfile, _StrictArchive)
+        tarfile.depth += 1
+        try:
+            if tarfile.depth > _DEEPEST:
+                raise ArchiveFault("The archive has many headers for one member", SEND_AGAIN)
+            return super().fromtarfile(tarfile)
+        finally:
+            tarfile.depth -= 1
+
+    def _refuse_holes(self, *told: object) -> None:
+        raise _no_plain_file(self)
+
+    # The three ways to tell of holes in a file, whose maps would be read whole.
+    _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _refuse_holes
+
+
+def _no_plain_file(header: tarfile.TarInfo) -> ArchiveFault:
+    return ArchiveFault(f"The archive holds {header.name[:100]!r}, which is no plain file", SEND_AGAIN)
 
 
 @contextmanager
@@ -111,31 +141,37 @@ def _members(unpacked: _Unpacked, limits: Limits) -> Iterator[tuple[Member, Cont
     seen: set[str] = set()
     with _explained():
         stream = cast("IO[bytes]", unpacked)
-        archive = tarfile.open(fileobj=stream, mode="r|", tarinfo=_StrictHeader, bufsize=_READ_BYTES)  # noqa: SIM115
+        archive = _StrictArchive.open(fileobj=stream, mode="r|", tarinfo=_StrictHeader, bufsize=_READ_BYTES)
         for number, header in enumerate(archive):
             if number == limits.members:
-                raise ArchiveFault(f"The archive has more than {limits.members} members", _AGAIN)
-            if not header.isreg() or header.issparse():
-                raise ArchiveFault(f"The archive holds {header.name[:100]!r}, which is no plain file", _AGAIN)
-            member = member_of(header.name)
-            if member is None:
-                continue
-            if member.name in seen:
-                raise ArchiveFault("The archive holds two members of one kind", _AGAIN, member=member.name)
-            seen.add(member.name)
+                raise ArchiveFault(f"The archive has more than {limits.members} members", SEND_AGAIN)
+            if not header.isreg():
+                raise _no_plain_file(header)
+            if not 0 <= header.size <= limits.unpacked_bytes:
+                raise ArchiveFault(f"The archive holds a member of {header.size:,} bytes", SEND_AGAIN)
             content = archive.extractfile(header)
             assert content is not None, "it is a regular file"
-            yield member, Content(cast("io.RawIOBase", cast("io.BufferedReader", content).raw))
+            raw = Content(cast("io.RawIOBase", cast("io.BufferedReader", content).raw))
+            member = member_of(header.name)
+            if member is None:
+                while raw.read(_READ_BYTES):
+                    pass
+                continue
+            if member.name in seen:
+                raise ArchiveFault("The archive holds two members of one kind", SEND_AGAIN, member=member.name)
+            seen.add(member.name)
+            yield member, raw
         assert archive.fileobj is not None, "it was given"
         while rest := archive.fileobj.read(_READ_BYTES):
             if rest.strip(b"\0"):
-                raise ArchiveFault("The archive goes on after its end", _AGAIN)
+                raise ArchiveFault("The archive goes on after its end", SEND_AGAIN)
 
 
 def member_of(name: str) -> Member | None:
     """Return which member this is by its name, whatever folder the exporter was in; None for any other file."""
     parts = name.rsplit("/", 1)[-1].rsplit(".", 2)
-    return MEMBERS.get(parts[-2]) if len(parts) == 3 and parts[-1] == "tsv" else None
+    is_table = len(parts) == 3 and parts[-1] == "tsv" and not name.startswith(".", name.rfind("/") + 1)
+    return MEMBERS.get(parts[-2]) if is_table else None
 
 
 @contextmanager
@@ -143,8 +179,8 @@ def _explained() -> Generator[None]:
     try:
         yield
     except EOFError as error:
-        raise ArchiveFault("The archive has no end: it was cut", _AGAIN) from error
+        raise ArchiveFault("The archive has no end: it was cut", SEND_AGAIN) from error
     except (_BROKEN, gzip.BadGzipFile) as error:
-        raise ArchiveFault(f"The archive cannot be unpacked ({error})", _AGAIN) from error
+        raise ArchiveFault(f"The archive cannot be unpacked ({error})", SEND_AGAIN) from error
     except (tarfile.TarError, ValueError, OverflowError) as error:
-        raise ArchiveFault(f"The archive is not one that tar made ({error})", _AGAIN) from error
+        raise ArchiveFault(f"The archive is not one that tar made ({error})", SEND_AGAIN) from error

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from knockem_dagster.errors import KnockemError
+from knockem_dagster.records.joblogs import QuarantineValue
+
+SEND_AGAIN = "send the archive again, as the exporter wrote it"
+_LONGEST = 500
 
 
 class ArchiveFault(KnockemError):
@@ -12,10 +16,6 @@ class ArchiveFault(KnockemError):
     """
 
     def __init__(self, what: str, remedy: str, *, member: str = "", line: int | None = None) -> None:
-        self.what = what
-        self.remedy = remedy
-        self.member = member
-        self.line = line
-        place = f" in {member}" if member else ""
-        at = "" if line is None else f", line {line:,}"
-        super().__init__(f"{what}{place}{at}: {remedy}.")
+        shown = what if len(what) <= _LONGEST else f"{what[:_LONGEST]}..."
+        self.quarantine = QuarantineValue(what=shown, remedy=remedy, member=member, line=line)
+        super().__init__(str(self.quarantine))

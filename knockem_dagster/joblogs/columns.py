@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
@@ -17,11 +18,12 @@ Mask = NDArray[np.bool_]
 Checked = tuple[pa.Array, Mask | None]
 """A column in its type of the lake, and which of its rows are wrong, if any; what stands there is of no meaning."""
 
-# How what can be cast looks; all but a time that looks so can be.
+# How what can be cast looks. Some days that look so do not exist.
 _LOOKS = {
     pa.int64(): r"^[0-9]{1,18}$",
     pa.float64(): r"^\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$",
-    pa.timestamp("us"): r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?$",
+    pa.timestamp("us"): r"^[12][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[ T]"
+    r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?$",
 }
 _STAND_INS = {pa.string(): b"", pa.int64(): b"0", pa.float64(): b"0", pa.timestamp("us"): b"1970-01-01 00:00:00"}
 _UNKNOWN_SIZES = pa.array([b"-1", b"None", b""])
@@ -89,20 +91,40 @@ def _where(wrong: Mask) -> Mask | None:
 
 def _cast(column: pa.Array, to: pa.DataType) -> Checked:
     """Cast all that can be cast, of bytes."""
-    with suppress(pa.ArrowInvalid):
-        return _as_is(column, to), None
-    wrong = np.zeros(len(column), dtype=bool)
-    if to in _LOOKS:
-        right = pc.call_function("match_substring_regex", [column], pc.MatchSubstringOptions(_LOOKS[to]))
-        wrong = ~right.to_numpy(zero_copy_only=False)
-        column = _without(column, wrong, to)
+    if not pa.types.is_timestamp(to):  # of which more can be cast than is a time
         with suppress(pa.ArrowInvalid):
-            return _as_is(column, to), wrong
-    wrong |= _uncastable(column, to)
+            return _as_is(column, to), None
+    if pa.types.is_string(to):
+        wrong = np.array([not _is_text(each) for each in column.to_pylist()])
+        return _as_is(_without(column, wrong, to), to), wrong
+    right = pc.call_function("match_substring_regex", [column], pc.MatchSubstringOptions(_LOOKS[to]))
+    wrong = ~right.to_numpy(zero_copy_only=False)
+    likely = _without(column, wrong, to)
+    with suppress(pa.ArrowInvalid):
+        return _as_is(likely, to), _where(wrong)
+    wrong |= np.array([not _is_time(each) for each in likely.to_pylist()])
     return _as_is(_without(column, wrong, to), to), wrong
 
 
+def _is_text(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _is_time(value: bytes) -> bool:
+    try:
+        datetime.fromisoformat(value.decode())
+    except ValueError:
+        return False
+    return True
+
+
 def _without(column: pa.Array, wrong: Mask, to: pa.DataType) -> pa.Array:
+    if not wrong.any():
+        return column
     return pc.call_function("if_else", [pa.array(wrong), pa.scalar(_STAND_INS[to], column.type), column])
 
 
@@ -122,20 +144,3 @@ def _as_is(column: pa.Array, to: pa.DataType) -> pa.Array:
 def _are_ids(text: pa.Array, numbers: pa.Array) -> bool:
     digits = pc.call_function("ascii_is_decimal", [text])
     return digits.true_count == len(text) and not (numbers.to_numpy() > LARGEST_ID).any()
-
-
-def _uncastable(column: pa.Array, to: pa.DataType) -> Mask:
-    """Find what cannot be cast, by halving: hardly any block has some, and then few."""
-    wrong = np.zeros(len(column), dtype=bool)
-    parts = [(0, len(column))]
-    while parts:
-        start, end = parts.pop()
-        try:
-            _as_is(column.slice(start, end - start), to)
-        except pa.ArrowInvalid:
-            half = (start + end) // 2
-            if start == half:
-                wrong[start] = True
-            else:
-                parts += [(start, half), (half, end)]
-    return wrong

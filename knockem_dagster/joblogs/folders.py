@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from knockem_dagster.errors import NotFound
-from knockem_dagster.joblogs.archive_fault import ArchiveFault
-from knockem_dagster.joblogs.report_metadata import read_metadata
+from knockem_dagster.joblogs.report_metadata import MOST_BYTES
 
 ARCHIVE = ".tar.gz"
 _ARCHIVES = "archives"
@@ -22,21 +21,17 @@ class FoundReport:
     archive: Path
 
     @property
-    def metadata(self) -> bytes:
-        """What is said of it; empty where nothing is, which no report's metadata are."""
-        path = self.archive.with_name(self.archive.name.removesuffix(ARCHIVE) + ".json")
-        return path.read_bytes() if path.is_file() else b""
-
-    @property
     def name(self) -> str:
-        """The report's name: that of its file, or when it was made where files are numbered only."""
-        stem = self.archive.name.removesuffix(ARCHIVE)
-        if not stem.isdigit():
-            return stem
-        try:
-            return read_metadata(self.metadata).generated
-        except ArchiveFault:
-            return stem
+        """The report's name: that of its file."""
+        return self.archive.name.removesuffix(ARCHIVE)
+
+    def read_metadata(self) -> bytes:
+        """Return what is said of it, up to more than any metadata have; nothing where nothing is."""
+        path = self.archive.with_name(f"{self.name}.json")
+        if not path.is_file():
+            return b""
+        with path.open("rb") as content:
+            return content.read(MOST_BYTES + 1)
 
 
 def reports_in(folder: Path) -> Iterator[FoundReport]:
@@ -46,7 +41,8 @@ def reports_in(folder: Path) -> Iterator[FoundReport]:
     """
     if not folder.is_dir():
         raise NotFound(f"There is no folder {folder}.")
-    archives = sorted(folder.rglob(f"*{ARCHIVE}"))
+    found = folder.rglob(f"*{ARCHIVE}")
+    archives = sorted(each for each in found if each.is_file() and not each.name.startswith("."))
     if not archives:
         raise NotFound(
             f"There is no archive below {folder}: reports are files NAME.tar.gz with NAME.json, or "

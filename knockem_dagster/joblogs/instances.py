@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from knockem_dagster.errors import Fault, InvalidInput
 from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.joblogs import InstanceRecord, ReportRecord, ReportState
 from knockem_dagster.records.record import derived_id
+
+_LONGEST_NAME = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,13 @@ class InstanceView:
 
 
 def local_instance(records: Records, name: str) -> InstanceRecord:
-    """Return the instance of this name, registered now if there is none; a UUID is its id and its name."""
+    """Return the instance of this name, registered now if there is none; a UUID is its id, too.
+
+    Raises InvalidInput for a name that is none.
+    """
+    if not name.isprintable() or not 0 < len(name) <= _LONGEST_NAME:
+        allowed = f"1 to {_LONGEST_NAME} characters that can be printed; `--instance NAME` gives another"
+        raise InvalidInput("The instance cannot be registered.", [Fault("its name", repr(name[:200]), allowed)])
     instance = InstanceRecord(id=_id_of(name), name=name)
     records.job_log_instances.add(instance)
     return records.job_log_instances.get(instance.id)

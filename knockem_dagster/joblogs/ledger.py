@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 import tempfile
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from knockem_dagster.joblogs.report import PARSER_VERSION, read_report
 from knockem_dagster.joblogs.report_metadata import read_metadata
 from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.joblogs import QuarantineValue, RejectValue, ReportRecord, ReportState
-from knockem_dagster.records.record import derived_id, now
+from knockem_dagster.records.record import derived_id
 from knockem_dagster.stores.documents import Patch
 from knockem_dagster.stores.objects import Objects
 
@@ -28,10 +28,10 @@ MOST_REJECTS = 20
 """Described in the ledger; all are counted."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ANOTHER = QuarantineValue(
-    what="Another archive has arrived as this report before, and is in use",
+    what="Something else has arrived as this report before, and is in use",
     remedy="give this one a name of its own if it is another report; else nothing is to be done",
 )
-_NOT_READ = ("quarantine", "parserVersion", "generated", "galaxyVersion", "kept", "rejected", "rejects")
+_OF_READING = ("quarantine", "parserVersion", "generated", "galaxyVersion", "kept", "rejected", "rejects")
 
 
 class Ledger:
@@ -50,18 +50,24 @@ class Ledger:
         if not _NAME.fullmatch(name):
             allowed = "up to 100 letters, digits, dots, dashes and underscores, a letter or digit first"
             raise InvalidInput("The report cannot be stored.", [Fault("its name", repr(name[:200]), allowed)])
-        digest = _digest_of(archive, metadata)
-        sent = ReportRecord(id=_id_of(instance, name), instance_id=instance, name=name, digest=digest)
-        self._objects.put(archive_key(sent), archive, create_only=True)
+        with tempfile.TemporaryDirectory(prefix="knockem-joblogs-") as scratch:
+            copy = Path(scratch) / "archive"
+            shutil.copyfile(archive, copy)  # the file may yet change, and its digest would be another's
+            sent = _sent(instance, name, copy, metadata)
+            if not self._objects.exists(archive_key(sent)):
+                self._objects.put(archive_key(sent), copy)
         self._objects.put(metadata_key(sent), metadata, create_only=True)
-        if self._reports.add(sent):
-            return sent
-        there = self._reports.get(sent.id)
-        if there.digest == digest:
-            return there
-        anew = Patch(set={"digest": digest, "state": ReportState.RECEIVED, "datetime": now()}, unset=_NOT_READ)
-        taken = self._change(there, anew) if there.state is ReportState.QUARANTINED else None
-        return taken or self._keep_beside(sent)
+        while not self._reports.add(sent):
+            there = self._reports.get(sent.id)
+            if there.digest == sent.digest:
+                return there
+            if there.state is ReportState.LOADED:
+                return self._keep_beside(sent)
+            if there.state is ReportState.RECEIVED:
+                self.read(there)
+            elif (taken := self._replace(there, sent)) is not None:
+                return taken
+        return sent
 
     def read(self, report: ReportRecord) -> ReportRecord:
         """Read a report into the lake, or quarantine it; return what became of it.
@@ -71,6 +77,9 @@ class Ledger:
         """
         if report.id != _id_of(report.instance_id, report.name):
             raise Conflict(str(_ANOTHER))
+        if (twins := self._in_use(report)) and report.id not in {each.id for each in twins}:
+            return self._quarantine_twin(report, twins[0])
+        reading = report.model_copy(update={"parser_version": PARSER_VERSION})
         with tempfile.TemporaryDirectory(prefix="knockem-joblogs-") as scratch:
             archive, tables = Path(scratch) / "archive", Path(scratch) / "tables"
             self._objects.fetch(archive_key(report), archive)
@@ -79,11 +88,10 @@ class Ledger:
                 metadata = read_metadata(self._objects.get(metadata_key(report)))
                 found = read_report(archive, metadata, tables)
             except ArchiveFault as fault:
-                why = QuarantineValue(what=fault.what, remedy=fault.remedy, member=fault.member, line=fault.line)
-                return self._settle(report, ReportState.QUARANTINED, quarantine=why.model_dump(by_alias=True))
+                return self._quarantine(report, fault.quarantine)
             for table in tables.iterdir():
-                self._objects.put(table_key(report, table.stem), table)
-        return self._settle(
+                self._objects.put(table_key(reading, table.stem), table)
+        loaded = self._settle(
             report,
             ReportState.LOADED,
             generated=float(metadata.generated),
@@ -92,26 +100,52 @@ class Ledger:
             rejected=dict(found.rejected),
             rejects=[RejectValue(**asdict(each)).model_dump(by_alias=True) for each in found.rejects[:MOST_REJECTS]],
         )
+        first, *others = self._in_use(loaded) or [loaded]
+        for other in others:  # which were read at the same time
+            self._quarantine_twin(other, first)
+        return self._reports.get(loaded.id) if others else loaded
 
-    def read_all(self, instance: str) -> Iterator[ReportRecord]:
-        """Read all reports of an instance that have arrived and were not read; yield what became of each."""
-        for report in list(self._reports.find({"instanceId": instance, "state": ReportState.RECEIVED})):
-            yield self.read(report)
+    def read_all(self, instance: str) -> list[ReportRecord]:
+        """Read all reports of an instance that have arrived and were not read; return what became of each."""
+        arrived = list(self._reports.find({"instanceId": instance, "state": ReportState.RECEIVED}))
+        return [self.read(report) for report in arrived]
+
+    def _in_use(self, report: ReportRecord) -> list[ReportRecord]:
+        """Return the reports in use with this very archive, by whatever name, the first that arrived first."""
+        same = self._reports.find({"instanceId": report.instance_id, "archiveDigest": report.archive_digest})
+        return sorted((each for each in same if each.state is ReportState.LOADED), key=lambda each: each.datetime)
+
+    def _quarantine_twin(self, report: ReportRecord, first: ReportRecord) -> ReportRecord:
+        what = f"The same archive is in use as report {first.name}"
+        return self._quarantine(report, QuarantineValue(what=what, remedy="nothing is to be done"))
+
+    def _replace(self, there: ReportRecord, sent: ReportRecord) -> ReportRecord | None:
+        """Put what was sent in the place of a quarantined report; None where that is not quarantined any more."""
+        fields = {"digest": sent.digest, "archiveDigest": sent.archive_digest, "datetime": sent.datetime}
+        anew = Patch(set={**fields, "state": ReportState.RECEIVED}, unset=_OF_READING)
+        taken = self._change(there, anew, state=ReportState.QUARANTINED)
+        if taken is not None:
+            self._reports.documents.delete(self._reports.name, {"_id": _id_beside(sent)})
+        return taken
 
     def _keep_beside(self, sent: ReportRecord) -> ReportRecord:
-        id = derived_id("jobLogReport", sent.instance_id, sent.name, sent.digest)
-        beside = sent.model_copy(update={"id": id, "state": ReportState.QUARANTINED, "quarantine": _ANOTHER})
-        self._reports.add(beside)
+        id = _id_beside(sent)
+        beside = {"id": id, "state": ReportState.QUARANTINED, "quarantine": _ANOTHER}
+        self._reports.add(sent.model_copy(update=beside))
         return self._reports.get(id)
+
+    def _quarantine(self, report: ReportRecord, why: QuarantineValue) -> ReportRecord:
+        return self._settle(report, ReportState.QUARANTINED, quarantine=why.model_dump(by_alias=True))
 
     def _settle(self, report: ReportRecord, state: ReportState, **said: Any) -> ReportRecord:
         fields = {"state": state, "parserVersion": PARSER_VERSION, **said}
-        settled = Patch(set=fields, unset=tuple(name for name in _NOT_READ if name not in fields))
+        settled = Patch(set=fields, unset=tuple(name for name in _OF_READING if name not in fields))
         return self._change(report, settled) or self._reports.get(report.id)
 
-    def _change(self, report: ReportRecord, patch: Patch) -> ReportRecord | None:
+    def _change(self, report: ReportRecord, patch: Patch, **where: str) -> ReportRecord | None:
         """Change a report; None where something else has taken its place meanwhile."""
-        found = self._reports.documents.claim(self._reports.name, {"_id": report.id, "digest": report.digest}, patch)
+        now = {"_id": report.id, "digest": report.digest, **where}
+        found = self._reports.documents.claim(self._reports.name, now, patch)
         return None if found is None else ReportRecord.from_document(found)
 
 
@@ -126,15 +160,26 @@ def metadata_key(report: ReportRecord) -> str:
 
 
 def table_key(report: ReportRecord, member: str) -> str:
-    """Return where a member's rows are in the lake, as this parser reads them."""
-    return f"joblogs/lake/{PARSER_VERSION}/{member}/{report.instance_id}/{report.name}.{report.digest[:16]}.parquet"
+    """Return where a member's rows are in the lake, as the parser read them that the report names."""
+    file = f"{report.name}.{report.digest[:16]}.parquet"
+    return f"joblogs/lake/{report.parser_version}/{member}/{report.instance_id}/{file}"
+
+
+def _sent(instance: str, name: str, archive: Path, metadata: bytes) -> ReportRecord:
+    with archive.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    return ReportRecord(
+        id=_id_of(instance, name),
+        instance_id=instance,
+        name=name,
+        archive_digest=digest,
+        digest=hashlib.sha256(bytes.fromhex(digest) + hashlib.sha256(metadata).digest()).hexdigest(),
+    )
 
 
 def _id_of(instance: str, name: str) -> str:
     return derived_id("jobLogReport", instance, name)
 
 
-def _digest_of(archive: Path, metadata: bytes) -> str:
-    with archive.open("rb") as content:
-        of_archive = hashlib.file_digest(content, "sha256").digest()
-    return hashlib.sha256(of_archive + hashlib.sha256(metadata).digest()).hexdigest()
+def _id_beside(sent: ReportRecord) -> str:
+    return derived_id("jobLogReport", sent.instance_id, sent.name, sent.digest)

@@ -10,7 +10,8 @@ from knockem_dagster.joblogs.archive_fault import ArchiveFault
 
 MOST_BYTES = 16 << 20
 """Galaxy's lists of all tools of a server take a few hundred kB."""
-_Seconds = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,12}(\.[0-9]{1,9})?$")]
+_Seconds = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,10}(\.[0-9]{1,9})?$")]
+_State = Annotated[str, StringConstraints(max_length=100)]
 _Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
@@ -25,12 +26,6 @@ class Users(_Part):
     total: int = Field(ge=0)
 
 
-class Timings(_Part):
-    """How long each part of the exporter took: its name, and seconds since its start, in order."""
-
-    times: tuple[tuple[str, float], ...] = Field(default=(), alias="_times")
-
-
 class ReportMetadata(_Part):
     """A report: format version, release of Galaxy, time in seconds since 1970, digest, jobs per state, users.
 
@@ -41,14 +36,8 @@ class ReportMetadata(_Part):
     galaxy_version: Annotated[str, StringConstraints(max_length=100)]
     generated: _Seconds
     report_hash: _Digest
-    jobs: dict[str, Annotated[int, Field(ge=0)]]
+    jobs: Annotated[dict[_State, Annotated[int, Field(ge=0, lt=1 << 53)]], Field(max_length=100)]
     users: Users | None = None
-    metrics: Timings = Timings()
-
-    @property
-    def number_of_jobs(self) -> int:
-        """Of all states."""
-        return sum(self.jobs.values())
 
 
 def read_metadata(text: bytes) -> ReportMetadata:
@@ -62,6 +51,7 @@ def read_metadata(text: bytes) -> ReportMetadata:
         return ReportMetadata.model_validate_json(text)
     except ValidationError as error:
         faults = [
-            f"{'.'.join(str(part) for part in each['loc']) or 'the JSON'}: {each['msg']}" for each in error.errors()[:5]
+            f"{'.'.join(str(part)[:40] for part in each['loc']) or 'the JSON'}: {each['msg']}"
+            for each in error.errors()[:5]
         ]
         raise ArchiveFault(f"The metadata are not those of a report ({'; '.join(faults)})", remedy) from error

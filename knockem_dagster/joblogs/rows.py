@@ -6,6 +6,7 @@ A block is read at once where all of it is right, and else carefully: both take 
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -14,7 +15,7 @@ import pyarrow as pa
 from pyarrow import csv
 
 from knockem_dagster.joblogs.archive import Content
-from knockem_dagster.joblogs.archive_fault import ArchiveFault
+from knockem_dagster.joblogs.archive_fault import SEND_AGAIN, ArchiveFault
 from knockem_dagster.joblogs.columns import Mask, checked, read_as
 from knockem_dagster.joblogs.members import Kind, Member
 from knockem_dagster.joblogs.pipeline import mapped
@@ -28,7 +29,6 @@ MOST_REJECTED = 100_000
 MOST_REJECTED_SHARE = 0.01
 _SHOWN = 200
 _LONGEST_HEADER = 1000
-_AGAIN = "send the archive again, as the exporter wrote it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,8 @@ class Reading:
     rejects: list[Reject] = field(default_factory=list[Reject])
 
     @property
-    def is_mostly_wrong(self) -> bool:
-        """Whether more is rejected than may be."""
+    def has_too_many_rejects(self) -> bool:
+        """Whether more than MOST_REJECTED_SHARE of the rows are rejected."""
         return self.rejected > MOST_REJECTED_SHARE * (self.kept + self.rejected)
 
 
@@ -66,7 +66,7 @@ def read_rows(content: Content, reading: Reading) -> Iterator[pa.RecordBatch]:
         reading.rejected += found.rejected
         reading.rejects += found.rejects[: MOST_DESCRIBED - len(reading.rejects)]
         yield found.rows
-        if reading.rejected > MOST_REJECTED and reading.is_mostly_wrong:
+        if reading.rejected > MOST_REJECTED and reading.has_too_many_rejects:
             raise too_many_rejected(reading)
 
 
@@ -75,7 +75,7 @@ def too_many_rejected(reading: Reading) -> ArchiveFault:
     first = reading.rejects[0]
     return ArchiveFault(
         f"{reading.rejected:,} of {reading.kept + reading.rejected:,} rows are unusable, the first as {first.cause},",
-        _AGAIN,
+        SEND_AGAIN,
         member=reading.member.name,
         line=first.line,
     )
@@ -120,7 +120,7 @@ def _texts(content: Content, member: Member) -> Iterator[bytes]:
         else:
             begun += text
         if len(begun) > LONGEST_LINE:
-            raise ArchiveFault(f"A line has more than {LONGEST_LINE:,} bytes", _AGAIN, member=member.name)
+            raise ArchiveFault(f"A line has more than {LONGEST_LINE:,} bytes", SEND_AGAIN, member=member.name)
     if begun:
         yield begun
 
@@ -143,12 +143,17 @@ def _has_header(block: bytes, member: Member) -> bool:
 
 def _read_block(block: _Block) -> _Read:
     try:
-        if b"\r" in block.text and block.text.count(b"\r") > block.text.count(b"\r\n"):
-            return _read_carefully(block)  # the parser would take it for the end of a line
+        if _misleads(block.text):
+            return _read_carefully(block)
         rows, wrong = _checked(_parsed(block.text, block.member), block.member)
     except pa.ArrowInvalid:  # no number where one should be, or another number of columns
         return _read_carefully(block)
     return _read_carefully(block) if wrong else _Read(rows)
+
+
+def _misleads(text: bytes) -> bool:
+    """Tell whether the parser would take a carriage return for the end of a line, or leave out a byte order mark."""
+    return text.startswith(BOM_UTF8) or (b"\r" in text and text.count(b"\r") > text.count(b"\r\n"))
 
 
 def _read_carefully(block: _Block) -> _Read:
@@ -162,21 +167,36 @@ def _read_carefully(block: _Block) -> _Read:
             causes[place] = f"its number of columns is {number} instead of {len(member.columns)}"
         elif b"\r" in line:
             causes[place] = "a carriage return is within it"
+        elif line.startswith(BOM_UTF8):
+            causes[place] = "a byte order mark is before it"
         else:
             whole.append(place)
+    rejected = len(causes)
     rows = pa.RecordBatch.from_pylist([], schema=member.schema)
     if whole:
         parsed = _parsed(b"\n".join(lines[place] for place in whole), member, carefully=True)
         rows, wrong = _checked(parsed, member)
         if wrong:
             is_wrong = np.logical_or.reduce(list(wrong.values()))
-            rows = rows.filter(pa.array(~is_wrong))
-            causes |= {whole[row]: _cause(parsed, row, wrong, member) for row in np.flatnonzero(is_wrong).tolist()}
+            rows = _encoded_anew(rows.filter(pa.array(~is_wrong)))
+            at_fault = np.flatnonzero(is_wrong)
+            rejected += len(at_fault)
+            first = at_fault[:MOST_DESCRIBED].tolist()
+            causes |= {whole[row]: _cause(parsed, row, wrong, member) for row in first}
     rejects = [
         Reject(member.name, block.line + place, causes[place], lines[place][:_SHOWN].decode(errors="backslashreplace"))
         for place in sorted(causes)[:MOST_DESCRIBED]
     ]
-    return _Read(rows, len(causes), rejects)
+    return _Read(rows, rejected, rejects)
+
+
+def _encoded_anew(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the rows without words in their dictionaries that no row has any more."""
+    columns = [
+        column.cast(pa.string()).dictionary_encode() if pa.types.is_dictionary(column.type) else column
+        for column in rows.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=rows.schema)
 
 
 def _cause(rows: pa.RecordBatch, row: int, wrong: dict[str, Mask], member: Member) -> str:

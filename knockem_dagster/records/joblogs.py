@@ -53,16 +53,18 @@ class QuarantineValue(Value):
 class ReportRecord(Record):
     """A report of an instance; its id is derived from the instance and the report's name.
 
-    What arrives under the name of a report that is to be trusted, and is another, has a record of its own: quarantined,
+    What arrives under the name of a report that is in use, and is not the same, has a record of its own: quarantined,
     its id derived from the content, too.
     """
 
     collection: ClassVar[Collection] = Collection(
-        "jobLogReports", (Index(("instanceId", "name")), Index(("instanceId", "state")), Index(("state",)))
+        "jobLogReports",
+        (Index(("instanceId", "state")), Index(("instanceId", "archiveDigest")), Index(("state",))),
     )
 
     instance_id: str
     name: str = Field(description="the report's id, as its instance gave it")
+    archive_digest: str = Field(description="SHA-256 of the archive, hexadecimal")
     digest: str = Field(description="SHA-256 of what was sent: of the digests of archive and metadata, hexadecimal")
     state: ReportState = ReportState.RECEIVED
     generated: float | None = Field(default=None, description="when it was made, seconds since 1970")

@@ -92,9 +92,12 @@ class Objects:
     def fetch(self, key: str, path: Path) -> None:
         """Write an object's content to a file, a part at a time; NotFound if there is none."""
         _check_key(key)
-        with self._explained(f"read {key}"), _missing(key), path.open("wb") as file:
-            for part in obstore.get(self._store, key):
-                file.write(part)
+        with self._explained(f"read {key}"):
+            with _missing(key):
+                parts = obstore.get(self._store, key)
+            with path.open("wb") as file:
+                for part in parts:
+                    file.write(part)
 
     def get_range(self, key: str, *, start: int, length: int) -> bytes:
         """Return at most `length` bytes from `start`, fewer (or none) at the end; NotFound if there is no object."""

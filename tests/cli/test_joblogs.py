@@ -10,7 +10,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from knockem_dagster.cli.main import app
+from knockem_dagster.joblogs.instances import local_instance
+from knockem_dagster.joblogs.ledger import Ledger
 from tests.services.command_line import environment_of
+from tests.services.job_play import record_in
 from tests.services.joblogs import JOBS, REAL, report_of, table
 
 
@@ -31,8 +34,11 @@ def test_the_real_archives_are_taken_in_once(home: Path) -> None:
     folder = REAL[0].parents[2]
     first = run("joblogs", "upload", folder, home=home)
     assert first.exit_code == 0, first.stderr
-    rows = {tuple(line.split()[2:6]) for line in first.stdout.splitlines()[1:]}
-    assert rows == {("1501836597.08", "loaded", "98", "1,027"), ("1795212662.9137752", "loaded", "1,970", "27,675")}
+    rows = {tuple(line.split()[2:8]) for line in first.stdout.splitlines()[1:]}
+    assert rows == {
+        ("0", "2017-08-04", "08:49:57", "loaded", "98", "1,027"),
+        ("0", "2026-11-20", "22:11:02", "loaded", "1,970", "27,675"),
+    }
     assert run("joblogs", "upload", folder, home=home).stdout == first.stdout
     instances = told("list", home=home)
     assert {each["id"] for each in instances} == {archive.parents[1].name for archive in REAL}
@@ -80,13 +86,49 @@ def test_rows_that_are_left_out_are_told(home: Path, tmp_path: Path) -> None:
     assert instance["name"] == "mine"
 
 
+def test_what_cannot_be_taken_in_holds_nothing_else_up(home: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "server"
+    folder.mkdir()
+    for name in ("z", "a good", ".hidden", "._z"):
+        shutil.copyfile(REAL[0], folder / f"{name}.tar.gz")
+        shutil.copyfile(REAL[0].with_name("0.json"), folder / f"{name}.json")
+    (folder / "a.tar.gz").mkdir()
+    (folder / "b.tar.gz").symlink_to("nowhere")
+    taken = run("joblogs", "upload", folder, home=home)
+    assert taken.exit_code == 1
+    assert "a good.tar.gz: The report cannot be stored." in taken.stderr
+    assert "letters, digits, dots, dashes and underscores" in taken.stderr
+    [line] = taken.stdout.splitlines()[1:]
+    assert line.split()[1:3] == ["server", "z"]
+    refused = run("joblogs", "upload", folder, "--instance", "a\nb", home=home)
+    assert "The instance cannot be registered." in refused.stderr
+
+
+def test_what_was_received_by_one_who_died_is_read(home: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "server"
+    folder.mkdir()
+    report = report_of(folder, {"jobs": JOBS})
+    text = report.metadata.model_dump_json(by_alias=True)
+    with record_in(home) as platform:
+        whose = local_instance(platform.records, "server")
+        Ledger(platform.records, platform.objects).receive(whose.id, "lost", report.archive, text.encode())
+    shutil.copyfile(REAL[0], folder / "1.tar.gz")
+    report.archive.unlink()
+    taken = run("joblogs", "upload", folder, home=home)
+    read = taken.stdout.splitlines()[2].split()
+    assert read[1:] == ["server", "lost", "2026-11-20", "22:11:02", "loaded", "3", "3", "0"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("upload", "nowhere"), "There is no folder"),
         (("upload", "."), "There is no archive below"),
-        (("release", "ab"), "There is no report 'ab'. The beginning of an id needs at least 4 characters."),
-        (("release", "ffffffff"), "There is no report 'ffffffff'. `./knockem joblogs quarantine` shows all reports."),
+        (("release", "ab"), "There is no quarantined report 'ab'. The beginning of an id needs at least 4 characters."),
+        (
+            ("release", "ffffffff"),
+            "There is no quarantined report 'ffffffff'. `./knockem joblogs quarantine` shows all",
+        ),
     ],
 )
 def test_what_cannot_be_is_explained(

@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -74,6 +75,7 @@ def started_up(home: Path, out: Path, *arguments: str) -> Iterator[subprocess.Po
         finally:
             process.kill()
             process.wait()
+            sys.stdout.write(out.read_text())  # shown where the test fails
 
 
 @pytest.fixture

@@ -12,10 +12,12 @@ from pyarrow import parquet
 
 from knockem_dagster.errors import Conflict, InvalidInput, StoreError
 from knockem_dagster.joblogs import ledger as ledgers
+from knockem_dagster.joblogs.archive_fault import ArchiveFault
 from knockem_dagster.joblogs.instances import reports_of
 from knockem_dagster.joblogs.ledger import Ledger, archive_key, metadata_key, table_key
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.joblogs import ReportRecord, ReportState
+from knockem_dagster.records.record import Repository
 from knockem_dagster.stores.objects import Objects
 from tests.services.job_play import record_in
 from tests.services.joblogs import JOBS, METRICS, Report, report_of, table
@@ -68,7 +70,7 @@ def test_a_report_is_kept_as_it_came_and_read_into_the_lake(platform: Platform, 
     )
     assert (loaded.generated, loaded.galaxy_version, loaded.quarantine) == (1795212662.5, "26.1", None)
     assert ids(platform, loaded) == [1, 2, 3]
-    assert list(ledger.read_all("i")) == []
+    assert ledger.read_all("i") == []
     assert reports_of(platform.records, "i") == [loaded]
     assert reports_of(platform.records, "other") == []
 
@@ -91,14 +93,15 @@ def test_another_under_the_name_of_one_in_use_is_kept_beside_it(
     for _ in range(2):
         beside = receive(ledger, sent(tmp_path, "b", OTHERS))
         assert beside.state is ReportState.QUARANTINED
-        assert "Another archive has arrived as this report before" in str(beside.quarantine)
+        assert "Something else has arrived as this report before" in str(beside.quarantine)
         assert platform.objects.exists(archive_key(beside))
-        with pytest.raises(Conflict, match="Another archive"):
+        with pytest.raises(Conflict, match="Something else"):
             ledger.read(beside)
         assert {each.id for each in reports_of(platform.records, "i")} == {loaded.id, beside.id}
         assert reports_of(platform.records, "i", state=ReportState.LOADED) == [loaded]
         assert ids(platform, loaded) == [1, 2, 3]
     assert ledger.read(receive(ledger, sent(tmp_path, "b", OTHERS), "2.5")).kept == {"jobs": 1}
+    assert receive(ledger, sent(tmp_path, "b", OTHERS)).id == beside.id
     assert ledger.read(receive(ledger, sent(tmp_path, "b", OTHERS), instance="j")).kept == {"jobs": 1}
 
 
@@ -126,9 +129,94 @@ def test_of_two_that_come_at_once_one_is_in_use(platform: Platform, ledger: Ledg
     reports = [sent(tmp_path, "a", MEMBERS), sent(tmp_path, "b", OTHERS)]
     for number in range(10):
         with ThreadPoolExecutor(2) as pool:
-            list(pool.map(lambda report, number=number: receive(ledger, report, f"{number}"), reports))
-        there = [each for each in reports_of(platform.records, "i") if each.name == f"{number}"]
-        assert sorted(each.state for each in there) == [ReportState.QUARANTINED, ReportState.RECEIVED]
+            list(pool.map(lambda report, number=number: receive(ledger, report, instance=f"{number}"), reports))
+        there = reports_of(platform.records, f"{number}")
+        assert sorted(each.state for each in there) == [ReportState.LOADED, ReportState.QUARANTINED]
+
+
+def test_what_was_received_and_not_read_is_read_before_another_takes_its_place(
+    platform: Platform, ledger: Ledger, tmp_path: Path
+) -> None:
+    """Whoever received the first died; the second must not wait behind what nobody will ever read."""
+    receive(ledger, damaged(sent(tmp_path, "a", MEMBERS)))
+    good = receive(ledger, sent(tmp_path, "b", MEMBERS))
+    assert ledger.read(good).state is ReportState.LOADED
+    assert [each.state for each in reports_of(platform.records, "i")] == [ReportState.LOADED]
+    arrived = receive(ledger, sent(tmp_path, "a", MEMBERS), "2.5")  # which is in use as 1.5
+    another = receive(ledger, sent(tmp_path, "b", OTHERS), "2.5")
+    assert (another.id, another.state) == (arrived.id, ReportState.RECEIVED)
+
+
+def test_what_was_kept_beside_is_forgotten_once_it_takes_the_place(
+    platform: Platform, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = ledger.read(receive(ledger, sent(tmp_path, "a", MEMBERS)))
+    beside = receive(ledger, sent(tmp_path, "b", OTHERS))
+    spoiled = ArchiveFault("It is bad after all", "send another")
+    with monkeypatch.context() as patch:
+        patch.setattr(ledgers, "read_report", lambda *given: raising(spoiled))
+        assert ledger.read(loaded).state is ReportState.QUARANTINED
+    again = receive(ledger, sent(tmp_path, "b", OTHERS))
+    assert (again.id, ledger.read(again).state) == (loaded.id, ReportState.LOADED)
+    assert platform.records.job_log_reports.find_one(beside.id) is None
+
+
+def raising(error: Exception) -> None:
+    raise error
+
+
+def test_one_that_is_in_use_by_now_is_not_replaced(
+    platform: Platform, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A release may put a report in use between the look at it and its replacement."""
+    with monkeypatch.context() as patch:
+        patch.setattr(ledgers, "read_report", lambda *given: raising(ArchiveFault("An old parser", "wait")))
+        bad = ledger.read(receive(ledger, sent(tmp_path, "a", MEMBERS)))
+    get = Repository.get
+
+    def get_before_the_release(self: Repository[ReportRecord], id: str) -> ReportRecord:
+        found = get(self, id)
+        if found.id == bad.id:
+            ledger.read(found)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Repository, "get", get_before_the_release)
+        sent_then = receive(ledger, sent(tmp_path, "b", OTHERS))
+    assert (sent_then.state, sent_then.id != bad.id) == (ReportState.QUARANTINED, True)
+    assert ids(platform, platform.records.job_log_reports.get(bad.id)) == [1, 2, 3]
+
+
+def test_the_same_archive_under_another_name_is_not_in_use_twice(
+    platform: Platform, ledger: Ledger, tmp_path: Path
+) -> None:
+    first, second = (receive(ledger, sent(tmp_path, "a", MEMBERS), name) for name in ("1.5", "june"))
+    with ThreadPoolExecutor(2) as pool:
+        read = list(pool.map(ledger.read, (second, first)))
+    assert [each.id for each in read] == [second.id, first.id]
+    found = {each.state: each for each in reports_of(platform.records, "i")}
+    beside, in_use = found[ReportState.QUARANTINED], found[ReportState.LOADED]
+    assert f"in use as report {in_use.name}" in str(beside.quarantine)
+    assert ledger.read(beside).state is ReportState.QUARANTINED
+    assert ledger.read(receive(ledger, sent(tmp_path, "a", MEMBERS), instance="j")).state is ReportState.LOADED
+
+
+def test_a_file_that_changes_meanwhile_spoils_no_other_report(
+    platform: Platform, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = sent(tmp_path, "a", MEMBERS)
+    whole = report.archive.read_bytes()
+    put = Objects.put
+
+    def put_after_a_change(self: Objects, key: str, data: bytes | Path, **how: object) -> bool:
+        report.archive.write_bytes(b"being written")
+        return put(self, key, data, **how)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Objects, "put", put_after_a_change)
+        arrived = receive(ledger, report)
+    assert platform.objects.get(archive_key(arrived)) == whole
+    assert ledger.read(arrived).state is ReportState.LOADED
 
 
 def test_bad_rows_are_described(ledger: Ledger, tmp_path: Path) -> None:

@@ -23,15 +23,14 @@ FIELDS: dict[str, Any] = {
 def test_the_real_metadata_are_read() -> None:
     first, second = sorted((real_report(archive).metadata for archive in REAL), key=lambda each: each.version)
     assert (first.version, first.galaxy_version, first.generated) == (1, "17.09", "1501836597.08")
-    assert (first.jobs, first.number_of_jobs) == ({"ok": 76, "error": 22}, 98)
+    assert first.jobs == {"ok": 76, "error": 22}
     assert first.users is not None and (first.users.active, first.users.total) == (1, 1)
-    assert second.metrics.times[-1] == ("hash_finish", 20.788569688796997)
-    assert second.number_of_jobs == 1970
+    assert sum(second.jobs.values()) == 1970
 
 
 def test_what_is_not_needed_may_be_missing_or_more() -> None:
-    found = read_metadata(json.dumps({**FIELDS, "tools": [["x", None]], "new": {}}).encode())
-    assert (found.users, found.metrics.times) == (None, ())
+    found = read_metadata(json.dumps({**FIELDS, "tools": [["x", None]], "new": {}, "metrics": None}).encode())
+    assert found.users is None
 
 
 @pytest.mark.parametrize(
@@ -42,6 +41,10 @@ def test_what_is_not_needed_may_be_missing_or_more() -> None:
         ({"version": None}, "version"),
         ({"generated": "yesterday"}, "generated"),
         ({"generated": "NaN"}, "generated"),
+        ({"generated": "999999999999.5"}, "generated"),
+        ({"jobs": {"x" * 10_000_000: -1}}, "jobs.x{40}"),
+        ({"jobs": {str(number): 1 for number in range(101)}}, "jobs"),
+        ({"jobs": {"ok": 10**30}}, "jobs.ok"),
         ({"report_hash": "md5:5"}, "report_hash"),
         ({"jobs": {"ok": -1}}, "jobs.ok"),
         ({"jobs": [3]}, "jobs"),
@@ -50,8 +53,9 @@ def test_what_is_not_needed_may_be_missing_or_more() -> None:
     ],
 )
 def test_what_is_wrong_is_named(said: dict[str, Any], named: str) -> None:
-    with pytest.raises(ArchiveFault, match=rf"not those of a report \({named}: .*: export the report again"):
+    with pytest.raises(ArchiveFault, match=rf"not those of a report \({named}.*: export the report again") as raised:
         read_metadata(json.dumps(FIELDS | said).encode())
+    assert len(str(raised.value)) < 1000
 
 
 @pytest.mark.parametrize("text", [b"{", b"[]", b"\xff", b"[" * 100_000, b"null", b'{"version": NaN}'])

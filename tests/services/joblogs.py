@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
@@ -53,13 +54,13 @@ METRICS = table("metric_num", [(1, "core", "galaxy_slots", "4.0000000"), (2, "cg
 def packed(members: Iterable[tuple[str | tarfile.TarInfo, bytes]]) -> bytes:
     """Return an archive of these members: for a name, a file in the folder of the exporter."""
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w:gz", compresslevel=6) as archive:
+    with tarfile.open(fileobj=out, mode="w") as archive:
         for given, content in members:
             header = given if isinstance(given, tarfile.TarInfo) else tarfile.TarInfo(f"srv/reports/1.5.{given}.tsv")
             header.size = len(content)
             header.mtime = 1.25  # as the exporter's: it takes a header of its own
             archive.addfile(header, io.BytesIO(content))
-    return out.getvalue()
+    return gzip.compress(out.getvalue(), compresslevel=6, mtime=0)
 
 
 def report_of(folder: Path, archive: bytes | Mapping[str, bytes], **said: Any) -> Report:
