@@ -64,8 +64,7 @@ def run(scale: float, seed: int) -> list[Measurement]:
     rows = ours[0].rows
     ratio = statistics.median(other.seconds / mine.seconds for mine, other in zip(ours, theirs, strict=True))
     sizes = [size for size in SIZES if size <= max(SIZES[0], scale * SIZES[-1])]
-    memory = [(size, _alone_at(size, seed)) for size in sizes]
-    smallest = memory[0][1].peak_mb
+    smallest, *larger = [_alone_at(size, seed) for size in sizes]
     return [
         Measurement("archive to Parquet, checked", rows / _median(ours), "rows/s", rounds, "isal and polars, unchecked",
                     rows / _median(theirs)),
@@ -73,10 +72,10 @@ def run(scale: float, seed: int) -> list[Measurement]:
         Measurement("peak memory", max(each.peak_mb for each in ours), "MB", rounds, "isal and polars",
                     max(each.peak_mb for each in theirs)),
         *(Measurement(f"peak memory at {each.rows:,} rows", each.peak_mb, "MB", 1, "limit", MOST_MEMORY_MB)
-          for _, each in memory),
-        *(Measurement(f"peak memory at {each.rows:,} rows", each.peak_mb, "MB", 1, f"at {memory[0][1].rows:,}",
-                      smallest)
-          for _, each in memory[1:]),
+          for each in (smallest, *larger)),
+        *(Measurement(f"peak memory at {each.rows:,} rows", each.peak_mb, "MB", 1, f"at {smallest.rows:,}",
+                      smallest.peak_mb)
+          for each in larger),
     ]  # fmt: skip
 
 

@@ -7,18 +7,20 @@ an ArchiveFault. Python's tarfile alone would end it silently: it takes a damage
 from __future__ import annotations
 
 import gzip
-import io
 import tarfile
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import IO, TYPE_CHECKING, BinaryIO, Protocol, cast
 
 from isal import igzip, isal_zlib
 
 from knockem_dagster.joblogs.archive_fault import SEND_AGAIN, ArchiveFault
 from knockem_dagster.joblogs.members import MEMBERS, Member
+
+if TYPE_CHECKING:
+    from io import BufferedReader
 
 _BROKEN = cast("type[Exception]", isal_zlib.error)  # its stub calls the class an instance
 _READ_BYTES = 1 << 20
@@ -35,7 +37,7 @@ _EXTENSIONS = frozenset(
 class Limits:
     """How large an archive may be when it is unpacked: in bytes, as a multiple of what it is packed, and in members.
 
-    Real archives are 7 to 10 times as large; the ratio is not looked at below `free_bytes`.
+    Real archives unpack to about 7 times their size; the ratio is not looked at below `free_bytes`.
     """
 
     unpacked_bytes: int = 64 << 30
@@ -67,16 +69,24 @@ class _Unpacked:
         return data
 
 
+class Readable(Protocol):
+    """What bytes are read from."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return so many bytes, fewer only at the end."""
+        ...
+
+
 class Content:
     """The bytes of a member; what is wrong with them is told as of the archive."""
 
-    def __init__(self, content: io.RawIOBase | io.BytesIO) -> None:
+    def __init__(self, content: Readable) -> None:
         self._content = content
 
     def read(self, size: int) -> bytes:
         """Return so many bytes, fewer only at the end."""
         with _explained():
-            return self._content.read(size) or b""
+            return self._content.read(size)
 
 
 class _StrictArchive(tarfile.TarFile):
@@ -128,7 +138,7 @@ def _no_plain_file(header: tarfile.TarInfo) -> ArchiveFault:
 
 
 @contextmanager
-def open_members(path: Path, limits: Limits = Limits()) -> Generator[Iterator[tuple[Member, Content]]]:
+def open_members(path: Path, limits: Limits) -> Generator[Iterator[tuple[Member, Content]]]:
     """Give the known members of an archive in its order, each with its content, to be read before the next one.
 
     The iterator ends only after the whole archive was read. It raises ArchiveFault.
@@ -149,18 +159,18 @@ def _members(unpacked: _Unpacked, limits: Limits) -> Iterator[tuple[Member, Cont
                 raise _no_plain_file(header)
             if not 0 <= header.size <= limits.unpacked_bytes:
                 raise ArchiveFault(f"The archive holds a member of {header.size:,} bytes", SEND_AGAIN)
-            content = archive.extractfile(header)
-            assert content is not None, "it is a regular file"
-            raw = Content(cast("io.RawIOBase", cast("io.BufferedReader", content).raw))
+            file = archive.extractfile(header)
+            assert file is not None, "it is a regular file"
+            content = Content(cast("BufferedReader", file).raw)  # its buffer would cost a tenth more time
             member = member_of(header.name)
             if member is None:
-                while raw.read(_READ_BYTES):
+                while content.read(_READ_BYTES):
                     pass
                 continue
             if member.name in seen:
                 raise ArchiveFault("The archive holds two members of one kind", SEND_AGAIN, member=member.name)
             seen.add(member.name)
-            yield member, raw
+            yield member, content
         assert archive.fileobj is not None, "it was given"
         while rest := archive.fileobj.read(_READ_BYTES):
             if rest.strip(b"\0"):

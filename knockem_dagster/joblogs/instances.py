@@ -37,10 +37,9 @@ def local_instance(records: Records, name: str) -> InstanceRecord:
     return records.job_log_instances.get(instance.id)
 
 
-def reports_of(records: Records, instance: str, *, state: ReportState | None = None) -> list[ReportRecord]:
-    """Return the reports of an instance, in the order of their arrival: all, or those in a state."""
-    where = {"instanceId": instance} | ({} if state is None else {"state": state})
-    return sorted(records.job_log_reports.find(where), key=lambda each: each.datetime)
+def reports_of(records: Records, instance: str) -> list[ReportRecord]:
+    """Return the reports of an instance, in the order of their arrival."""
+    return sorted(records.job_log_reports.find({"instanceId": instance}), key=lambda each: each.datetime)
 
 
 def view_instances(records: Records) -> list[InstanceView]:

@@ -6,11 +6,10 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
-P = ParamSpec("P")
 
 
 def mapped(do: Callable[[T], R], items: Iterable[T], *, threads: int) -> Iterator[R]:
@@ -26,18 +25,18 @@ def mapped(do: Callable[[T], R], items: Iterable[T], *, threads: int) -> Iterato
 
 
 @contextmanager
-def behind(do: Callable[P, None]) -> Generator[Callable[P, None]]:
-    """Give a function that lets another thread do this, one call at a time, while its caller goes on.
+def behind(do: Callable[[T], None]) -> Generator[Callable[[T], None]]:
+    """Give a function that lets another thread do this to an item, one at a time, while its caller goes on.
 
     What a call raises is raised by the next one, or at the end.
     """
     in_work: Future[None] | None = None
 
-    def begin(*args: P.args, **kwargs: P.kwargs) -> None:
+    def begin(item: T) -> None:
         nonlocal in_work
         if in_work is not None:
             in_work.result()
-        in_work = thread.submit(do, *args, **kwargs)
+        in_work = thread.submit(do, item)
 
     with ThreadPoolExecutor(1) as thread:
         yield begin

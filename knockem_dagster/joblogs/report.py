@@ -21,7 +21,7 @@ from knockem_dagster.joblogs.report_metadata import ReportMetadata
 from knockem_dagster.joblogs.rows import Reading, Reject, read_rows, too_many_rejected
 
 PARSER_VERSION = "1"
-"""What is read differently from before has another: everything is then read again from the raw archives."""
+"""A parser that reads anything differently has another, and tables of its own beside those of the one before."""
 
 _MOST_STATES = 1000
 _MOST_TOLD = 10

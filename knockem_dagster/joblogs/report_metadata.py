@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from knockem_dagster.joblogs.archive_fault import ArchiveFault
 
 MOST_BYTES = 16 << 20
-"""Galaxy's lists of all tools of a server take a few hundred kB."""
+"""Version 1 lists all tools of a server."""
 _Seconds = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,10}(\.[0-9]{1,9})?$")]
 _State = Annotated[str, StringConstraints(max_length=100)]
 _Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]

@@ -74,8 +74,8 @@ def too_many_rejected(reading: Reading) -> ArchiveFault:
     """Return the fault of a member of which too much is rejected, with its first reject."""
     first = reading.rejects[0]
     return ArchiveFault(
-        f"{reading.rejected:,} of {reading.kept + reading.rejected:,} rows are unusable, the first as {first.cause},",
-        SEND_AGAIN,
+        f"{reading.rejected:,} of {reading.kept + reading.rejected:,} rows are unusable, the first as {first.cause}",
+        "correct these rows where they come from, and export the report again",
         member=reading.member.name,
         line=first.line,
     )

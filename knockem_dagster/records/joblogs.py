@@ -14,7 +14,7 @@ from knockem_dagster.stores.documents import Collection, Index
 class InstanceRecord(Record):
     """A server, or a folder of its reports, whose job logs are taken in."""
 
-    collection: ClassVar[Collection] = Collection("jobLogInstances", (Index(("name",)),))
+    collection: ClassVar[Collection] = Collection("jobLogInstances")
 
     name: str
 

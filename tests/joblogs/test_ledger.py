@@ -98,7 +98,7 @@ def test_another_under_the_name_of_one_in_use_is_kept_beside_it(
         with pytest.raises(Conflict, match="Something else"):
             ledger.read(beside)
         assert {each.id for each in reports_of(platform.records, "i")} == {loaded.id, beside.id}
-        assert reports_of(platform.records, "i", state=ReportState.LOADED) == [loaded]
+        assert platform.records.job_log_reports.get(loaded.id) == loaded
         assert ids(platform, loaded) == [1, 2, 3]
     assert ledger.read(receive(ledger, sent(tmp_path, "b", OTHERS), "2.5")).kept == {"jobs": 1}
     assert receive(ledger, sent(tmp_path, "b", OTHERS)).id == beside.id
