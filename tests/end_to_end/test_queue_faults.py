@@ -50,6 +50,7 @@ def workplace(tmp_path: Path) -> Iterator[Workplace]:
 def assert_nothing_is_left(workplace: Workplace) -> None:
     """End the workers that are there, and check that no process of theirs outlives them."""
     for worker in workplace.workers:
+        until(lambda worker=worker: worker.name or worker.process.poll() is not None, "it to listen to signals")
         if worker.process.poll() is None:
             assert worker.end() == 0, worker.said
     until(lambda: not workplace.processes(), "all processes to be gone", seconds=10)
