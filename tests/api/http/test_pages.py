@@ -75,6 +75,23 @@ def test_who_logs_in_sees_what_is_theirs_and_nothing_after_logging_out(
     expect(page.get_by_role("heading", name="Who are you?")).to_be_visible()
 
 
+def test_numbers_are_shown_to_three_digits(page: Page) -> None:
+    page.goto("/")
+    told = {
+        0: "0",
+        0.5: "0.5",
+        0.0354: "0.0354",
+        12.3: "12.3",
+        100.04: "100",
+        120.3: "120",
+        999.6: "1,000",
+        8850.3: "8,850",
+    }
+    for value, words in told.items():
+        assert page.evaluate("(value) => number(value)", value) == words
+    assert page.evaluate("number(null)") == ""
+
+
 def test_after_logging_out_nothing_more_is_asked_or_shown(api: ApiServer, page: Page, tmp_path: Path) -> None:
     made = submit(api.client(), {"name": "a", "command": "true"}, folder=tmp_path)
     place = f"/v1/workflows/{made['id']}"

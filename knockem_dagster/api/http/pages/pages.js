@@ -83,7 +83,8 @@ function duration(seconds) {
 function number(value) {
   if (value === null || value === undefined) return "";
   if (typeof value !== "number") return String(value);
-  return Number.isInteger(value) ? value.toLocaleString("en") : value.toPrecision(3).replace(/\.?0+$/, "");
+  if (Number.isInteger(value) || Math.abs(value) >= 999.5) return Math.round(value).toLocaleString("en");
+  return value.toPrecision(3).replace(/\.0+$|(\.\d*[1-9])0+$/, "$1");
 }
 
 function state(name, words = name) {
