@@ -114,13 +114,13 @@ def _texts(content: Content, member: Member) -> Iterator[bytes]:
     begun = b""
     while text := content.read(BLOCK_BYTES):
         end = text.rfind(b"\n") + 1
+        if len(begun) + (text.find(b"\n") if end else len(text)) > LONGEST_LINE:
+            raise ArchiveFault(f"A line has more than {LONGEST_LINE:,} bytes", SEND_AGAIN, member=member.name)
         if end:
             yield b"".join((begun, memoryview(text)[:end]))
             begun = text[end:]
         else:
             begun += text
-        if len(begun) > LONGEST_LINE:
-            raise ArchiveFault(f"A line has more than {LONGEST_LINE:,} bytes", SEND_AGAIN, member=member.name)
     if begun:
         yield begun
 

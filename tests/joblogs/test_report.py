@@ -20,7 +20,7 @@ from knockem_dagster.joblogs.archive import Content, Limits
 from knockem_dagster.joblogs.archive_fault import ArchiveFault
 from knockem_dagster.joblogs.members import MEMBERS, METRIC_NUM
 from knockem_dagster.joblogs.report import ReadReport, read_report
-from knockem_dagster.joblogs.rows import Reading, read_rows
+from knockem_dagster.joblogs.rows import LONGEST_LINE, Reading, read_rows
 from tests.services.joblogs import JOBS, METRICS, REAL, Report, packed, real_report, report_of, table
 
 
@@ -186,6 +186,18 @@ def test_columns_that_are_others_are_refused(tmp_path: Path, text: bytes, found:
     fault = fault_of(report_of(tmp_path, {"metric_num": text}), tmp_path)
     assert (fault.quarantine.member, fault.quarantine.line) == ("metric_num", 1)
     assert fault.quarantine.what.startswith(found)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_line_has_eight_mebibytes_at_most(tmp_path: Path, more: int) -> None:
+    rest = len(b"2\tcore\t\t1")
+    name = b"n" * (LONGEST_LINE - rest + more)
+    text = table("metric_num", [(1, "core", "n", 1)]) + b"2\tcore\t" + name + b"\t1\n3\tcore\tn\t1\n"
+    report = report_of(tmp_path, {"metric_num": text})
+    if more:
+        assert "A line has more than 8,388,608 bytes" in fault_of(report, tmp_path).quarantine.what
+    else:
+        assert read(report, tmp_path)[0].kept["metric_num"] == 3
 
 
 def test_a_line_without_end_is_refused(tmp_path: Path) -> None:
