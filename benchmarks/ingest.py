@@ -95,7 +95,7 @@ def _alone_at(rows: int, seed: int) -> _Taken:
 def _peak_mb() -> float:
     # The system's other figure, ru_maxrss, begins with what the process had that started this one.
     status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1000
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
 
 
 def _ours(archive: Path, metadata: Path) -> _Taken:
