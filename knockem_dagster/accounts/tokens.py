@@ -52,7 +52,7 @@ def issue_token(
         id=new_id(),
         user_email=user.user_email,
         scope=scope,
-        digest=_digest(token),
+        digest=digest_of(token),
         label=label,
         expires=expires,
         for_all=for_all,
@@ -89,7 +89,7 @@ def new_token() -> str:
 
 def token_record(records: Records, token: str) -> TokenRecord | None:
     """Return the record of a token that is in force; None for one that is unknown, revoked or expired."""
-    found = next(records.tokens.find({"digest": _digest(token)}, limit=1), None)
+    found = next(records.tokens.find({"digest": digest_of(token)}, limit=1), None)
     return found if found is not None and is_in_force(found) else None
 
 
@@ -109,7 +109,7 @@ def revoke_token(records: Records, given: str) -> TokenRecord:
 
     `given`: the token itself, its id, or the beginning of its id (Repository.starting_with). Raises NotFound.
     """
-    found = next(records.tokens.find({"digest": _digest(given)}, limit=1), None)
+    found = next(records.tokens.find({"digest": digest_of(given)}, limit=1), None)
     if found is None:
         found = records.tokens.starting_with(given, what="token", listing="token list")
     if found.revoked is not None:
@@ -117,5 +117,6 @@ def revoke_token(records: Records, given: str) -> TokenRecord:
     return records.tokens.patch(found.id, Patch(set={"revoked": now()})) or found
 
 
-def _digest(token: str) -> str:
+def digest_of(token: str) -> str:
+    """Return as what a token is kept: its SHA-256, hexadecimal."""
     return hashlib.sha256(token.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""`joblogs upload|list|quarantine|release`: reports of job logs, and what became of them."""
+"""`joblogs register|upload|list|quarantine|release|revoke`: who sends job logs, and what became of their reports."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ from knockem_dagster.cli.terminal import FAILED, AsJson, answer_json, aside, for
 from knockem_dagster.cli.wording import counted, moment
 from knockem_dagster.errors import InvalidInput
 from knockem_dagster.joblogs.folders import reports_in
-from knockem_dagster.joblogs.instances import InstanceView, local_instance, view_instances
+from knockem_dagster.joblogs.instances import (
+    InstanceView,
+    instance_called,
+    local_instance,
+    register,
+    revoke,
+    view_instances,
+)
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.joblogs import InstanceRecord, ReportRecord, ReportState
 
@@ -59,6 +66,31 @@ def upload(
         _tell_quarantine(seen)
     if refused or any(report.state is ReportState.QUARANTINED for _, report in seen):
         raise typer.Exit(FAILED)
+
+
+@app.command("register")
+def register_instance(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="How it is called; a UUID is its id, too.")],
+    as_json: AsJson = False,
+) -> None:
+    """Let an instance upload its job logs over HTTP, with a token of its own that is told this once."""
+    with open_platform() as platform:
+        instance, token = register(platform.records, name)
+    if as_json:
+        answer_json({"id": instance.id, "name": instance.name, "token": token})
+    else:
+        aside().print(f"Instance {instance.name} is {instance.id}. Its token, told this once:", markup=False)
+        typer.echo(token)
+
+
+@app.command("revoke")
+def revoke_token(
+    instance: Annotated[str, typer.Argument(metavar="INSTANCE", help="Its name, its id, or the beginning of its id.")],
+) -> None:
+    """End an instance's token: it uploads nothing any more. What it has sent stays."""
+    with open_platform() as platform:
+        found = revoke(platform.records, instance_called(platform.records, instance))
+    for_people().print(f"Instance {found.name} has no token any more.", markup=False)
 
 
 @app.command("list")
@@ -158,6 +190,7 @@ def _instances_table(views: Sequence[InstanceView]) -> Table:
     for name in ("reports", "quarantined", "jobs"):
         table.add_column(name, justify="right")
     table.add_column("last good report")
+    table.add_column("token")
     for view in views:
         table.add_row(
             short(view.instance.id),
@@ -166,6 +199,7 @@ def _instances_table(views: Sequence[InstanceView]) -> Table:
             f"{view.reports[ReportState.QUARANTINED]:,}",
             f"{view.jobs:,}",
             _when(view.last_generated),
+            "" if view.instance.token_digest is None else "yes",
         )
     return table
 
@@ -185,6 +219,7 @@ def _summary_of_instance(view: InstanceView) -> dict[str, Any]:
     return {
         "id": view.instance.id,
         "name": view.instance.name,
+        "mayUpload": view.instance.token_digest is not None,
         "reports": {state.value: number for state, number in view.reports.items()},
         "jobs": view.jobs,
         "lastGenerated": view.last_generated,

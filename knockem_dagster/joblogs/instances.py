@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hmac
 from dataclasses import dataclass
 from uuid import UUID
 
-from knockem_dagster.errors import Fault, InvalidInput
+from knockem_dagster.accounts.tokens import digest_of, new_token
+from knockem_dagster.errors import Conflict, Fault, InvalidInput
 from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.joblogs import InstanceRecord, ReportRecord, ReportState
 from knockem_dagster.records.record import derived_id
+from knockem_dagster.stores.documents import Patch
 
 _LONGEST_NAME = 200
 
@@ -37,6 +39,42 @@ def local_instance(records: Records, name: str) -> InstanceRecord:
     return records.job_log_instances.get(instance.id)
 
 
+def register(records: Records, name: str) -> tuple[InstanceRecord, str]:
+    """Return the instance of this name and a token by which it, and nobody else, uploads; told nowhere else.
+
+    Raises InvalidInput for a name that is none, Conflict where the instance has a token.
+    """
+    instance, token = local_instance(records, name), new_token()
+    where = {"_id": instance.id, "tokenDigest": None}
+    with_token = records.documents.claim(
+        records.job_log_instances.name, where, Patch(set={"tokenDigest": digest_of(token)})
+    )
+    if with_token is None:
+        raise Conflict(
+            f"The instance {name} has a token, which was told when it was registered; "
+            f"`./knockem joblogs revoke {instance.id}` ends it, and the instance can be registered again."
+        )
+    return InstanceRecord.from_document(with_token), token
+
+
+def revoke(records: Records, instance: InstanceRecord) -> InstanceRecord:
+    """Let an instance upload nothing any more; what it has sent stays."""
+    return records.job_log_instances.patch(instance.id, Patch(unset=("tokenDigest",))) or instance
+
+
+def instance_by(records: Records, id: str, token: str) -> InstanceRecord | None:
+    """Return the instance with this id whose token this is; None where there is none."""
+    instance = records.job_log_instances.find_one(id)
+    digest = None if instance is None else instance.token_digest
+    return instance if digest is not None and hmac.compare_digest(digest, digest_of(token)) else None
+
+
+def instance_called(records: Records, given: str) -> InstanceRecord:
+    """Return the instance of this name, id, or beginning of an id. Raises NotFound."""
+    named = next(records.job_log_instances.find({"name": given}, limit=1), None)
+    return named or records.job_log_instances.starting_with(given, what="instance", listing="joblogs list")
+
+
 def reports_of(records: Records, instance: str) -> list[ReportRecord]:
     """Return the reports of an instance, in the order of their arrival."""
     return sorted(records.job_log_reports.find({"instanceId": instance}), key=lambda each: each.datetime)
@@ -45,10 +83,12 @@ def reports_of(records: Records, instance: str) -> list[ReportRecord]:
 def view_instances(records: Records) -> list[InstanceView]:
     """Return all instances, by name."""
     found = sorted(records.job_log_instances.find({}), key=lambda each: each.name)
-    return [_view(instance, reports_of(records, instance.id)) for instance in found]
+    return [view_instance(records, instance) for instance in found]
 
 
-def _view(instance: InstanceRecord, reports: Sequence[ReportRecord]) -> InstanceView:
+def view_instance(records: Records, instance: InstanceRecord) -> InstanceView:
+    """Return an instance with what became of its reports."""
+    reports = reports_of(records, instance.id)
     good = [each for each in reports if each.state is ReportState.LOADED]
     return InstanceView(
         instance,

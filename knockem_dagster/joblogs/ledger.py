@@ -26,6 +26,8 @@ from knockem_dagster.stores.objects import Objects
 
 MOST_REJECTS = 20
 """Described in the ledger; all are counted."""
+SCRATCH = "knockem-joblogs-"
+"""How folders for what is being taken in begin."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ANOTHER = QuarantineValue(
     what="Something else has arrived as this report before, and is in use",
@@ -42,20 +44,31 @@ class Ledger:
         self._objects = objects
 
     def receive(self, instance: str, name: str, archive: Path, metadata: bytes) -> ReportRecord:
-        """Store a report as it was sent; return what became of it.
+        """Store a report as it was sent, from a file that may change meanwhile: `store` tells the rest."""
+        check_name(name)
+        with tempfile.TemporaryDirectory(prefix=SCRATCH) as scratch:
+            copy = Path(scratch) / "archive"
+            shutil.copyfile(archive, copy)
+            with copy.open("rb") as content:
+                digest = hashlib.file_digest(content, "sha256").hexdigest()
+            return self.store(instance, name, copy, metadata, digest=digest)
+
+    def store(self, instance: str, name: str, archive: Path, metadata: bytes, *, digest: str) -> ReportRecord:
+        """Store a report as it was sent; return what became of it. `digest`: the archive's SHA-256, hexadecimal.
 
         The same once more changes nothing. Something else under the name of a report in use is quarantined, and kept;
         it takes the place of one that is quarantined itself. Raises InvalidInput for a name that is none.
         """
-        if not _NAME.fullmatch(name):
-            allowed = "up to 100 letters, digits, dots, dashes and underscores, a letter or digit first"
-            raise InvalidInput("The report cannot be stored.", [Fault("its name", repr(name[:200]), allowed)])
-        with tempfile.TemporaryDirectory(prefix="knockem-joblogs-") as scratch:
-            copy = Path(scratch) / "archive"
-            shutil.copyfile(archive, copy)  # the file may yet change, and its digest would be another's
-            sent = _sent(instance, name, copy, metadata)
-            if not self._objects.exists(archive_key(sent)):
-                self._objects.put(archive_key(sent), copy)
+        check_name(name)
+        sent = ReportRecord(
+            id=_id_of(instance, name),
+            instance_id=instance,
+            name=name,
+            archive_digest=digest,
+            digest=hashlib.sha256(bytes.fromhex(digest) + hashlib.sha256(metadata).digest()).hexdigest(),
+        )
+        if not self._objects.exists(archive_key(sent)):
+            self._objects.put(archive_key(sent), archive)
         self._objects.put(metadata_key(sent), metadata, create_only=True)
         while not self._reports.add(sent):
             there = self._reports.get(sent.id)
@@ -73,14 +86,16 @@ class Ledger:
         """Read a report into the lake, or quarantine it; return what became of it.
 
         Readers see its tables from the moment on that all are there. Raises Conflict for one that arrived beside
-        another of its name.
+        another of its name, or did not arrive.
         """
-        if report.id != _id_of(report.instance_id, report.name):
+        if not report.digest:
+            raise Conflict(f"Report {report.name} was refused before it had arrived: {report.quarantine}")
+        if is_beside(report):
             raise Conflict(str(_ANOTHER))
         if (twins := self._in_use(report)) and report.id not in {each.id for each in twins}:
             return self._quarantine_twin(report, twins[0])
         reading = report.model_copy(update={"parser_version": PARSER_VERSION})
-        with tempfile.TemporaryDirectory(prefix="knockem-joblogs-") as scratch:
+        with tempfile.TemporaryDirectory(prefix=SCRATCH) as scratch:
             archive, tables = Path(scratch) / "archive", Path(scratch) / "tables"
             self._objects.fetch(archive_key(report), archive)
             tables.mkdir()
@@ -104,6 +119,23 @@ class Ledger:
         for other in others:  # which were read at the same time
             self._quarantine_twin(other, first)
         return self._reports.get(loaded.id) if others else loaded
+
+    def refuse(self, instance: str, name: str, why: QuarantineValue) -> None:
+        """Note that a report was refused before it had arrived, unless something has arrived under its name."""
+        check_name(name)
+        refused = ReportRecord(
+            id=_id_of(instance, name),
+            instance_id=instance,
+            name=name,
+            archive_digest="",
+            digest="",
+            state=ReportState.QUARANTINED,
+            quarantine=why,
+        )
+        if not self._reports.add(refused):
+            self._change(
+                refused, Patch(set={"quarantine": why.model_dump(by_alias=True), "datetime": refused.datetime})
+            )
 
     def read_all(self, instance: str) -> list[ReportRecord]:
         """Read all reports of an instance that have arrived and were not read; return what became of each."""
@@ -149,6 +181,11 @@ class Ledger:
         return None if found is None else ReportRecord.from_document(found)
 
 
+def is_beside(report: ReportRecord) -> bool:
+    """Tell whether something else was in use under the name of a report when it arrived."""
+    return report.id != _id_of(report.instance_id, report.name)
+
+
 def archive_key(report: ReportRecord) -> str:
     """Return where an archive is, as it was sent."""
     return f"joblogs/raw/{report.instance_id}/{report.name}/{report.digest}.tar.gz"
@@ -165,16 +202,11 @@ def table_key(report: ReportRecord, member: str) -> str:
     return f"joblogs/lake/{report.parser_version}/{member}/{report.instance_id}/{file}"
 
 
-def _sent(instance: str, name: str, archive: Path, metadata: bytes) -> ReportRecord:
-    with archive.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
-    return ReportRecord(
-        id=_id_of(instance, name),
-        instance_id=instance,
-        name=name,
-        archive_digest=digest,
-        digest=hashlib.sha256(bytes.fromhex(digest) + hashlib.sha256(metadata).digest()).hexdigest(),
-    )
+def check_name(name: str) -> None:
+    """Raise InvalidInput for what is no name of a report."""
+    if not _NAME.fullmatch(name):
+        allowed = "up to 100 letters, digits, dots, dashes and underscores, a letter or digit first"
+        raise InvalidInput("The report cannot be stored.", [Fault("its name", repr(name[:200]), allowed)])
 
 
 def _id_of(instance: str, name: str) -> str:

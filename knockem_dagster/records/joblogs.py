@@ -14,9 +14,10 @@ from knockem_dagster.stores.documents import Collection, Index
 class InstanceRecord(Record):
     """A server, or a folder of its reports, whose job logs are taken in."""
 
-    collection: ClassVar[Collection] = Collection("jobLogInstances")
+    collection: ClassVar[Collection] = Collection("jobLogInstances", (Index(("name",)),))
 
     name: str
+    token_digest: str | None = Field(default=None, description="SHA-256 of the token it uploads with, hexadecimal")
 
 
 class ReportState(StrEnum):
@@ -59,7 +60,12 @@ class ReportRecord(Record):
 
     collection: ClassVar[Collection] = Collection(
         "jobLogReports",
-        (Index(("instanceId", "state")), Index(("instanceId", "archiveDigest")), Index(("state",))),
+        (
+            Index(("instanceId", "state")),
+            Index(("instanceId", "name")),
+            Index(("instanceId", "archiveDigest")),
+            Index(("state",)),
+        ),
     )
 
     instance_id: str

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from knockem_dagster.cli.main import app
-from knockem_dagster.joblogs.instances import local_instance
+from knockem_dagster.joblogs.instances import instance_by, local_instance
 from knockem_dagster.joblogs.ledger import Ledger
 from tests.services.command_line import environment_of
 from tests.services.job_play import record_in
@@ -138,3 +138,24 @@ def test_what_cannot_be_is_explained(
     refused = run("joblogs", *arguments, home=home)
     assert refused.exit_code == 1
     assert refused.stderr.startswith(f"knockem: {said}")
+
+
+def test_an_instance_has_one_token_which_is_told_once(home: Path) -> None:
+    first = run("joblogs", "register", "our server", home=home)
+    assert first.exit_code == 0 and first.stdout.startswith("knockem_")
+    with record_in(home) as platform:
+        [instance] = platform.records.job_log_instances.find({})
+        assert instance.id in first.stderr and first.stdout.strip() not in str(instance.to_document())
+        assert instance_by(platform.records, instance.id, first.stdout.strip()) == instance
+    again = run("joblogs", "register", "our server", home=home)
+    assert again.exit_code == 1 and f"joblogs revoke {instance.id}" in again.stderr
+    [listed] = told("list", home=home)
+    assert listed["mayUpload"] is True
+    assert run("joblogs", "revoke", "our server", home=home).exit_code == 0
+    with record_in(home) as platform:
+        assert instance_by(platform.records, instance.id, first.stdout.strip()) is None
+    second = run("joblogs", "register", instance.id, home=home)
+    assert second.stdout.startswith("knockem_") and second.stdout != first.stdout
+    [listed] = told("list", home=home)
+    assert (listed["name"], listed["mayUpload"]) == ("our server", True)
+    assert "no instance 'other'" in run("joblogs", "revoke", "other", home=home).stderr

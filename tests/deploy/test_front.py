@@ -111,9 +111,11 @@ def client(front: Front) -> Iterator[httpx.Client]:
         yield opened
 
 
-@pytest.mark.parametrize("path", ["/", "/healthz", "/v1", "/v1/self", "/metrics", "/dagster", "/dagster/", GRAPHQL])
+@pytest.mark.parametrize(
+    "path", ["/", "/healthz", "/v1", "/v1/self", "/metrics", "/api/whoami", "/dagster", "/dagster/", GRAPHQL]
+)
 def test_without_credentials_nothing_is_answered(front: Front, path: str) -> None:
-    wants_token = path.startswith(("/v1", "/metrics"))
+    wants_token = path.startswith(("/v1", "/metrics", "/api"))
     wrong = ("knockem", "knockem")
     assert httpx.get(f"{front.url}{path}").status_code == 401
     assert httpx.get(f"{front.url}{path}", auth=front.login if wants_token else wrong).status_code == 401
@@ -127,8 +129,10 @@ def test_what_is_forged_is_not_told_to_those_without_a_login(front: Front) -> No
 def test_tokens_are_passed_on_and_passwords_are_not(front: Front, client: httpx.Client) -> None:
     for path, name in {"/": "api", "/dagster/": "webserver"}.items():
         assert client.get(path).json() == {"name": name, "authorization": None}
-    token = {"Authorization": "Bearer x"}
-    assert httpx.get(f"{front.url}/v1/self", headers=token).json() == {"name": "api", "authorization": "Bearer x"}
+    tokens = {"/v1/self": "Bearer x", "/api/whoami": "73963672-455e-5e8d-a714-71ad52a4de27:x"}
+    for path, token in tokens.items():
+        answer = httpx.get(f"{front.url}{path}", headers={"Authorization": token})
+        assert answer.json() == {"name": "api", "authorization": token}
 
 
 @pytest.mark.parametrize("path", [GRAPHQL, *REPORTS])

@@ -11,7 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from knockem_dagster.api.http import accounts, graphs, service, submissions, work, workflows
+from knockem_dagster.api.http import accounts, graphs, job_logs, service, submissions, work, workflows
 from knockem_dagster.api.http.access_log import AccessLog
 from knockem_dagster.api.http.bodies import BoundedBodies
 from knockem_dagster.api.http.pages import routes
@@ -26,7 +26,7 @@ _ABOUT = (
     "Every request but /healthz carries a token: `Authorization: Bearer knockem_...`. "
     "Errors are problem details (RFC 9457). Lists come in pages: `next` of one is the `cursor` of the next."
 )
-_PARTS = (submissions, workflows, graphs, accounts, work)
+_PARTS = (submissions, workflows, graphs, accounts, work, job_logs)
 _MODELS: tuple[type[BaseModel], ...] = (*(model for part in _PARTS for model in part.MODELS), Problem)
 _PROBLEM = {
     "description": "A problem",
@@ -71,8 +71,9 @@ def build_app(platform: Platform) -> FastAPI:
         title="knockem_dagster", version=VERSION, description=_ABOUT, lifespan=lifespan, docs_url=None, redoc_url=None
     )
     explain_errors(app)
-    app.add_middleware(BoundedBodies)
+    app.add_middleware(BoundedBodies, unbounded=job_logs.UPLOADS)
     app.add_middleware(AccessLog)
     for part in (*_PARTS, service, routes):
         app.include_router(part.router)
+    app.include_router(job_logs.galaxy)
     return app

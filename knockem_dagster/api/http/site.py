@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
@@ -33,6 +33,8 @@ class Site:
         self.platform = platform
         self.stored = StoredRecord(platform.records)
         """What is told to workers."""
+        self.uploading: Counter[str] = Counter()
+        """How many reports each instance is sending."""
         self._queue: Queue | None = None
         self._waiting: Queue | None = None
         self._num_waiting = 0

@@ -1,0 +1,267 @@
+"""Job logs over HTTP: Galaxy's uploader, our own way, and what must be refused."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+import requests
+
+from knockem_dagster.api.http import report_form
+from knockem_dagster.joblogs.ledger import Ledger, archive_key
+from knockem_dagster.records.accounts import Scope
+from knockem_dagster.records.joblogs import ReportState
+from tests.services.api_server import ADMINISTRATOR, ApiServer
+from tests.services.joblogs import REAL
+
+GALAXY = "usegalaxy.example.org"
+PAGE = Path(__file__).parents[3] / "docs" / "job-logs.md"
+INSTANCE = "73963672-455e-5e8d-a714-71ad52a4de27"
+
+
+@pytest.fixture
+def instance(api: ApiServer) -> Iterator[dict[str, str]]:
+    administrator = api.client(ADMINISTRATOR, Scope.ADMINISTRATOR)
+    made = administrator.post("/v1/jobLogs/instances", json={"name": GALAXY})
+    assert made.status_code == 201
+    yield made.json()
+    id = made.json()["id"]
+    records = api.platform.records
+    for report in records.job_log_reports.find({"instanceId": id}):
+        records.documents.delete(records.job_log_reports.name, {"_id": report.id})
+    records.documents.delete(records.job_log_instances.name, {"_id": id})
+    api.platform.objects.delete_prefix(f"joblogs/raw/{id}")
+
+
+@pytest.fixture
+def sender(api: ApiServer, instance: dict[str, str]) -> httpx.Client:
+    return api.client(token=instance["token"])
+
+
+def reports_path(instance: dict[str, str]) -> str:
+    return f"/v1/jobLogs/instances/{instance['id']}/reports"
+
+
+def form_of(archive: Path) -> dict[str, tuple[str, bytes]]:
+    name = archive.name.removesuffix(".tar.gz")
+    return {
+        "identifier": ("", name.encode()),
+        "meta": (f"{name}.json", archive.with_name(f"{name}.json").read_bytes()),
+        "data": (archive.name, archive.read_bytes()),
+    }
+
+
+def upload_as_galaxy(url: str, instance: str, key: str, folder: Path) -> list[int]:
+    """Make the requests that Galaxy's scripts/grt/upload.py makes; return what was answered."""
+    headers = {"AUTHORIZATION": f"{instance}:{key}"}
+    there = requests.post(f"{url}/api/whoami", headers=headers).json()["uploaded_reports"]
+    answered: list[int] = []
+    for name in sorted(path.name.removesuffix(".json") for path in folder.glob("*.json")):
+        if name not in there:
+            with (folder / f"{name}.json").open("rb") as meta, (folder / f"{name}.tar.gz").open("rb") as data:
+                sent = requests.post(
+                    f"{url}/api/v2/upload",
+                    files={"meta": meta, "data": data},
+                    headers=headers,
+                    data={"identifier": name},
+                )
+            answered.append(sent.status_code)
+    return answered
+
+
+def test_galaxys_uploader_sends_each_report_once(api: ApiServer, instance: dict[str, str], tmp_path: Path) -> None:
+    for number, archive in enumerate(REAL):
+        (tmp_path / f"{number}.08.tar.gz").symlink_to(archive)
+        (tmp_path / f"{number}.08.json").symlink_to(archive.with_name(archive.name.replace(".tar.gz", ".json")))
+    assert upload_as_galaxy(api.url, instance["id"], instance["token"], tmp_path) == [201, 201]
+    assert upload_as_galaxy(api.url, instance["id"], instance["token"], tmp_path) == []
+    ledger = Ledger(api.platform.records, api.platform.objects)
+    loaded = ledger.read_all(instance["id"])
+    assert sorted(report.jobs for report in loaded) == [98, 1970]
+    for report in loaded:
+        stored = api.platform.objects.get(archive_key(report))
+        assert hashlib.sha256(stored).hexdigest() == report.archive_digest
+    assert upload_as_galaxy(api.url, instance["id"], instance["token"], tmp_path) == []
+
+
+def test_what_was_sent_is_told_and_sending_it_again_changes_nothing(
+    sender: httpx.Client, instance: dict[str, str]
+) -> None:
+    path = reports_path(instance)
+    first = sender.post(path, files=form_of(REAL[0]))
+    assert (first.status_code, first.json()["state"]) == (201, "received")
+    [listed] = sender.get(path).json()["items"]
+    assert listed == first.json()
+    assert sender.post(path, files=form_of(REAL[0])).json() == first.json()
+    seen = sender.get(f"/v1/jobLogs/instances/{instance['id']}").json()
+    assert (seen["reports"], seen["mayUpload"]) == ({"received": 1, "loaded": 0, "quarantined": 0}, True)
+
+
+def test_something_else_under_the_name_of_a_report_in_use_is_refused_and_kept(
+    api: ApiServer, sender: httpx.Client, instance: dict[str, str]
+) -> None:
+    path = reports_path(instance)
+    sender.post(path, files=form_of(REAL[0]))
+    Ledger(api.platform.records, api.platform.objects).read_all(instance["id"])
+    other = form_of(REAL[1]) | {"identifier": form_of(REAL[0])["identifier"]}
+    refused = sender.post(path, files=other)
+    assert refused.status_code == 409
+    states = {each["state"]: each["quarantine"] for each in sender.get(path).json()["items"]}
+    assert states == {"loaded": None, "quarantined": refused.json()["detail"]}
+    assert sender.post(path, files=form_of(REAL[0])).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["", "/reports"])
+@pytest.mark.parametrize("token", ["", "knockem_wrong"])
+def test_without_the_instances_token_nothing_is_answered(
+    api: ApiServer, instance: dict[str, str], path: str, token: str
+) -> None:
+    stranger = api.client(token=token)
+    place = f"/v1/jobLogs/instances/{instance['id']}{path}"
+    assert stranger.get(place).status_code == 401
+    assert stranger.post(reports_path(instance), files=form_of(REAL[0])).status_code == 401
+    assert list(api.platform.objects.list(f"joblogs/raw/{instance['id']}")) == []
+
+
+def test_another_instances_token_permits_nothing(api: ApiServer, instance: dict[str, str]) -> None:
+    administrator = api.client(ADMINISTRATOR, Scope.ADMINISTRATOR)
+    other = administrator.post("/v1/jobLogs/instances", json={"name": "another"}).json()
+    assert api.client(token=other["token"]).get(reports_path(instance)).status_code == 401
+    assert (
+        requests.post(
+            f"{api.url}/api/whoami", headers={"Authorization": f"{instance['id']}:{other['token']}"}
+        ).status_code
+        == 401
+    )
+    assert api.client(token=other["token"]).get("/v1/submissions").status_code == 401
+
+
+def test_a_revoked_token_permits_nothing_and_another_can_be_had(
+    api: ApiServer, sender: httpx.Client, instance: dict[str, str]
+) -> None:
+    administrator = api.client(ADMINISTRATOR, Scope.ADMINISTRATOR)
+    again = administrator.post("/v1/jobLogs/instances", json={"name": GALAXY})
+    assert again.status_code == 409 and instance["id"] in again.json()["detail"]
+    administrator.delete(f"/v1/jobLogs/instances/{instance['id']}/token")
+    assert sender.get(reports_path(instance)).status_code == 401
+    new = administrator.post("/v1/jobLogs/instances", json={"name": GALAXY}).json()
+    assert new["id"] == instance["id"]
+    assert api.client(token=new["token"]).get(reports_path(instance)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"identifier": ("", b"../../etc/passwd")}, "letters, digits"),
+        ({"identifier": ("", b"")}, "letters, digits"),
+        ({"data": None}, "without data"),
+        ({"more": ("", b"x")}, "a part 'more'"),
+    ],
+)
+def test_what_is_no_report_is_refused_and_told_in_the_quarantine(
+    api: ApiServer,
+    sender: httpx.Client,
+    instance: dict[str, str],
+    changed: dict[str, tuple[str, bytes] | None],
+    why: str,
+) -> None:
+    form = {part: content for part, content in {**form_of(REAL[0]), **changed}.items() if content is not None}
+    sent = sender.post(reports_path(instance), files=form)
+    assert sent.status_code == 422 and why in sent.text
+    [told] = sender.get(reports_path(instance)).json()["items"]
+    assert told["state"] == "quarantined" and why in told["quarantine"]
+    assert list(api.platform.objects.list(f"joblogs/raw/{instance['id']}")) == []
+
+
+def raw_request(api: ApiServer, instance: dict[str, str], *, length: int) -> socket.socket:
+    """Begin to upload a report of so many bytes, and send its first kilobyte."""
+    place = urlsplit(api.url)
+    assert place.hostname is not None and place.port is not None
+    head = (
+        "POST /api/v2/upload HTTP/1.1\r\nHost: x\r\n"
+        f"Authorization: {instance['id']}:{instance['token']}\r\n"
+        f"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {length}\r\n\r\n"
+        '--b\r\nContent-Disposition: form-data; name="identifier"\r\n\r\nlarge\r\n'
+        '--b\r\nContent-Disposition: form-data; name="data"; filename="x"\r\n\r\n'
+    ).encode()
+    connection = socket.create_connection((place.hostname, place.port), timeout=30)
+    connection.sendall(head + b"x" * 1000)
+    return connection
+
+
+def test_ten_gigabytes_are_refused_when_they_are_announced(
+    api: ApiServer, sender: httpx.Client, instance: dict[str, str]
+) -> None:
+    with raw_request(api, instance, length=10 << 30) as connection:
+        assert b" 413 " in connection.recv(4096)
+    [told] = sender.get(reports_path(instance)).json()["items"]
+    assert told["name"] == "large" and f"{report_form.MOST_BYTES:,} bytes" in told["quarantine"]
+    assert list(api.platform.objects.list(f"joblogs/raw/{instance['id']}")) == []
+
+
+def test_a_refused_report_arrives_when_it_is_sent_rightly(
+    api: ApiServer, sender: httpx.Client, instance: dict[str, str]
+) -> None:
+    with raw_request(api, instance, length=10 << 30) as connection:
+        assert b" 413 " in connection.recv(4096)
+    assert (
+        sender.post(reports_path(instance), files=form_of(REAL[0]) | {"identifier": ("", b"large")}).status_code == 201
+    )
+    [report] = Ledger(api.platform.records, api.platform.objects).read_all(instance["id"])
+    assert (report.name, report.state) == ("large", ReportState.LOADED)
+
+
+def test_what_is_cut_off_leaves_nothing(api: ApiServer, sender: httpx.Client, instance: dict[str, str]) -> None:
+    with raw_request(api, instance, length=1 << 20):
+        pass
+    assert sender.get(reports_path(instance)).json()["items"] == []
+    assert list(api.platform.objects.list(f"joblogs/raw/{instance['id']}")) == []
+
+
+def test_who_is_slow_is_refused_and_holds_up_nobody(
+    api: ApiServer, sender: httpx.Client, instance: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report_form, "SILENT_SECONDS", 0.5)
+    answers: list[bytes] = []
+    connections = [raw_request(api, instance, length=1 << 20) for _ in range(4)]
+    waiting = [threading.Thread(target=lambda each=each: answers.append(each.recv(4096))) for each in connections]
+    for thread in waiting:
+        thread.start()
+    assert sender.post(reports_path(instance), files=form_of(REAL[0])).status_code in {201, 429}
+    for thread in waiting:
+        thread.join()
+    for connection in connections:
+        connection.close()
+    assert all(b" 408 " in answer for answer in answers) and len(answers) == 4
+    assert sender.post(reports_path(instance), files=form_of(REAL[0])).status_code in {200, 201}
+
+
+@pytest.mark.skipif(not (shutil.which("curl") and shutil.which("jq")), reason="curl or jq is missing")
+def test_the_examples_of_the_page_do_what_it_says(api: ApiServer, instance: dict[str, str], tmp_path: Path) -> None:
+    for path in REAL[0].parent.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    script = "\n".join(["set -euo pipefail", *re.findall(r"^```bash\n(.*?)^```$", PAGE.read_text(), re.M | re.S)])
+    theirs = {"http://127.0.0.1:3001": api.url, "knockem_...": instance["token"], INSTANCE: instance["id"]}
+    for example, real in theirs.items():
+        assert example in script
+        script = script.replace(example, real)
+    ended = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=dict(os.environ), capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.stdout.endswith('"0"\n"received"\nnull\n')
+
+
+def test_users_who_are_no_administrators_register_nobody(api: ApiServer) -> None:
+    assert api.client().post("/v1/jobLogs/instances", json={"name": "x"}).status_code == 403
+    assert api.client().get("/v1/jobLogs/instances").status_code == 403
