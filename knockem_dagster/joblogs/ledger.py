@@ -16,6 +16,7 @@ from typing import Any
 
 from knockem_dagster.errors import Conflict, Fault, InvalidInput
 from knockem_dagster.joblogs.archive_fault import ArchiveFault
+from knockem_dagster.joblogs.job_resources import write_job_resources
 from knockem_dagster.joblogs.report import PARSER_VERSION, read_report
 from knockem_dagster.joblogs.report_metadata import read_metadata
 from knockem_dagster.records.catalog import Records
@@ -102,6 +103,7 @@ class Ledger:
             try:
                 metadata = read_metadata(self._objects.get(metadata_key(report)))
                 found = read_report(archive, metadata, tables)
+                write_job_resources(tables)
             except ArchiveFault as fault:
                 return self._quarantine(report, fault.quarantine)
             for table in tables.iterdir():
@@ -138,9 +140,18 @@ class Ledger:
             )
 
     def read_all(self, instance: str) -> list[ReportRecord]:
-        """Read all reports of an instance that have arrived and were not read; return what became of each."""
-        arrived = list(self._reports.find({"instanceId": instance, "state": ReportState.RECEIVED}))
-        return [self.read(report) for report in arrived]
+        """Read all reports of an instance that were not read yet by this parser; return what became of each."""
+        return [self.read(report) for report in self.unread(instance)]
+
+    def unread(self, instance: str) -> list[ReportRecord]:
+        """Return the reports of an instance that this parser has not read yet, in the order of their arrival."""
+        unread = [each for each in self._reports.find({"instanceId": instance}) if _is_to_be_read(each)]
+        return sorted(unread, key=lambda each: each.datetime)
+
+    def in_use(self, instance: str) -> list[ReportRecord]:
+        """Return the reports of an instance that are in the lake, by name."""
+        loaded = self._reports.find({"instanceId": instance, "state": ReportState.LOADED})
+        return sorted(loaded, key=lambda each: each.name)
 
     def _in_use(self, report: ReportRecord) -> list[ReportRecord]:
         """Return the reports in use with this very archive, by whatever name, the first that arrived first."""
@@ -207,6 +218,10 @@ def check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         allowed = "up to 100 letters, digits, dots, dashes and underscores, a letter or digit first"
         raise InvalidInput("The report cannot be stored.", [Fault("its name", repr(name[:200]), allowed)])
+
+
+def _is_to_be_read(report: ReportRecord) -> bool:
+    return report.parser_version != PARSER_VERSION and bool(report.digest) and not is_beside(report)
 
 
 def _id_of(instance: str, name: str) -> str:

@@ -24,7 +24,7 @@ from knockem_dagster.records.job_graph import (
     UserDataRecord,
     WorkerActionRecord,
 )
-from knockem_dagster.records.joblogs import InstanceRecord, ReportRecord
+from knockem_dagster.records.joblogs import InstanceRecord, MartsRecord, ReportRecord
 from knockem_dagster.records.jobs import ComputeNodeRecord, EventRecord, JobRecord, ResultRecord, WorkflowRecord
 from knockem_dagster.records.nodes import NodeHoursRecord, ScheduledNodeRecord
 from knockem_dagster.records.record import Record, Repository
@@ -65,7 +65,7 @@ OF_ACCOUNTS: tuple[type[Record], ...] = (UserRecord, TokenRecord)
 
 OF_NODES: tuple[type[Record], ...] = (ScheduledNodeRecord, NodeHoursRecord)
 
-OF_JOB_LOGS: tuple[type[Record], ...] = (InstanceRecord, ReportRecord)
+OF_JOB_LOGS: tuple[type[Record], ...] = (InstanceRecord, ReportRecord, MartsRecord)
 
 COLLECTIONS: tuple[Collection, ...] = tuple(
     model.collection
@@ -117,6 +117,7 @@ class Records:
         self.node_hours = Repository(documents, NodeHoursRecord)
         self.job_log_instances = Repository(documents, InstanceRecord)
         self.job_log_reports = Repository(documents, ReportRecord)
+        self.job_log_marts = Repository(documents, MartsRecord)
 
     def close(self) -> None:
         """Release the documents store."""

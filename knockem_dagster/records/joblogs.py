@@ -85,3 +85,14 @@ class ReportRecord(Record):
     def jobs(self) -> int:
         """How many jobs of it are in the lake."""
         return self.kept.get("jobs", 0)
+
+
+class MartsRecord(Record):
+    """Which generation of marts is in use, by instance: one document, so that all can change in one step."""
+
+    collection: ClassVar[Collection] = Collection("jobLogMarts")
+
+    in_use: dict[str, str] = Field(default_factory=dict[str, str])
+    left: dict[str, dict[str, str]] = Field(
+        default_factory=dict[str, dict[str, str]], description="when others went out of use, by instance and generation"
+    )

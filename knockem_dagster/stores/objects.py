@@ -99,6 +99,11 @@ class Objects:
                 for part in parts:
                     file.write(part)
 
+    def path(self, key: str) -> Path | None:
+        """Return the file that an object is, there or not; None where objects are no files here."""
+        _check_key(key)
+        return Path(str(self._store.prefix)) / key if isinstance(self._store, LocalStore) else None
+
     def get_range(self, key: str, *, start: int, length: int) -> bytes:
         """Return at most `length` bytes from `start`, fewer (or none) at the end; NotFound if there is no object."""
         _check_key(key)

@@ -1,0 +1,236 @@
+"""The marts: what is asked of an instance's jobs, computed from the job tables of its reports.
+
+A generation of marts is named after the reports it is made of and never changes. Readers see the one in use; another
+takes its place in one step when all of it is there. So whoever dies in between, or builds beside others, does no harm,
+and nothing counts twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Generator, Iterable, Sequence, Set
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from knockem_dagster.errors import NotFound
+from knockem_dagster.joblogs import job_resources
+from knockem_dagster.joblogs.job_resources import warehouse
+from knockem_dagster.joblogs.ledger import SCRATCH, Ledger, table_key
+from knockem_dagster.records.catalog import Records
+from knockem_dagster.records.joblogs import MartsRecord, ReportRecord
+from knockem_dagster.records.record import derived_id, now
+from knockem_dagster.stores.documents import Patch
+from knockem_dagster.stores.objects import Objects
+
+MARTS_VERSION = "1"
+"""Another one where any mart would be another."""
+KEPT_FOR_READERS = timedelta(hours=1)
+"""How long marts are there that went out of use: somebody may be reading them."""
+_ID = derived_id("jobLogMarts")
+_MEMORY_MB = 1024
+_TRIES = 5
+# The latest report to tell of a job is right; of two made at once, the one whose name is last.
+_JOBS = """
+SELECT * EXCLUDE (generated, report)
+FROM told
+QUALIFY row_number() OVER (PARTITION BY id ORDER BY generated DESC, report DESC) = 1
+ORDER BY tool_id, tool_version, id
+"""
+_PROFILE = """
+    count(*) AS jobs,
+    count(*) FILTER (state = 'ok') AS ok,
+    count(*) FILTER (state = 'error') AS errors,
+    min(created) AS first_created,
+    max(created) AS last_created,
+    sum(runtime) / 3600 AS hours,
+    sum(cpu) / 3600 AS cpu_hours,
+    sum(memory_allocated * runtime) / 3.6e12 AS allocated_gb_hours,
+    sum(memory_peak * runtime) FILTER (memory_allocated IS NOT NULL) / 3.6e12 AS used_gb_hours,
+    count(memory_peak) AS memory_known,
+    count(*) FILTER (is_censored) AS memory_censored,
+    quantile_cont(memory_peak, [0.5, 0.95]) AS memory_quantiles,
+    max(memory_peak) AS memory_largest,
+    count(runtime) AS runtime_known,
+    quantile_cont(runtime, [0.5, 0.95]) AS runtime_quantiles,
+    max(runtime) AS runtime_longest,
+"""
+_TABLES = {
+    "tools": f"SELECT tool_id, tool_version, {_PROFILE} FROM jobs GROUP BY ALL ORDER BY tool_id, tool_version",
+    "tool_months": f"""
+        SELECT tool_id, date_trunc('month', created) AS month, {_PROFILE}
+        FROM jobs GROUP BY ALL ORDER BY tool_id, month
+    """,
+    "months": f"""
+        SELECT date_trunc('month', created) AS month, state, {_PROFILE}
+        FROM jobs GROUP BY ALL ORDER BY month, state
+    """,
+}
+JOBS = "jobs"
+TABLES = (JOBS, *_TABLES)
+"""The marts: a row per job, per tool and version, per tool and month, and per month and state. Sizes are bytes, times
+seconds, GB 10^9 bytes; what is not known is null."""
+
+
+class Marts:
+    """The marts of all instances, over the record and the object store. Safe to use by several at once."""
+
+    def __init__(self, records: Records, objects: Objects) -> None:
+        self._records = records
+        self._objects = objects
+        self._ledger = Ledger(records, objects)
+
+    def in_use(self) -> dict[str, str]:
+        """Return the generations in use, by instance."""
+        found = self._records.job_log_marts.find_one(_ID)
+        return {} if found is None else found.in_use
+
+    def is_current(self, instance: str) -> bool:
+        """Tell whether all reports of an instance were read, and the marts in use are those of the ones in use."""
+        return not self._ledger.unread(instance) and self.in_use().get(instance) == _generation(
+            self._ledger.in_use(instance)
+        )
+
+    def refresh(self, instance: str) -> str | None:
+        """Read what was not read yet, and let marts of all that is in use take their place; return their generation.
+
+        None where no report is in use. Readers see what was there before until all of the new is there.
+        """
+        while True:
+            self._ledger.read_all(instance)
+            reports = self._ledger.in_use(instance)
+            generation = _generation(reports)
+            if generation is not None and not self._is_there(instance, generation):
+                self._build(instance, generation, reports)
+            if self.in_use().get(instance) != generation:
+                self._use(instance, generation)
+            if self.is_current(instance) and (generation is None or self._is_there(instance, generation)):
+                return generation
+
+    def sweep(self, *, older: timedelta = KEPT_FOR_READERS) -> int:
+        """Remove marts that have been out of use for so long; return how many generations those were."""
+        found = self._records.job_log_marts.find_one(_ID)
+        if found is None:
+            return 0
+        before = (datetime.now(UTC) - older).isoformat()
+        gone = [
+            (instance, generation)
+            for instance, generations in found.left.items()
+            for generation, when in generations.items()
+            if when < before and found.in_use.get(instance) != generation
+        ]
+        for instance, generation in gone:
+            self._objects.delete_prefix(_folder(instance, generation))
+        if gone:
+            self._records.job_log_marts.patch(_ID, Patch(unset=[".".join(("left", *each)) for each in gone]))
+        return len(gone)
+
+    @contextmanager
+    def opened(self, instances: Iterable[str] | None = None) -> Generator[duckdb.DuckDBPyConnection]:
+        """Give a database with the marts in use as views, of these instances, or of all."""
+        with (
+            tempfile.TemporaryDirectory(prefix=SCRATCH) as folder,
+            warehouse(Path(folder), memory_mb=_MEMORY_MB) as found,
+        ):
+            files = self._files_in_use(None if instances is None else set(instances), Path(folder))
+            if files:
+                for name in TABLES:
+                    found.read_parquet([str(each[name]) for each in files]).create_view(name)
+            else:
+                _open_reports(found, [], [])
+                _compute(found, "")
+            yield found
+
+    def _files_in_use(self, instances: Set[str] | None, scratch: Path) -> list[dict[str, Path]]:
+        for _ in range(_TRIES):
+            in_use = self.in_use()
+            wanted = [each for each in in_use.items() if instances is None or each[0] in instances]
+            try:
+                return [{name: self._file(mart_key(*each, name), scratch) for name in TABLES} for each in wanted]
+            except NotFound:  # another generation has taken the place of one of these
+                continue
+        raise NotFound("The marts of job logs change all the time; try again.")
+
+    def _file(self, key: str, scratch: Path) -> Path:
+        """Return an object as a file. Raises NotFound."""
+        path = self._objects.path(key)
+        if path is None:
+            path = scratch / hashlib.sha256(key.encode()).hexdigest()
+            self._objects.fetch(key, path)
+        elif not path.is_file():
+            raise NotFound(f"There is no object {key}.")
+        return path
+
+    def _is_there(self, instance: str, generation: str) -> bool:
+        return all(self._objects.exists(mart_key(instance, generation, name)) for name in TABLES)
+
+    def _build(self, instance: str, generation: str, reports: Sequence[ReportRecord]) -> None:
+        with (
+            tempfile.TemporaryDirectory(prefix=SCRATCH) as folder,
+            warehouse(Path(folder), memory_mb=_MEMORY_MB) as made,
+        ):
+            scratch = Path(folder)
+            files = [self._file(table_key(each, job_resources.NAME), scratch) for each in reports]
+            _open_reports(made, reports, files)
+            _compute(made, instance)
+            for name in TABLES:
+                path = scratch / f"{name}.parquet"
+                made.table(name).write_parquet(str(path), compression="zstd")
+                self._objects.put(mart_key(instance, generation, name), path)
+
+    def _use(self, instance: str, generation: str | None) -> None:
+        """Let this generation take the place of the one in use."""
+        marts = self._records.job_log_marts
+        marts.add(MartsRecord(id=_ID))
+        before = self.in_use().get(instance)
+        left = {} if before is None else {f"left.{instance}.{before}": now()}
+        if generation is None:
+            marts.patch(_ID, Patch(set=left, unset=[f"inUse.{instance}"]))
+        else:
+            marts.patch(_ID, Patch(set={**left, f"inUse.{instance}": generation}))
+
+
+def mart_key(instance: str, generation: str, name: str) -> str:
+    """Return where a mart is."""
+    return f"{_folder(instance, generation)}/{name}.parquet"
+
+
+def _folder(instance: str, generation: str) -> str:
+    return f"joblogs/marts/{instance}/{generation}"
+
+
+def _generation(reports: Sequence[ReportRecord]) -> str | None:
+    """Return the name of the marts of these reports; None for no report."""
+    parts = [(each.parser_version, each.name, each.digest) for each in reports]
+    return hashlib.sha256(repr((MARTS_VERSION, parts)).encode()).hexdigest()[:32] if parts else None
+
+
+def _open_reports(
+    connection: duckdb.DuckDBPyConnection, reports: Sequence[ReportRecord], files: Sequence[Path]
+) -> None:
+    """Let `told` be all rows of these reports, with the report's name, and when it was made."""
+    if not files:
+        connection.execute(f"CREATE TABLE told ({job_resources.COLUMNS}, generated DOUBLE, report VARCHAR)")
+        return
+    made = pa.table(
+        {
+            "file": list(map(str, files)),
+            "generated": [each.generated for each in reports],
+            "report": [each.name for each in reports],
+        }
+    )
+    connection.register("made", made)
+    rows = "SELECT * EXCLUDE file FROM read_parquet($files, filename = 'file') JOIN made USING (file)"
+    connection.sql(rows, params={"files": list(map(str, files))}).create_view("told")
+
+
+def _compute(connection: duckdb.DuckDBPyConnection, instance: str) -> None:
+    """Compute the marts of what is told, as tables."""
+    for name, query in {JOBS: _JOBS, **_TABLES}.items():
+        connection.execute(
+            f"CREATE TABLE {name} AS SELECT $instance AS instance, * FROM ({query})", {"instance": instance}
+        )

@@ -1,0 +1,205 @@
+"""The marts: known jobs by hand, each job once, and nothing half done seen by readers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from knockem_dagster.errors import StoreError
+from knockem_dagster.joblogs import ledger as ledgers
+from knockem_dagster.joblogs.instances import local_instance
+from knockem_dagster.joblogs.ledger import Ledger
+from knockem_dagster.joblogs.marts import TABLES, Marts, mart_key
+from knockem_dagster.platform import Platform
+from knockem_dagster.stores.objects import Objects
+from tests.services.job_play import record_in
+from tests.services.joblogs import REAL, report_of, table
+
+
+@pytest.fixture
+def platform(tmp_path: Path) -> Iterator[Platform]:
+    with record_in(tmp_path / "home") as opened:
+        yield opened
+
+
+@pytest.fixture
+def marts(platform: Platform) -> Marts:
+    return Marts(platform.records, platform.objects)
+
+
+def jobs_of(*rows: tuple[object, ...]) -> dict[str, bytes]:
+    return {"jobs": table("jobs", rows)}
+
+
+def job(id: int, *, tool: str = "cat", state: str = "ok", created: str = "2026-01-01 00:00:00") -> tuple[object, ...]:
+    return id, tool, "1.0", state, created
+
+
+def receive(
+    platform: Platform, folder: Path, members: dict[str, bytes], *, name: str = "1", instance: str = "i", **said: Any
+) -> None:
+    report = report_of(folder, members, **said)
+    metadata = report.metadata.model_dump_json(by_alias=True).encode()
+    Ledger(platform.records, platform.objects).receive(instance, name, report.archive, metadata)
+
+
+def rows(marts: Marts, query: str, *instances: str) -> list[tuple[Any, ...]]:
+    with marts.opened(instances or None) as opened:
+        return opened.sql(query).fetchall()
+
+
+def test_without_any_report_all_marts_are_empty(marts: Marts) -> None:
+    assert marts.refresh("i") is None
+    for name in TABLES:
+        assert rows(marts, f"SELECT count(*) FROM {name}") == [(0,)]
+
+
+def test_jobs_known_by_hand(platform: Platform, marts: Marts) -> None:
+    for archive in REAL:
+        instance = local_instance(platform.records, archive.parents[1].name)
+        metadata = archive.with_name("0.json").read_bytes()
+        Ledger(platform.records, platform.objects).receive(instance.id, "0", archive, metadata)
+        marts.refresh(instance.id)
+    found = {
+        (instance[:4], id): rest
+        for instance, id, *rest in rows(
+            marts,
+            "SELECT instance, id, cores, runtime, round(cpu, 6), memory_allocated, memory_peak, memory_limit, "
+            "input_size FROM jobs",
+        )
+    }
+    gib = 1024**3
+    assert found["2682", 5] == [1, 74, 54.544217, 8 * gib, 3308558380, 8 * gib, 97000], "cgroup of version 1"
+    assert found["2682", 12] == [8, 476, 1654.577505, 8 * gib, 6514615735, 8 * gib, 1126000000]
+    assert found["2682", 7] == [1, 2, 1.454629, gib / 2, 22861138, None, 9400], "cgroup of version 2"
+    assert found["2682", 10] == [4, 22, 38.369617, 2 * gib, 795792790, None, None], (
+        "one of its inputs is of unknown size"
+    )
+    assert found["a8fe", 1] == [1, 4, None, None, None, None, None], "no cgroup: unknown, and not 0"
+    assert rows(marts, "SELECT sum(jobs), sum(errors) FROM tools") == [(1940 + 98, 168 + 22)]
+    assert rows(marts, "SELECT sum(jobs) FROM months") == rows(marts, "SELECT sum(jobs) FROM tool_months") == [(2038,)]
+    assert rows(marts, "SELECT count(*) FROM jobs", "a8fe6488-b87f-55ae-ae9e-2d2764db2977") == [(98,)]
+
+
+def test_of_a_job_told_of_twice_the_latest_report_is_right(platform: Platform, marts: Marts, tmp_path: Path) -> None:
+    receive(platform, tmp_path, jobs_of(job(1, state="error"), job(2)), name="late", generated="300")
+    receive(platform, tmp_path, jobs_of(job(1), job(3)), name="early", generated="200")
+    marts.refresh("i")
+    assert rows(marts, "SELECT id, state FROM jobs ORDER BY id") == [(1, "error"), (2, "ok"), (3, "ok")]
+    assert rows(marts, "SELECT jobs, ok, errors FROM tools") == [(3, 2, 1)]
+
+
+def test_jobs_that_may_yet_change_are_not_counted(platform: Platform, marts: Marts, tmp_path: Path) -> None:
+    receive(platform, tmp_path, jobs_of(job(1), job(2, state="running"), job(3, state="queued")))
+    marts.refresh("i")
+    assert rows(marts, "SELECT id FROM jobs") == [(1,)]
+
+
+def test_a_peak_at_its_limit_says_only_that_it_wanted_as_much(platform: Platform, marts: Marts, tmp_path: Path) -> None:
+    limits = {1: (100, 100, 0), 2: (100, 50, 0), 3: (100, 50, 1), 4: (1 << 63, 100, 0)}
+    metrics = [
+        (id, "cgroup", name, value)
+        for id, values in limits.items()
+        for name, value in zip(
+            ("memory.limit_in_bytes", "memory.max_usage_in_bytes", "memory.failcnt"), values, strict=True
+        )
+    ]
+    receive(platform, tmp_path, {**jobs_of(*map(job, limits)), "metric_num": table("metric_num", metrics)})
+    marts.refresh("i")
+    found = rows(marts, "SELECT memory_limit, is_censored FROM jobs ORDER BY id")
+    assert found == [(100, True), (100, False), (100, True), (None, False)]
+
+
+def test_refreshing_again_changes_nothing_and_a_new_report_takes_the_place(
+    platform: Platform, marts: Marts, tmp_path: Path
+) -> None:
+    receive(platform, tmp_path, jobs_of(job(1)))
+    first = marts.refresh("i")
+    assert first is not None and marts.refresh("i") == first and marts.is_current("i")
+    receive(platform, tmp_path, jobs_of(job(2)), name="2")
+    second = marts.refresh("i")
+    assert second not in {None, first}
+    assert rows(marts, "SELECT id FROM jobs ORDER BY id") == [(1,), (2,)]
+    assert marts.sweep() == 0, "somebody may be reading"
+    assert marts.sweep(older=timedelta(0)) == 1
+    assert not platform.objects.exists(mart_key("i", first, "jobs"))
+    assert marts.sweep(older=timedelta(0)) == 0
+    assert rows(marts, "SELECT id FROM jobs ORDER BY id") == [(1,), (2,)]
+
+
+def test_readers_see_the_old_or_the_new_totals_and_nothing_else(
+    platform: Platform, marts: Marts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive(platform, tmp_path, jobs_of(*(job(id) for id in range(100))))
+    receive(platform, tmp_path, jobs_of(*(job(id) for id in range(100, 150))), name="2")
+    marts.refresh("i")
+    receive(platform, tmp_path, jobs_of(*(job(id) for id in range(150, 157))), name="3")
+    seen: set[int] = set()
+    is_over = threading.Event()
+
+    def read() -> None:
+        while not is_over.is_set():
+            [(number,)] = rows(marts, "SELECT sum(jobs) FROM tools")
+            seen.add(number)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for version in ("2", "3", "4"):
+            monkeypatch.setattr(ledgers, "PARSER_VERSION", version)
+            marts.refresh("i")
+    finally:
+        is_over.set()
+        reader.join()
+    assert seen <= {150, 157} and 157 in seen
+    assert {report.parser_version for report in platform.records.job_log_reports.find({})} == {"4"}
+
+
+def test_two_refresh_at_once_as_one_does(platform: Platform, marts: Marts, tmp_path: Path) -> None:
+    for name in range(6):
+        receive(platform, tmp_path, jobs_of(job(name), job(100)), name=str(name), generated=str(name + 1))
+    others = [threading.Thread(target=marts.refresh, args=["i"]) for _ in range(3)]
+    for each in others:
+        each.start()
+    for each in others:
+        each.join()
+    assert marts.is_current("i")
+    assert rows(marts, "SELECT sum(jobs) FROM tools") == [(7,)]
+
+
+def test_who_dies_amid_refreshing_is_followed_by_whoever_comes_next(
+    platform: Platform, marts: Marts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive(platform, tmp_path, jobs_of(job(1)))
+    marts.refresh("i")
+    receive(platform, tmp_path, jobs_of(job(2), job(3)), name="2")
+    put = Objects.put
+
+    last = 0
+    for last in range(1, 12):
+        left = last
+
+        def until_then(self: Objects, *given: Any, **more: Any) -> bool:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise StoreError("it died")
+            return put(self, *given, **more)
+
+        monkeypatch.setattr(Objects, "put", until_then)
+        try:
+            marts.refresh("i")
+        except StoreError:
+            assert rows(marts, "SELECT sum(jobs) FROM tools") == [(1,)]
+            assert not marts.is_current("i")
+        else:
+            break
+        finally:
+            monkeypatch.setattr(Objects, "put", put)
+    assert last > len(TABLES)
+    assert rows(marts, "SELECT sum(jobs) FROM tools") == [(3,)]
