@@ -1,9 +1,11 @@
-"""The partitions of the submission assets and of workflows, and the job that materializes a submission."""
+"""The partitions of submissions, workflows and instances, and the jobs that materialize one."""
 
 import dagster as dg
 
-from resources.names import SUBMISSIONS, WORKFLOWS
+from resources.names import INSTANCES, SUBMISSIONS, WORKFLOWS
 
 SUBMISSION_JOB = "submission"
+JOB_LOGS_JOB = "job_logs"
 submissions = dg.DynamicPartitionsDefinition(name=SUBMISSIONS)
 workflows = dg.DynamicPartitionsDefinition(name=WORKFLOWS)
+instances = dg.DynamicPartitionsDefinition(name=INSTANCES)

@@ -17,8 +17,8 @@ from typing import Any
 import dagster as dg
 from sqlalchemy.exc import DBAPIError
 
-from assets import conclusions, knockout, published
-from assets.partitions import SUBMISSION_JOB
+from assets import conclusions, job_logs, knockout, published
+from assets.partitions import JOB_LOGS_JOB, SUBMISSION_JOB
 from assets.selection import selection_of
 from assets.trial import try_image
 from assets.workflows import workflow
@@ -31,6 +31,7 @@ from resources.names import SUBMISSION_TAG, SUBMISSIONS, USER_TAG
 from resources.platform import PlatformResource, SubmissionRuns
 from sensors.arrivals import new_submissions, submission_uploads, uploaded_submissions
 from sensors.dead_runs import settle_dead_runs
+from sensors.job_logs import watch_job_logs
 from sensors.nodes import watch_nodes
 from sensors.queue_upkeep import queue_upkeep
 from sensors.schedules import retention, retention_schedule, summary_schedule
@@ -59,6 +60,8 @@ SUBMISSION_ASSETS = [
     conclusions.report,
 ]
 
+JOB_LOG_ASSETS = [job_logs.job_log_archives, job_logs.job_log_tables, job_logs.job_log_marts]
+
 
 def build_definitions(
     *, resource_overrides: Mapping[str, dg.ConfigurableResource[Any]] | None = None
@@ -71,9 +74,15 @@ def build_definitions(
         executor_def=dg.in_process_executor,
         description="One submission, from its genome to its report, in one process.",
     )
+    job_logs_job = dg.define_asset_job(
+        JOB_LOGS_JOB,
+        selection=dg.AssetSelection.assets(*JOB_LOG_ASSETS),
+        executor_def=dg.in_process_executor,
+        description="The job logs of one instance, from its archives to its marts, in one process.",
+    )
     return dg.Definitions(
-        assets=[*SUBMISSION_ASSETS, conclusions.submission_summary, submission_uploads, workflow],
-        jobs=[submission_job, try_image, retention],
+        assets=[*SUBMISSION_ASSETS, *JOB_LOG_ASSETS, conclusions.submission_summary, submission_uploads, workflow],
+        jobs=[submission_job, job_logs_job, try_image, retention],
         sensors=[
             new_submissions,
             uploaded_submissions,
@@ -82,6 +91,7 @@ def build_definitions(
             queue_upkeep,
             watch_workflows,
             watch_nodes,
+            watch_job_logs,
         ],
         schedules=[summary_schedule, retention_schedule],
         resources={"platform": platform, "runs": SubmissionRuns(platform=platform), **(resource_overrides or {})},

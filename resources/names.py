@@ -2,5 +2,6 @@
 
 SUBMISSIONS = "submission"
 WORKFLOWS = "workflow"
+INSTANCES = "instance"
 SUBMISSION_TAG = "knockem/submission"
 USER_TAG = "knockem/user"

@@ -139,14 +139,21 @@ class Ledger:
                 refused, Patch(set={"quarantine": why.model_dump(by_alias=True), "datetime": refused.datetime})
             )
 
-    def read_all(self, instance: str) -> list[ReportRecord]:
-        """Read all reports of an instance that were not read yet by this parser; return what became of each."""
-        return [self.read(report) for report in self.unread(instance)]
+    def read_all(self, instance: str, *, again: bool = False) -> list[ReportRecord]:
+        """Read all reports of an instance that were not read yet by this parser; return what became of each.
+
+        `again`: also those that were read.
+        """
+        arrived = self._arrived(instance) if again else self.unread(instance)
+        return [self.read(report) for report in arrived]
 
     def unread(self, instance: str) -> list[ReportRecord]:
         """Return the reports of an instance that this parser has not read yet, in the order of their arrival."""
-        unread = [each for each in self._reports.find({"instanceId": instance}) if _is_to_be_read(each)]
-        return sorted(unread, key=lambda each: each.datetime)
+        return [each for each in self._arrived(instance) if each.parser_version != PARSER_VERSION]
+
+    def _arrived(self, instance: str) -> list[ReportRecord]:
+        found = self._reports.find({"instanceId": instance})
+        return sorted((each for each in found if each.digest and not is_beside(each)), key=lambda each: each.datetime)
 
     def in_use(self, instance: str) -> list[ReportRecord]:
         """Return the reports of an instance that are in the lake, by name."""
@@ -218,10 +225,6 @@ def check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         allowed = "up to 100 letters, digits, dots, dashes and underscores, a letter or digit first"
         raise InvalidInput("The report cannot be stored.", [Fault("its name", repr(name[:200]), allowed)])
-
-
-def _is_to_be_read(report: ReportRecord) -> bool:
-    return report.parser_version != PARSER_VERSION and bool(report.digest) and not is_beside(report)
 
 
 def _id_of(instance: str, name: str) -> str:

@@ -23,7 +23,7 @@ from knockem_dagster.joblogs.job_resources import warehouse
 from knockem_dagster.joblogs.ledger import SCRATCH, Ledger, table_key
 from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.joblogs import MartsRecord, ReportRecord
-from knockem_dagster.records.record import derived_id, now
+from knockem_dagster.records.record import derived_id, new_id, now
 from knockem_dagster.stores.documents import Patch
 from knockem_dagster.stores.objects import Objects
 
@@ -91,25 +91,22 @@ class Marts:
 
     def is_current(self, instance: str) -> bool:
         """Tell whether all reports of an instance were read, and the marts in use are those of the ones in use."""
-        return not self._ledger.unread(instance) and self.in_use().get(instance) == _generation(
-            self._ledger.in_use(instance)
-        )
+        return not self._ledger.unread(instance) and self._are_of(instance, self._ledger.in_use(instance))
 
-    def refresh(self, instance: str) -> str | None:
-        """Read what was not read yet, and let marts of all that is in use take their place; return their generation.
+    def refresh(self, instance: str, *, again: bool = False) -> None:
+        """Read what was not read yet, and let marts of all that is in use take the place of those that are.
 
-        None where no report is in use. Readers see what was there before until all of the new is there.
+        `again`: compute them anew even so. Readers see what was there before until all of the new is.
         """
-        while True:
+        suffix = f"-{new_id()[:8]}" if again else ""
+        while again or not self.is_current(instance):
+            again = False
             self._ledger.read_all(instance)
             reports = self._ledger.in_use(instance)
-            generation = _generation(reports)
-            if generation is not None and not self._is_there(instance, generation):
+            generation = _content_of(reports) + suffix
+            if reports and not self._is_there(instance, generation):
                 self._build(instance, generation, reports)
-            if self.in_use().get(instance) != generation:
-                self._use(instance, generation)
-            if self.is_current(instance) and (generation is None or self._is_there(instance, generation)):
-                return generation
+            self._use(instance, generation if reports else None)
 
     def sweep(self, *, older: timedelta = KEPT_FOR_READERS) -> int:
         """Remove marts that have been out of use for so long; return how many generations those were."""
@@ -165,6 +162,11 @@ class Marts:
             raise NotFound(f"There is no object {key}.")
         return path
 
+    def _are_of(self, instance: str, reports: Sequence[ReportRecord]) -> bool:
+        generation = self.in_use().get(instance, "")
+        is_there = not generation or self._is_there(instance, generation)
+        return generation.partition("-")[0] == _content_of(reports) and is_there
+
     def _is_there(self, instance: str, generation: str) -> bool:
         return all(self._objects.exists(mart_key(instance, generation, name)) for name in TABLES)
 
@@ -187,7 +189,7 @@ class Marts:
         marts = self._records.job_log_marts
         marts.add(MartsRecord(id=_ID))
         before = self.in_use().get(instance)
-        left = {} if before is None else {f"left.{instance}.{before}": now()}
+        left = {} if before in {None, generation} else {f"left.{instance}.{before}": now()}
         if generation is None:
             marts.patch(_ID, Patch(set=left, unset=[f"inUse.{instance}"]))
         else:
@@ -203,10 +205,10 @@ def _folder(instance: str, generation: str) -> str:
     return f"joblogs/marts/{instance}/{generation}"
 
 
-def _generation(reports: Sequence[ReportRecord]) -> str | None:
-    """Return the name of the marts of these reports; None for no report."""
+def _content_of(reports: Sequence[ReportRecord]) -> str:
+    """Return how a generation of marts of these reports is called; empty for no report."""
     parts = [(each.parser_version, each.name, each.digest) for each in reports]
-    return hashlib.sha256(repr((MARTS_VERSION, parts)).encode()).hexdigest()[:32] if parts else None
+    return hashlib.sha256(repr((MARTS_VERSION, parts)).encode()).hexdigest()[:32] if parts else ""
 
 
 def _open_reports(

@@ -54,7 +54,8 @@ def rows(marts: Marts, query: str, *instances: str) -> list[tuple[Any, ...]]:
 
 
 def test_without_any_report_all_marts_are_empty(marts: Marts) -> None:
-    assert marts.refresh("i") is None
+    marts.refresh("i")
+    assert marts.is_current("i")
     for name in TABLES:
         assert rows(marts, f"SELECT count(*) FROM {name}") == [(0,)]
 
@@ -119,11 +120,14 @@ def test_refreshing_again_changes_nothing_and_a_new_report_takes_the_place(
     platform: Platform, marts: Marts, tmp_path: Path
 ) -> None:
     receive(platform, tmp_path, jobs_of(job(1)))
-    first = marts.refresh("i")
-    assert first is not None and marts.refresh("i") == first and marts.is_current("i")
+    assert not marts.is_current("i")
+    marts.refresh("i")
+    first = marts.in_use()["i"]
+    marts.refresh("i")
+    assert marts.in_use() == {"i": first} and marts.is_current("i")
     receive(platform, tmp_path, jobs_of(job(2)), name="2")
-    second = marts.refresh("i")
-    assert second not in {None, first}
+    marts.refresh("i")
+    assert marts.in_use()["i"] != first
     assert rows(marts, "SELECT id FROM jobs ORDER BY id") == [(1,), (2,)]
     assert marts.sweep() == 0, "somebody may be reading"
     assert marts.sweep(older=timedelta(0)) == 1
@@ -158,6 +162,21 @@ def test_readers_see_the_old_or_the_new_totals_and_nothing_else(
         reader.join()
     assert seen <= {150, 157} and 157 in seen
     assert {report.parser_version for report in platform.records.job_log_reports.find({})} == {"4"}
+
+
+def test_all_can_be_computed_again_from_the_archives(platform: Platform, marts: Marts, tmp_path: Path) -> None:
+    receive(platform, tmp_path, jobs_of(job(1), job(2)))
+    marts.refresh("i")
+    before = marts.in_use()
+    for stored in list(platform.objects.list("joblogs/lake")):
+        platform.objects.delete(stored.key)
+    Ledger(platform.records, platform.objects).read_all("i", again=True)
+    marts.refresh("i", again=True)
+    assert marts.in_use() != before and marts.is_current("i")
+    assert rows(marts, "SELECT sum(jobs) FROM tools") == [(2,)]
+    after = marts.in_use()
+    marts.refresh("i")
+    assert marts.in_use() == after
 
 
 def test_two_refresh_at_once_as_one_does(platform: Platform, marts: Marts, tmp_path: Path) -> None:

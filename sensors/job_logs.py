@@ -1,0 +1,153 @@
+"""Job logs on their way into Dagster: what was put into the object store, and a run for whoever has sent anything."""
+
+import json
+import re
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.storage.tags import PARTITION_NAME_TAG
+
+from assets.partitions import JOB_LOGS_JOB, instances
+from knockem_dagster.errors import InvalidInput
+from knockem_dagster.joblogs.instances import local_instance
+from knockem_dagster.joblogs.ledger import SCRATCH, Ledger
+from knockem_dagster.joblogs.marts import Marts
+from knockem_dagster.platform import Platform
+from knockem_dagster.records.joblogs import ReportState
+from knockem_dagster.stores.objects import StoredObject
+from resources.names import INSTANCES, USER_TAG
+from resources.platform import PlatformResource
+from sensors.rounds import START
+
+DROPS = "uploads/joblogs/"
+"""Reports put into the object store, as INSTANCE/archives/N.tar.gz with N.json."""
+MOST_LOOKED_AT = 20
+"""Instances looked at in one tick, beside those of which something has arrived."""
+MOST_REQUESTS = 100
+TICK_SECONDS = 20.0
+"""No further report is taken in after this long."""
+SECONDS_WITHOUT_METADATA = 600.0
+"""After which an archive is taken in, and quarantined, without."""
+FIRST_WAIT, LONGEST_WAIT = 30.0, 3600.0
+"""Seconds until a run that failed is followed by another; twice as long after each that fails."""
+_DROP = re.compile(rf"{DROPS}([^/]+)/(?:archives/)?([^/]+)\.tar\.gz")
+_MOST_FAILED = 8
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What was looked at: `drops` with their versions, and whether they were taken in; instances until this one."""
+
+    drops: dict[str, str] = field(default_factory=dict[str, str])
+    taken: dict[str, str] = field(default_factory=dict[str, str])
+    after: str = START
+
+
+@dg.sensor(
+    name="job_logs",
+    job_name=JOB_LOGS_JOB,
+    minimum_interval_seconds=10,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=f"Takes in reports below {DROPS}, and requests a run for each instance of which anything is not read.",
+)
+def watch_job_logs(context: dg.SensorEvaluationContext, platform: PlatformResource) -> dg.SensorResult:
+    """Look at what has arrived, by whatever way, and at some of the other instances."""
+    opened = platform.open()
+    seen = _Seen(**json.loads(context.cursor)) if context.cursor else _Seen()
+    trouble = _take_in(opened, seen)
+    marts = Marts(opened.records, opened.objects)
+    marts.sweep()
+    arrived = opened.records.job_log_reports.find({"state": ReportState.RECEIVED})
+    wanted = list(dict.fromkeys([*(each.instance_id for each in arrived), *_not_current(opened, marts, seen)]))
+    now = [instance for instance in wanted[:MOST_REQUESTS] if _may_run(context.instance, instance)]
+    unknown = [each for each in now if not context.instance.has_dynamic_partition(INSTANCES, each)]
+    for each in trouble:
+        context.log.warning(each)
+    return dg.SensorResult(
+        run_requests=[_request(each) for each in now],
+        dynamic_partitions_requests=[instances.build_add_request(unknown)] if unknown else [],
+        cursor=json.dumps(asdict(seen)),
+        skip_reason=None if now else "; ".join(["Nothing has arrived.", *trouble]),
+    )
+
+
+def _request(instance: str) -> dg.RunRequest:
+    """Return a run that reads what was not read yet. Runs of job logs take turns as those of one user do."""
+    only_new = {"config": {"again": False}}
+    return dg.RunRequest(
+        job_name=JOB_LOGS_JOB,
+        partition_key=instance,
+        run_config={"ops": {"job_log_tables": only_new, "job_log_marts": only_new}},
+        tags={USER_TAG: "job logs"},
+    )
+
+
+def _take_in(platform: Platform, seen: _Seen) -> list[str]:
+    """Take in each report that has not changed since the last tick; return what went wrong."""
+    ledger, began = Ledger(platform.records, platform.objects), time.monotonic()
+    entries = {entry.key: entry for entry in platform.objects.list(DROPS)}
+    now = {key: _version(entries, key) for key in sorted(entries) if _DROP.fullmatch(key)}
+    trouble: list[str] = []
+    for key, version in now.items():
+        is_still = seen.drops.get(key) == version and _is_whole(entries, key)
+        if not is_still or seen.taken.get(key) == version or time.monotonic() - began > TICK_SECONDS:
+            continue
+        try:
+            _receive(platform, ledger, key)
+        except InvalidInput as error:
+            trouble.append(f"{key}: {error}")
+        seen.taken[key] = version
+    seen.drops = now
+    seen.taken = {key: version for key, version in seen.taken.items() if key in now}
+    return trouble
+
+
+def _receive(platform: Platform, ledger: Ledger, key: str) -> None:
+    found = _DROP.fullmatch(key)
+    assert found is not None
+    described = _metadata_of(key)
+    metadata = platform.objects.get(described) if platform.objects.exists(described) else b""
+    with tempfile.TemporaryDirectory(prefix=SCRATCH) as scratch:
+        archive = Path(scratch) / "archive"
+        platform.objects.fetch(key, archive)
+        ledger.receive(local_instance(platform.records, found[1]).id, found[2], archive, metadata)
+
+
+def _metadata_of(key: str) -> str:
+    return key.removesuffix(".tar.gz") + ".json"
+
+
+def _version(entries: dict[str, StoredObject], key: str) -> str:
+    both = [entries[each] for each in (key, _metadata_of(key)) if each in entries]
+    return " ".join(f"{entry.size}:{entry.modified.isoformat()}" for entry in both)
+
+
+def _is_whole(entries: dict[str, StoredObject], key: str) -> bool:
+    """Tell whether metadata are there, or will hardly come any more."""
+    age = time.time() - entries[key].modified.timestamp()
+    return _metadata_of(key) in entries or age > SECONDS_WITHOUT_METADATA
+
+
+def _not_current(platform: Platform, marts: Marts, seen: _Seen) -> list[str]:
+    """Return those of the next instances whose marts are not what they should be; go round all of them."""
+    where = {"_id": {"$gt": seen.after}}
+    found = list(platform.records.job_log_instances.find(where, sort=[("_id", 1)], limit=MOST_LOOKED_AT))
+    seen.after = found[-1].id if len(found) == MOST_LOOKED_AT else START
+    return [each.id for each in found if not marts.is_current(each.id)]
+
+
+def _may_run(instance: dg.DagsterInstance, id: str) -> bool:
+    """Tell whether no run of an instance is under way, or has failed just now."""
+    runs = instance.get_run_records(
+        dg.RunsFilter(job_name=JOB_LOGS_JOB, tags={PARTITION_NAME_TAG: id}), limit=_MOST_FAILED
+    )
+    if any(not record.dagster_run.is_finished for record in runs):
+        return False
+    failed = 0
+    while failed < len(runs) and runs[failed].dagster_run.status is dg.DagsterRunStatus.FAILURE:
+        failed += 1
+    wait = min(FIRST_WAIT * 2 ** (failed - 1), LONGEST_WAIT) if failed else 0.0
+    return not failed or time.time() - runs[0].update_timestamp.timestamp() > wait

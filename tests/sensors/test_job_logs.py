@@ -1,0 +1,174 @@
+"""Job logs in Dagster: what arrives, by whatever way, is read by a run of its instance, and told in the UI."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from assets.partitions import JOB_LOGS_JOB
+from knockem_dagster.definitions import build_definitions
+from knockem_dagster.joblogs import ledger as ledgers
+from knockem_dagster.joblogs.instances import local_instance
+from knockem_dagster.joblogs.ledger import Ledger
+from knockem_dagster.joblogs.marts import Marts
+from knockem_dagster.platform import Platform
+from knockem_dagster.records.joblogs import ReportState
+from resources.names import INSTANCES
+from resources.platform import PlatformResource, SubmissionRuns
+from sensors import job_logs
+from sensors.job_logs import DROPS, watch_job_logs
+from tests.services.job_play import record_in
+from tests.services.joblogs import REAL
+from tests.services.platforms import tick
+
+OLD, NEW = REAL if REAL[0].parents[1].name.startswith("a8fe") else REAL[::-1]
+INSTANCE = NEW.parents[1].name
+
+
+@pytest.fixture
+def platform(tmp_path: Path) -> Iterator[Platform]:
+    with record_in(tmp_path / "home") as opened:
+        yield opened
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as opened:
+        yield opened
+
+
+def watched(platform: Platform, instance: dg.DagsterInstance, cursor: str | None = None) -> dg.SensorResult:
+    found = tick(watch_job_logs, platform.settings.home, instance, cursor=cursor)
+    assert isinstance(found, dg.SensorResult)
+    for request in found.dynamic_partitions_requests or ():
+        instance.add_dynamic_partitions(INSTANCES, list(request.partition_keys))
+    return found
+
+
+def run(platform: Platform, instance: dg.DagsterInstance, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
+    resource = PlatformResource(home=str(platform.settings.home))
+    resources = {"platform": resource, "runs": SubmissionRuns(platform=resource)}
+    return (
+        build_definitions(resource_overrides=resources)
+        .resolve_job_def(JOB_LOGS_JOB)
+        .execute_in_process(
+            instance=instance,
+            partition_key=request.partition_key,
+            run_config={**request.run_config, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            tags=dict(request.tags),
+            raise_on_error=False,
+        )
+    )
+
+
+def put(platform: Platform, archive: Path, *, metadata: bool = True, damaged: bool = False) -> None:
+    folder = f"{DROPS}{archive.parents[1].name}/archives"
+    content = archive.read_bytes()
+    platform.objects.put(f"{folder}/0.tar.gz", content[:-9] if damaged else content)
+    if metadata:
+        platform.objects.put(f"{folder}/0.json", archive.with_name("0.json").read_bytes())
+
+
+def seen(event: dg.AssetMaterialization, name: str) -> object:
+    return event.metadata[name].value
+
+
+def test_reports_put_into_the_object_store_are_read_by_a_run_of_their_instance(
+    platform: Platform, instance: dg.DagsterInstance
+) -> None:
+    put(platform, NEW)
+    first = watched(platform, instance)
+    assert not first.run_requests, "it may still be written"
+    second = watched(platform, instance, first.cursor)
+    [request] = second.run_requests
+    assert request.partition_key == INSTANCE and instance.has_dynamic_partition(INSTANCES, INSTANCE)
+    done = run(platform, instance, request)
+    assert done.success
+    told = {
+        event.asset_key.to_user_string(): event
+        for event in map(_materialization, done.get_asset_materialization_events())
+    }
+    assert seen(told["job_log_archives"], "archives") == 1
+    assert (seen(told["job_log_tables"], "loaded"), seen(told["job_log_tables"], "rows")) == (1, 27675)
+    assert seen(told["job_log_marts"], "jobs") == 1940
+    assert "| `Cut1` | 376 |" in str(seen(told["job_log_marts"], "most used tools"))
+    [check] = done.get_asset_check_evaluations()
+    assert check.passed
+    third = watched(platform, instance, second.cursor)
+    assert not third.run_requests and third.skip_reason is not None
+
+
+def _materialization(event: dg.DagsterEvent) -> dg.AssetMaterialization:
+    found = event.step_materialization_data.materialization
+    assert isinstance(found, dg.AssetMaterialization)
+    return found
+
+
+def test_a_bad_report_is_told_and_holds_up_nobody(platform: Platform, instance: dg.DagsterInstance) -> None:
+    put(platform, NEW, damaged=True)
+    put(platform, OLD)
+    requests = watched(platform, instance, watched(platform, instance).cursor).run_requests or ()
+    ended = {request.partition_key: run(platform, instance, request) for request in requests}
+    assert len(ended) == 2 and all(each.success for each in ended.values())
+    told = {
+        event.asset_key.to_user_string(): event
+        for event in map(_materialization, ended[INSTANCE].get_asset_materialization_events())
+    }
+    table = told["job_log_tables"].metadata["quarantine"]
+    assert isinstance(table, dg.TableMetadataValue)
+    assert "its SHA-256 is" in str(table.records[0].data["why"])
+    with Marts(platform.records, platform.objects).opened() as marts:
+        assert marts.sql("SELECT count(*) FROM jobs").fetchall() == [(98,)]
+
+
+def test_an_archive_without_metadata_waits_for_them_a_while(
+    platform: Platform, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(platform, NEW, metadata=False)
+    waiting = watched(platform, instance, watched(platform, instance).cursor)
+    assert not waiting.run_requests
+    monkeypatch.setattr(job_logs, "SECONDS_WITHOUT_METADATA", 0.0)
+    [request] = watched(platform, instance, waiting.cursor).run_requests or ()
+    assert run(platform, instance, request).success
+    [report] = platform.records.job_log_reports.find({})
+    assert report.state is ReportState.QUARANTINED and "no metadata" in str(report.quarantine)
+
+
+def test_what_cannot_be_a_report_is_told_once(platform: Platform, instance: dg.DagsterInstance) -> None:
+    platform.objects.put(f"{DROPS}x/archives/a b.tar.gz", NEW.read_bytes())
+    platform.objects.put(f"{DROPS}x/archives/a b.json", b"{}")
+    second = watched(platform, instance, watched(platform, instance).cursor)
+    assert "a b.tar.gz" in str(second.skip_reason)
+    assert "a b.tar.gz" not in str(watched(platform, instance, second.cursor).skip_reason)
+
+
+def test_a_new_parser_reads_everything_again(
+    platform: Platform, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(platform, OLD)
+    second = watched(platform, instance, watched(platform, instance).cursor)
+    for request in second.run_requests or ():
+        assert run(platform, instance, request).success
+    monkeypatch.setattr(ledgers, "PARSER_VERSION", "2")
+    [request] = watched(platform, instance, second.cursor).run_requests or ()
+    assert run(platform, instance, request).success
+    [report] = platform.records.job_log_reports.find({})
+    assert report.parser_version == "2" and Marts(platform.records, platform.objects).is_current(report.instance_id)
+
+
+def test_a_run_is_requested_once_and_again_after_a_while_when_it_failed(
+    platform: Platform, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whose = local_instance(platform.records, INSTANCE)
+    ledger = Ledger(platform.records, platform.objects)
+    ledger.receive(whose.id, "0", NEW, NEW.with_name("0.json").read_bytes())
+    [request] = watched(platform, instance).run_requests or ()
+    for stored in list(platform.objects.list("joblogs/raw")):
+        platform.objects.delete(stored.key)
+    assert not run(platform, instance, request).success
+    assert not watched(platform, instance).run_requests
+    monkeypatch.setattr(job_logs, "FIRST_WAIT", 0.0)
+    assert [each.partition_key for each in watched(platform, instance).run_requests or ()] == [INSTANCE]
