@@ -27,7 +27,7 @@ from knockem_dagster.platform import Platform
 from knockem_dagster.records.submissions import State
 from knockem_dagster.settings import Settings
 from resources.dagster_storage import forget, runs_of
-from resources.names import SUBMISSION_TAG, SUBMISSIONS, USER_TAG
+from resources.names import INSTANCES, SUBMISSION_TAG, SUBMISSIONS, USER_TAG
 from resources.platform import PlatformResource, SubmissionRuns
 from sensors.arrivals import new_submissions, submission_uploads, uploaded_submissions
 from sensors.dead_runs import settle_dead_runs
@@ -249,13 +249,22 @@ def forget_submission(settings: Settings, submission_id: str, *, dry_run: bool) 
 
     Returns what was removed, or with `dry_run` what would be, one line each.
     """
+    return _forget(settings, submission_id, of=SUBMISSIONS, dry_run=dry_run)
+
+
+def forget_instance(settings: Settings, instance_id: str, *, dry_run: bool) -> list[str]:
+    """Remove an instance from Dagster's storage, as `forget_submission` does."""
+    return _forget(settings, instance_id, of=INSTANCES, dry_run=dry_run)
+
+
+def _forget(settings: Settings, partition: str, *, of: str, dry_run: bool) -> list[str]:
     with dagster_instance(settings) as instance:
-        runs = runs_of(instance, submission_id)
+        runs = runs_of(instance, partition)
         lines = [f"Dagster run {run.run_id} ({run.status.value.lower()}) with its events" for run in runs]
-        if instance.has_dynamic_partition(SUBMISSIONS, submission_id):
-            lines.append(f"Dagster partition {submission_id} with its materializations")
+        if instance.has_dynamic_partition(of, partition):
+            lines.append(f"Dagster partition {partition} with its materializations")
         if not dry_run:
-            forget(instance, submission_id)
+            forget(instance, partition, of=of)
     return lines
 
 

@@ -1,4 +1,4 @@
-"""Taking runs and submissions out of Dagster's own storage, with every trace of them.
+"""Taking runs and partitions out of Dagster's own storage, with every trace of them.
 
 Dagster deletes a run with its events, but keeps its captured output, the latest materialization of each
 asset, ticks and run keys; it cannot wipe single partitions of assets (`wipe_asset_partitions` is not
@@ -22,7 +22,7 @@ from dagster._core.storage.schedules.schema import InstigatorsTable, JobTable, J
 from dagster._core.storage.schedules.sql_schedule_storage import SqlScheduleStorage
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
-from resources.names import SUBMISSION_TAG, SUBMISSIONS
+from resources.names import SUBMISSION_TAG
 
 Connecting = AbstractContextManager[db.Connection]
 
@@ -39,31 +39,31 @@ def delete_run(instance: dg.DagsterInstance, run_id: str) -> None:
         instance.compute_log_manager.delete_logs(prefix=[run_id])
 
 
-def runs_of(instance: dg.DagsterInstance, submission_id: str) -> list[dg.DagsterRun]:
-    """Return the runs of a submission: those asked for by us, and those that somebody started in the UI."""
+def runs_of(instance: dg.DagsterInstance, partition: str) -> list[dg.DagsterRun]:
+    """Return the runs of a partition: those asked for by us, and those that somebody started in the UI."""
     found = {
         run.run_id: run
         for tag in (SUBMISSION_TAG, PARTITION_NAME_TAG)
-        for run in instance.get_runs(dg.RunsFilter(tags={tag: submission_id}))
+        for run in instance.get_runs(dg.RunsFilter(tags={tag: partition}))
     }
     return list(found.values())
 
 
-def forget(instance: dg.DagsterInstance, submission_id: str) -> None:
-    """Remove a submission's runs and partition, and its id from everything that Dagster keeps beside them."""
-    runs = [run.run_id for run in runs_of(instance, submission_id)]
+def forget(instance: dg.DagsterInstance, partition: str, *, of: str) -> None:
+    """Remove a partition `of` such partitions, its runs, and its key from everything that Dagster keeps beside them."""
+    runs = [run.run_id for run in runs_of(instance, partition)]
     for run_id in runs:
         delete_run(instance, run_id)
-    instance.delete_dynamic_partition(SUBMISSIONS, submission_id)
+    instance.delete_dynamic_partition(of, partition)
     events, schedules, history = instance.event_log_storage, instance.schedule_storage, instance.run_storage
     if isinstance(events, SqlEventLogStorage):
         with events.index_connection() as connection:
-            _forget_in_asset_index(connection, submission_id, runs)
+            _forget_in_asset_index(connection, partition, runs)
             _wipe_free_space(connection)
     if isinstance(schedules, SqlScheduleStorage):
         with _connecting(schedules) as connection:
             for column in _MENTIONS:
-                _set_where_mentioned(connection, column, submission_id, db.func.replace(column, submission_id, PURGED))
+                _set_where_mentioned(connection, column, partition, db.func.replace(column, partition, PURGED))
             _wipe_free_space(connection)
     if isinstance(history, SqlRunStorage):
         with _connecting(history) as connection:
@@ -74,18 +74,18 @@ def _connecting(storage: Any) -> Connecting:
     return storage.connect()
 
 
-def _forget_in_asset_index(connection: db.Connection, submission_id: str, runs: Sequence[str]) -> None:
+def _forget_in_asset_index(connection: db.Connection, partition: str, runs: Sequence[str]) -> None:
     for column in _CACHES:
-        _set_where_mentioned(connection, column, submission_id, db.null())
+        _set_where_mentioned(connection, column, partition, db.null())
     connection.execute(AssetCheckExecutionsTable.delete().where(AssetCheckExecutionsTable.c.run_id.in_(runs)))
 
 
 def _set_where_mentioned(
-    connection: db.Connection, column: db.Column[Any], submission_id: str, value: db.ColumnElement[Any]
+    connection: db.Connection, column: db.Column[Any], partition: str, value: db.ColumnElement[Any]
 ) -> None:
     table = column.table
     if db.inspect(connection).has_table(table.name):
-        connection.execute(table.update().values({column.name: value}).where(column.contains(submission_id)))
+        connection.execute(table.update().values({column.name: value}).where(column.contains(partition)))
 
 
 def _wipe_free_space(connection: db.Connection) -> None:

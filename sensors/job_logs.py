@@ -1,7 +1,6 @@
 """Job logs on their way into Dagster: what was put into the object store, and a run for whoever has sent anything."""
 
 import json
-import re
 import tempfile
 import time
 from dataclasses import asdict, dataclass, field
@@ -11,7 +10,8 @@ import dagster as dg
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from assets.partitions import JOB_LOGS_JOB, instances
-from knockem_dagster.errors import InvalidInput
+from knockem_dagster.errors import Conflict, InvalidInput
+from knockem_dagster.joblogs.folders import DROPS, dropped, metadata_of
 from knockem_dagster.joblogs.instances import local_instance
 from knockem_dagster.joblogs.ledger import SCRATCH, Ledger
 from knockem_dagster.joblogs.marts import Marts
@@ -22,8 +22,6 @@ from resources.names import INSTANCES, USER_TAG
 from resources.platform import PlatformResource
 from sensors.rounds import START
 
-DROPS = "uploads/joblogs/"
-"""Reports put into the object store, as INSTANCE/archives/N.tar.gz with N.json."""
 MOST_LOOKED_AT = 20
 """Instances looked at in one tick, beside those of which something has arrived."""
 MOST_REQUESTS = 100
@@ -33,7 +31,6 @@ SECONDS_WITHOUT_METADATA = 600.0
 """After which an archive is taken in, and quarantined, without."""
 FIRST_WAIT, LONGEST_WAIT = 30.0, 3600.0
 """Seconds until a run that failed is followed by another; twice as long after each that fails."""
-_DROP = re.compile(rf"{DROPS}([^/]+)/(?:archives/)?([^/]+)\.tar\.gz")
 _MOST_FAILED = 8
 
 
@@ -89,7 +86,7 @@ def _take_in(platform: Platform, seen: _Seen) -> list[str]:
     """Take in each report that has not changed since the last tick; return what went wrong."""
     ledger, began = Ledger(platform.records, platform.objects), time.monotonic()
     entries = {entry.key: entry for entry in platform.objects.list(DROPS)}
-    now = {key: _version(entries, key) for key in sorted(entries) if _DROP.fullmatch(key)}
+    now = {key: _version(entries, key) for key in sorted(entries) if dropped(key)}
     trouble: list[str] = []
     for key, version in now.items():
         is_still = seen.drops.get(key) == version and _is_whole(entries, key)
@@ -97,7 +94,7 @@ def _take_in(platform: Platform, seen: _Seen) -> list[str]:
             continue
         try:
             _receive(platform, ledger, key)
-        except InvalidInput as error:
+        except (InvalidInput, Conflict) as error:
             trouble.append(f"{key}: {error}")
         seen.taken[key] = version
     seen.drops = now
@@ -106,29 +103,25 @@ def _take_in(platform: Platform, seen: _Seen) -> list[str]:
 
 
 def _receive(platform: Platform, ledger: Ledger, key: str) -> None:
-    found = _DROP.fullmatch(key)
-    assert found is not None
-    described = _metadata_of(key)
+    names = dropped(key)
+    assert names is not None
+    described = metadata_of(key)
     metadata = platform.objects.get(described) if platform.objects.exists(described) else b""
     with tempfile.TemporaryDirectory(prefix=SCRATCH) as scratch:
         archive = Path(scratch) / "archive"
         platform.objects.fetch(key, archive)
-        ledger.receive(local_instance(platform.records, found[1]).id, found[2], archive, metadata)
-
-
-def _metadata_of(key: str) -> str:
-    return key.removesuffix(".tar.gz") + ".json"
+        ledger.receive(local_instance(platform.records, names[0]).id, names[1], archive, metadata)
 
 
 def _version(entries: dict[str, StoredObject], key: str) -> str:
-    both = [entries[each] for each in (key, _metadata_of(key)) if each in entries]
+    both = [entries[each] for each in (key, metadata_of(key)) if each in entries]
     return " ".join(f"{entry.size}:{entry.modified.isoformat()}" for entry in both)
 
 
 def _is_whole(entries: dict[str, StoredObject], key: str) -> bool:
     """Tell whether metadata are there, or will hardly come any more."""
     age = time.time() - entries[key].modified.timestamp()
-    return _metadata_of(key) in entries or age > SECONDS_WITHOUT_METADATA
+    return metadata_of(key) in entries or age > SECONDS_WITHOUT_METADATA
 
 
 def _not_current(platform: Platform, marts: Marts, seen: _Seen) -> list[str]:

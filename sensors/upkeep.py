@@ -177,5 +177,5 @@ def _forget_purged(instance: dg.DagsterInstance, platform: Platform, *, after: s
     worked_on = instance.get_materialized_partitions(genome.key) if unknown else set[str]()
     purged = [id for id in unknown if id not in worked_on and all(run.is_finished for run in runs_of(instance, id))]
     for id in purged:
-        forget(instance, id)
+        forget(instance, id, of=SUBMISSIONS)
     return len(purged), part[-1] if len(part) == MOST_PARTITIONS else START

@@ -1,4 +1,4 @@
-"""`joblogs register|upload|list|quarantine|release|revoke`: who sends job logs, and what became of their reports."""
+"""`joblogs register|upload|list|quarantine|release|revoke|delete`: who sends job logs, and what became of them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from knockem_dagster.cli.service_logs import blot_out
 from knockem_dagster.cli.terminal import FAILED, AsJson, answer_json, aside, for_people, open_platform, short
 from knockem_dagster.cli.wording import counted, moment
 from knockem_dagster.errors import InvalidInput
@@ -23,11 +24,13 @@ from knockem_dagster.joblogs.instances import (
     revoke,
     view_instances,
 )
+from knockem_dagster.joblogs.removal import plan_removal, remove_instance
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.joblogs import InstanceRecord, ReportRecord, ReportState
 
 if TYPE_CHECKING:
     from knockem_dagster.joblogs.ledger import Ledger
+    from knockem_dagster.joblogs.marts import Marts
 
 app = typer.Typer(no_args_is_help=True, help="Job logs of instances: their reports, taken in or quarantined.")
 _COLOURS = {ReportState.LOADED: "green", ReportState.QUARANTINED: "red", ReportState.RECEIVED: "yellow"}
@@ -58,6 +61,7 @@ def upload(
             seen.append((whose, ledger.read(report) if report.state is ReportState.RECEIVED else report))
         for whose in {whose.id: whose for whose, _ in seen}.values():
             seen += [(whose, report) for report in ledger.read_all(whose.id)]  # whoever received them died
+            _marts(platform).refresh(whose.id)
     if as_json:
         answer_json([_summary(report) for _, report in seen])
     elif seen:
@@ -91,6 +95,36 @@ def revoke_token(
     with open_platform() as platform:
         found = revoke(platform.records, instance_called(platform.records, instance))
     for_people().print(f"Instance {found.name} has no token any more.", markup=False)
+
+
+@app.command("delete")
+def delete(
+    instance: Annotated[str, typer.Argument(metavar="INSTANCE", help="Its name, its id, or the beginning of its id.")],
+    *,
+    confirm: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Its name, instead of typing it when asked.")
+    ] = None,
+) -> None:
+    """Remove an instance: its archives, all that was read from them, and everything that names it."""
+    from knockem_dagster import definitions  # here: importing Dagster takes seconds
+
+    with open_platform() as platform:
+        records, objects = platform.records, platform.objects
+        found = instance_called(records, instance)
+        plan = plan_removal(records, objects, found)
+        told = (
+            f"Instance {found.name} ({found.id}) has {counted(plan.reports, 'report')}, {counted(plan.jobs, 'job')} "
+            f"and {counted(plan.objects, 'object')}."
+        )
+        for_people().print(told, markup=False, soft_wrap=True)
+        typed = typer.prompt("Its name, to remove all of this for ever", err=True) if confirm is None else confirm
+        if typed != found.name:
+            aside().print("That is not its name: nothing was removed.")
+            raise typer.Exit(FAILED)
+        remove_instance(records, objects, found)
+        definitions.forget_instance(platform.settings, found.id, dry_run=False)
+        blot_out(platform.settings, found.id)
+    for_people().print(f"Instance {found.name} is removed.", markup=False)
 
 
 @app.command("list")
@@ -132,6 +166,7 @@ def release(
         found = reports.starting_with(report, what="quarantined report", listing="joblogs quarantine")
         whose = platform.records.job_log_instances.get(found.instance_id)
         now = _ledger(platform).read(found)
+        _marts(platform).refresh(whose.id)
     if as_json:
         answer_json(_summary(now))
     else:
@@ -145,6 +180,12 @@ def _ledger(platform: Platform) -> Ledger:
     from knockem_dagster.joblogs.ledger import Ledger  # here: pyarrow and what it brings take a second
 
     return Ledger(platform.records, platform.objects)
+
+
+def _marts(platform: Platform) -> Marts:
+    from knockem_dagster.joblogs.marts import Marts  # here: as above
+
+    return Marts(platform.records, platform.objects)
 
 
 def _tell_quarantine(seen: Sequence[tuple[InstanceRecord, ReportRecord]]) -> None:

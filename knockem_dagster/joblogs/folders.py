@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
 
 from knockem_dagster.errors import NotFound
 from knockem_dagster.joblogs.report_metadata import MOST_BYTES
+from knockem_dagster.records.record import derived_id
 
 ARCHIVE = ".tar.gz"
 _ARCHIVES = "archives"
+DROPS = "uploads/joblogs/"
+"""Such a folder in the object store: who puts reports there need not send them."""
+_DROP = re.compile(rf"{DROPS}([^/]+)/(?:{_ARCHIVES}/)?([^/]+){re.escape(ARCHIVE)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +57,27 @@ def reports_in(folder: Path) -> Iterator[FoundReport]:
     for archive in archives:
         place = archive.parent
         yield FoundReport(place.parent if place.name == _ARCHIVES else place, archive)
+
+
+def dropped(key: str) -> tuple[str, str] | None:
+    """Return the names of instance and report of an archive in DROPS; None for what is none."""
+    found = _DROP.fullmatch(key)
+    return None if found is None else (found[1], found[2])
+
+
+def metadata_of(key: str) -> str:
+    """Return where metadata are, of an archive in DROPS."""
+    return f"{key.removesuffix(ARCHIVE)}.json"
+
+
+def instance_of_drop(key: str) -> str | None:
+    """Return the id of the instance below whose folder in DROPS a key is; None for others."""
+    return instance_id(key.removeprefix(DROPS).partition("/")[0]) if key.startswith(DROPS) else None
+
+
+def instance_id(name: str) -> str:
+    """Return the id of the instance of this name; a UUID is its own."""
+    try:
+        return str(UUID(name))
+    except ValueError:
+        return derived_id("jobLogInstance", name)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hmac
 from dataclasses import dataclass
-from uuid import UUID
 
 from knockem_dagster.accounts.tokens import digest_of, new_token
 from knockem_dagster.errors import Conflict, Fault, InvalidInput
+from knockem_dagster.joblogs.folders import instance_id
+from knockem_dagster.joblogs.wanted import check_wanted
 from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.joblogs import InstanceRecord, ReportRecord, ReportState
-from knockem_dagster.records.record import derived_id
 from knockem_dagster.stores.documents import Patch
 
 _LONGEST_NAME = 200
@@ -29,13 +29,14 @@ class InstanceView:
 def local_instance(records: Records, name: str) -> InstanceRecord:
     """Return the instance of this name, registered now if there is none; a UUID is its id, too.
 
-    Raises InvalidInput for a name that is none.
+    Raises InvalidInput for a name that is none, Conflict while it is being removed.
     """
     if not name.isprintable() or not 0 < len(name) <= _LONGEST_NAME:
         allowed = f"1 to {_LONGEST_NAME} characters that can be printed; `--instance NAME` gives another"
         raise InvalidInput("The instance cannot be registered.", [Fault("its name", repr(name[:200]), allowed)])
-    instance = InstanceRecord(id=_id_of(name), name=name)
+    instance = InstanceRecord(id=instance_id(name), name=name)
     records.job_log_instances.add(instance)
+    check_wanted(records, instance.id)
     return records.job_log_instances.get(instance.id)
 
 
@@ -96,10 +97,3 @@ def view_instance(records: Records, instance: InstanceRecord) -> InstanceView:
         sum(each.jobs for each in good),
         max((each.generated for each in good if each.generated is not None), default=None),
     )
-
-
-def _id_of(name: str) -> str:
-    try:
-        return str(UUID(name))
-    except ValueError:
-        return derived_id("jobLogInstance", name)

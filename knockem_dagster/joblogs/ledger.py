@@ -19,6 +19,7 @@ from knockem_dagster.joblogs.archive_fault import ArchiveFault
 from knockem_dagster.joblogs.job_resources import write_job_resources
 from knockem_dagster.joblogs.report import PARSER_VERSION, read_report
 from knockem_dagster.joblogs.report_metadata import read_metadata
+from knockem_dagster.joblogs.wanted import while_wanted
 from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.joblogs import QuarantineValue, RejectValue, ReportRecord, ReportState
 from knockem_dagster.records.record import derived_id
@@ -41,6 +42,7 @@ class Ledger:
     """The reports of all instances, over the record and the object store. Safe to use by several at once."""
 
     def __init__(self, records: Records, objects: Objects) -> None:
+        self._records = records
         self._reports = records.job_log_reports
         self._objects = objects
 
@@ -61,6 +63,10 @@ class Ledger:
         it takes the place of one that is quarantined itself. Raises InvalidInput for a name that is none.
         """
         check_name(name)
+        with while_wanted(self._records, self._objects, instance):
+            return self._store(instance, name, archive, metadata, digest)
+
+    def _store(self, instance: str, name: str, archive: Path, metadata: bytes, digest: str) -> ReportRecord:
         sent = ReportRecord(
             id=_id_of(instance, name),
             instance_id=instance,
@@ -93,6 +99,10 @@ class Ledger:
             raise Conflict(f"Report {report.name} was refused before it had arrived: {report.quarantine}")
         if is_beside(report):
             raise Conflict(str(_ANOTHER))
+        with while_wanted(self._records, self._objects, report.instance_id):
+            return self._read(report)
+
+    def _read(self, report: ReportRecord) -> ReportRecord:
         if (twins := self._in_use(report)) and report.id not in {each.id for each in twins}:
             return self._quarantine_twin(report, twins[0])
         reading = report.model_copy(update={"parser_version": PARSER_VERSION})
@@ -134,10 +144,10 @@ class Ledger:
             state=ReportState.QUARANTINED,
             quarantine=why,
         )
-        if not self._reports.add(refused):
-            self._change(
-                refused, Patch(set={"quarantine": why.model_dump(by_alias=True), "datetime": refused.datetime})
-            )
+        now = Patch(set={"quarantine": why.model_dump(by_alias=True), "datetime": refused.datetime})
+        with while_wanted(self._records, self._objects, instance):
+            if not self._reports.add(refused):
+                self._change(refused, now)
 
     def read_all(self, instance: str, *, again: bool = False) -> list[ReportRecord]:
         """Read all reports of an instance that were not read yet by this parser; return what became of each.

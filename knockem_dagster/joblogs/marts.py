@@ -21,9 +21,10 @@ from knockem_dagster.errors import NotFound
 from knockem_dagster.joblogs import job_resources
 from knockem_dagster.joblogs.job_resources import warehouse
 from knockem_dagster.joblogs.ledger import SCRATCH, Ledger, table_key
+from knockem_dagster.joblogs.wanted import while_wanted
 from knockem_dagster.records.catalog import Records
-from knockem_dagster.records.joblogs import MartsRecord, ReportRecord
-from knockem_dagster.records.record import derived_id, new_id, now
+from knockem_dagster.records.joblogs import MARTS_ID, MartsRecord, ReportRecord
+from knockem_dagster.records.record import new_id, now
 from knockem_dagster.stores.documents import Patch
 from knockem_dagster.stores.objects import Objects
 
@@ -31,7 +32,6 @@ MARTS_VERSION = "1"
 """Another one where any mart would be another."""
 KEPT_FOR_READERS = timedelta(hours=1)
 """How long marts are there that went out of use: somebody may be reading them."""
-_ID = derived_id("jobLogMarts")
 _MEMORY_MB = 1024
 _TRIES = 5
 # The latest report to tell of a job is right; of two made at once, the one whose name is last.
@@ -86,7 +86,7 @@ class Marts:
 
     def in_use(self) -> dict[str, str]:
         """Return the generations in use, by instance."""
-        found = self._records.job_log_marts.find_one(_ID)
+        found = self._records.job_log_marts.find_one(MARTS_ID)
         return {} if found is None else found.in_use
 
     def is_current(self, instance: str) -> bool:
@@ -98,6 +98,10 @@ class Marts:
 
         `again`: compute them anew even so. Readers see what was there before until all of the new is.
         """
+        with while_wanted(self._records, self._objects, instance):
+            self._refresh(instance, again=again)
+
+    def _refresh(self, instance: str, *, again: bool) -> None:
         suffix = f"-{new_id()[:8]}" if again else ""
         while again or not self.is_current(instance):
             again = False
@@ -110,7 +114,7 @@ class Marts:
 
     def sweep(self, *, older: timedelta = KEPT_FOR_READERS) -> int:
         """Remove marts that have been out of use for so long; return how many generations those were."""
-        found = self._records.job_log_marts.find_one(_ID)
+        found = self._records.job_log_marts.find_one(MARTS_ID)
         if found is None:
             return 0
         before = (datetime.now(UTC) - older).isoformat()
@@ -123,7 +127,7 @@ class Marts:
         for instance, generation in gone:
             self._objects.delete_prefix(_folder(instance, generation))
         if gone:
-            self._records.job_log_marts.patch(_ID, Patch(unset=[".".join(("left", *each)) for each in gone]))
+            self._records.job_log_marts.patch(MARTS_ID, Patch(unset=[".".join(("left", *each)) for each in gone]))
         return len(gone)
 
     @contextmanager
@@ -187,13 +191,13 @@ class Marts:
     def _use(self, instance: str, generation: str | None) -> None:
         """Let this generation take the place of the one in use."""
         marts = self._records.job_log_marts
-        marts.add(MartsRecord(id=_ID))
+        marts.add(MartsRecord(id=MARTS_ID))
         before = self.in_use().get(instance)
         left = {} if before in {None, generation} else {f"left.{instance}.{before}": now()}
         if generation is None:
-            marts.patch(_ID, Patch(set=left, unset=[f"inUse.{instance}"]))
+            marts.patch(MARTS_ID, Patch(set=left, unset=[f"inUse.{instance}"]))
         else:
-            marts.patch(_ID, Patch(set={**left, f"inUse.{instance}": generation}))
+            marts.patch(MARTS_ID, Patch(set={**left, f"inUse.{instance}": generation}))
 
 
 def mart_key(instance: str, generation: str, name: str) -> str:

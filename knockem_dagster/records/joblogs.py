@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from knockem_dagster.records.record import Record, Value
+from knockem_dagster.records.record import Record, Value, derived_id
 from knockem_dagster.stores.documents import Collection, Index
 
 
@@ -18,6 +18,7 @@ class InstanceRecord(Record):
 
     name: str
     token_digest: str | None = Field(default=None, description="SHA-256 of the token it uploads with, hexadecimal")
+    unwanted: str | None = Field(default=None, description="when its removal began: ISO 8601, UTC")
 
 
 class ReportState(StrEnum):
@@ -96,3 +97,7 @@ class MartsRecord(Record):
     left: dict[str, dict[str, str]] = Field(
         default_factory=dict[str, dict[str, str]], description="when others went out of use, by instance and generation"
     )
+
+
+MARTS_ID = derived_id("jobLogMarts")
+"""Of the one document."""

@@ -10,8 +10,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from knockem_dagster.cli.main import app
+from knockem_dagster.definitions import build_definitions, dagster_instance
 from knockem_dagster.joblogs.instances import instance_by, local_instance
 from knockem_dagster.joblogs.ledger import Ledger
+from knockem_dagster.joblogs.marts import Marts
+from knockem_dagster.settings import load_settings
+from resources.platform import PlatformResource, SubmissionRuns
 from tests.services.command_line import environment_of
 from tests.services.job_play import record_in
 from tests.services.joblogs import JOBS, REAL, report_of, table
@@ -159,3 +163,41 @@ def test_an_instance_has_one_token_which_is_told_once(home: Path) -> None:
     [listed] = told("list", home=home)
     assert (listed["name"], listed["mayUpload"]) == ("our server", True)
     assert "no instance 'other'" in run("joblogs", "revoke", "other", home=home).stderr
+
+
+def jobs_counted(home: Path) -> int:
+    with record_in(home) as platform, Marts(platform.records, platform.objects).opened() as marts:
+        return marts.sql("SELECT coalesce(sum(jobs), 0)::BIGINT FROM tools").fetchall()[0][0]
+
+
+def run_in_dagster(home: Path, id: str) -> None:
+    with dagster_instance(load_settings(home=home)) as dagster:
+        dagster.add_dynamic_partitions("instance", [id])
+        resource = PlatformResource(home=str(home))
+        resources = {"platform": resource, "runs": SubmissionRuns(platform=resource)}
+        job = build_definitions(resource_overrides=resources).resolve_job_def("job_logs")
+        config = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+        assert job.execute_in_process(instance=dagster, partition_key=id, run_config=config).success
+
+
+def test_what_is_deleted_is_found_nowhere_and_totals_fall_by_its_jobs(home: Path) -> None:
+    run("joblogs", "upload", REAL[0].parents[2], home=home)
+    assert jobs_counted(home) == 1940 + 98
+    id = next(archive.parents[1].name for archive in REAL if archive.parents[1].name.startswith("2682"))
+    run_in_dagster(home, id)
+    assert jobs_counted(home) == 1940 + 98, "computed again from the archives, and counted once"
+    refused = run("joblogs", "delete", id, "--confirm", "something else", home=home)
+    assert refused.exit_code == 1 and "nothing was removed" in refused.stderr
+    assert jobs_counted(home) == 1940 + 98
+    deleted = run("joblogs", "delete", id[:8], "--confirm", id, home=home)
+    assert deleted.exit_code == 0, deleted.stderr
+    assert "1 report, 1,970 jobs" in deleted.stdout, "those that were not over, too"
+    assert jobs_counted(home) == 98
+    assert [each["jobs"] for each in told("list", home=home)] == [98]
+    naming = [
+        path for path in home.rglob("*") if id in path.name or (path.is_file() and id.encode() in path.read_bytes())
+    ]
+    assert naming == []
+    assert "no instance" in run("joblogs", "delete", id, "--confirm", id, home=home).stderr
+    run("joblogs", "upload", REAL[0].parents[2], home=home)
+    assert jobs_counted(home) == 1940 + 98

@@ -16,7 +16,7 @@ from knockem_dagster.joblogs.archive_fault import ArchiveFault
 from knockem_dagster.joblogs.instances import reports_of
 from knockem_dagster.joblogs.ledger import Ledger, archive_key, metadata_key, table_key
 from knockem_dagster.platform import Platform
-from knockem_dagster.records.joblogs import ReportRecord, ReportState
+from knockem_dagster.records.joblogs import InstanceRecord, ReportRecord, ReportState
 from knockem_dagster.records.record import Repository
 from knockem_dagster.stores.objects import Objects
 from tests.services.job_play import record_in
@@ -29,6 +29,8 @@ OTHERS = {"jobs": table("jobs", [(9, "dog", "1.0", "ok", "2026-01-01 00:00:00")]
 @pytest.fixture
 def platform(tmp_path: Path) -> Iterator[Platform]:
     with record_in(tmp_path / "home") as opened:
+        for name in ("i", "j", *map(str, range(10))):
+            opened.records.job_log_instances.add(InstanceRecord(id=name, name=name))
         yield opened
 
 

@@ -16,6 +16,7 @@ from knockem_dagster.joblogs.instances import local_instance
 from knockem_dagster.joblogs.ledger import Ledger
 from knockem_dagster.joblogs.marts import TABLES, Marts, mart_key
 from knockem_dagster.platform import Platform
+from knockem_dagster.records.joblogs import InstanceRecord
 from knockem_dagster.stores.objects import Objects
 from tests.services.job_play import record_in
 from tests.services.joblogs import REAL, report_of, table
@@ -24,6 +25,8 @@ from tests.services.joblogs import REAL, report_of, table
 @pytest.fixture
 def platform(tmp_path: Path) -> Iterator[Platform]:
     with record_in(tmp_path / "home") as opened:
+        for name in ("i", "j", *map(str, range(10))):
+            opened.records.job_log_instances.add(InstanceRecord(id=name, name=name))
         yield opened
 
 

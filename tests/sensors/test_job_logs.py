@@ -11,6 +11,7 @@ import pytest
 from assets.partitions import JOB_LOGS_JOB
 from knockem_dagster.definitions import build_definitions
 from knockem_dagster.joblogs import ledger as ledgers
+from knockem_dagster.joblogs.folders import DROPS
 from knockem_dagster.joblogs.instances import local_instance
 from knockem_dagster.joblogs.ledger import Ledger
 from knockem_dagster.joblogs.marts import Marts
@@ -19,7 +20,7 @@ from knockem_dagster.records.joblogs import ReportState
 from resources.names import INSTANCES
 from resources.platform import PlatformResource, SubmissionRuns
 from sensors import job_logs
-from sensors.job_logs import DROPS, watch_job_logs
+from sensors.job_logs import watch_job_logs
 from tests.services.job_play import record_in
 from tests.services.joblogs import REAL
 from tests.services.platforms import tick
