@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hmac
+import time
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
 
 from knockem_dagster.accounts.tokens import digest_of, new_token
 from knockem_dagster.errors import Conflict, Fault, InvalidInput
@@ -18,12 +21,23 @@ _LONGEST_NAME = 200
 
 @dataclass(frozen=True, slots=True)
 class InstanceView:
-    """An instance, its reports by state, jobs in the lake, and when its last good report was made (s since 1970)."""
+    """An instance, its reports by state, jobs in the lake, and when its last good report was made (s since 1970).
+
+    `usual_interval`: the median of the seconds between good reports; None where there are fewer than two.
+    """
 
     instance: InstanceRecord
     reports: dict[ReportState, int]
     jobs: int
     last_generated: float | None
+    usual_interval: float | None
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the last good report is older than twice the usual interval."""
+        if self.last_generated is None or self.usual_interval is None:
+            return False
+        return time.time() - self.last_generated > 2 * self.usual_interval
 
 
 def local_instance(records: Records, name: str) -> InstanceRecord:
@@ -91,9 +105,11 @@ def view_instance(records: Records, instance: InstanceRecord) -> InstanceView:
     """Return an instance with what became of its reports."""
     reports = reports_of(records, instance.id)
     good = [each for each in reports if each.state is ReportState.LOADED]
+    made = sorted(each.generated for each in good if each.generated is not None)
     return InstanceView(
         instance,
         {state: sum(each.state is state for each in reports) for state in ReportState},
         sum(each.jobs for each in good),
-        max((each.generated for each in good if each.generated is not None), default=None),
+        made[-1] if made else None,
+        median(later - earlier for earlier, later in pairwise(made)) if len(made) > 1 else None,
     )

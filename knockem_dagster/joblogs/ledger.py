@@ -10,6 +10,7 @@ import hashlib
 import re
 import shutil
 import tempfile
+from collections.abc import Set
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ MOST_REJECTS = 20
 """Described in the ledger; all are counted."""
 SCRATCH = "knockem-joblogs-"
 """How folders for what is being taken in begin."""
+_LAKE = "joblogs/lake"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ANOTHER = QuarantineValue(
     what="Something else has arrived as this report before, and is in use",
@@ -165,6 +167,14 @@ class Ledger:
         found = self._reports.find({"instanceId": instance})
         return sorted((each for each in found if each.digest and not is_beside(each)), key=lambda each: each.datetime)
 
+    def sweep(self, instances: Set[str]) -> None:
+        """Remove the tables of these instances that earlier parsers read. No reader is at them any more."""
+        read = {(each.instance_id, each.parser_version) for id in instances for each in self.in_use(id)}
+        for stored in list(self._objects.list(_LAKE)):
+            _, _, parser, _, instance, _ = stored.key.split("/")
+            if instance in instances and parser != PARSER_VERSION and (instance, parser) not in read:
+                self._objects.delete(stored.key)
+
     def in_use(self, instance: str) -> list[ReportRecord]:
         """Return the reports of an instance that are in the lake, by name."""
         loaded = self._reports.find({"instanceId": instance, "state": ReportState.LOADED})
@@ -227,7 +237,7 @@ def metadata_key(report: ReportRecord) -> str:
 def table_key(report: ReportRecord, member: str) -> str:
     """Return where a member's rows are in the lake, as the parser read them that the report names."""
     file = f"{report.name}.{report.digest[:16]}.parquet"
-    return f"joblogs/lake/{report.parser_version}/{member}/{report.instance_id}/{file}"
+    return f"{_LAKE}/{report.parser_version}/{member}/{report.instance_id}/{file}"
 
 
 def check_name(name: str) -> None:

@@ -113,7 +113,10 @@ class Marts:
             self._use(instance, generation if reports else None)
 
     def sweep(self, *, older: timedelta = KEPT_FOR_READERS) -> int:
-        """Remove marts that have been out of use for so long; return how many generations those were."""
+        """Remove marts that have been out of use for so long; return how many generations those were.
+
+        With them go the tables that an earlier parser read.
+        """
         found = self._records.job_log_marts.find_one(MARTS_ID)
         if found is None:
             return 0
@@ -127,6 +130,7 @@ class Marts:
         for instance, generation in gone:
             self._objects.delete_prefix(_folder(instance, generation))
         if gone:
+            self._ledger.sweep({instance for instance, _ in gone})
             self._records.job_log_marts.patch(MARTS_ID, Patch(unset=[".".join(("left", *each)) for each in gone]))
         return len(gone)
 

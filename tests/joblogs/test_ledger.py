@@ -15,6 +15,7 @@ from knockem_dagster.joblogs import ledger as ledgers
 from knockem_dagster.joblogs.archive_fault import ArchiveFault
 from knockem_dagster.joblogs.instances import reports_of
 from knockem_dagster.joblogs.ledger import Ledger, archive_key, metadata_key, table_key
+from knockem_dagster.joblogs.report import PARSER_VERSION
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.joblogs import InstanceRecord, ReportRecord, ReportState
 from knockem_dagster.records.record import Repository
@@ -259,7 +260,7 @@ def test_a_new_parser_reads_from_the_raw_archive_and_leaves_the_old_tables(
     old = table_key(first, "jobs")
     monkeypatch.setattr(ledgers, "PARSER_VERSION", "another")
     second = ledger.read(first)
-    assert (first.parser_version, second.parser_version) == ("1", "another")
+    assert (first.parser_version, second.parser_version) == (PARSER_VERSION, "another")
     assert platform.objects.exists(old)
     assert old != table_key(second, "jobs")
     assert ids(platform, second) == [1, 2, 3]

@@ -15,6 +15,7 @@ from knockem_dagster.joblogs import ledger as ledgers
 from knockem_dagster.joblogs.instances import local_instance
 from knockem_dagster.joblogs.ledger import Ledger
 from knockem_dagster.joblogs.marts import TABLES, Marts, mart_key
+from knockem_dagster.joblogs.report import PARSER_VERSION
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.joblogs import InstanceRecord
 from knockem_dagster.stores.objects import Objects
@@ -157,14 +158,22 @@ def test_readers_see_the_old_or_the_new_totals_and_nothing_else(
     reader = threading.Thread(target=read)
     reader.start()
     try:
-        for version in ("2", "3", "4"):
+        for version in ("a", "b", "c"):
             monkeypatch.setattr(ledgers, "PARSER_VERSION", version)
             marts.refresh("i")
     finally:
         is_over.set()
         reader.join()
     assert seen <= {150, 157} and 157 in seen
-    assert {report.parser_version for report in platform.records.job_log_reports.find({})} == {"4"}
+    assert {report.parser_version for report in platform.records.job_log_reports.find({})} == {"c"}
+    assert tables_of(platform) == {PARSER_VERSION, "a", "b", "c"}, "somebody may be reading them"
+    marts.sweep(older=timedelta(0))
+    assert tables_of(platform) == {"c"}
+
+
+def tables_of(platform: Platform) -> set[str]:
+    """By which parsers the tables were read that are there."""
+    return {stored.key.split("/")[2] for stored in platform.objects.list("joblogs/lake")}
 
 
 def test_all_can_be_computed_again_from_the_archives(platform: Platform, marts: Marts, tmp_path: Path) -> None:

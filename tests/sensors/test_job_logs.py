@@ -73,6 +73,12 @@ def put(platform: Platform, archive: Path, *, metadata: bool = True, damaged: bo
         platform.objects.put(f"{folder}/0.json", archive.with_name("0.json").read_bytes())
 
 
+def materialized(done: dg.ExecuteInProcessResult) -> dict[str, dg.AssetMaterialization]:
+    """What each asset told."""
+    told = (event.step_materialization_data.materialization for event in done.get_asset_materialization_events())
+    return {each.asset_key.to_user_string(): each for each in told if isinstance(each, dg.AssetMaterialization)}
+
+
 def seen(event: dg.AssetMaterialization, name: str) -> object:
     return event.metadata[name].value
 
@@ -88,10 +94,7 @@ def test_reports_put_into_the_object_store_are_read_by_a_run_of_their_instance(
     assert request.partition_key == INSTANCE and instance.has_dynamic_partition(INSTANCES, INSTANCE)
     done = run(platform, instance, request)
     assert done.success
-    told = {
-        event.asset_key.to_user_string(): event
-        for event in map(_materialization, done.get_asset_materialization_events())
-    }
+    told = materialized(done)
     assert seen(told["job_log_archives"], "archives") == 1
     assert (seen(told["job_log_tables"], "loaded"), seen(told["job_log_tables"], "rows")) == (1, 27675)
     assert seen(told["job_log_marts"], "jobs") == 1940
@@ -102,23 +105,13 @@ def test_reports_put_into_the_object_store_are_read_by_a_run_of_their_instance(
     assert not third.run_requests and third.skip_reason is not None
 
 
-def _materialization(event: dg.DagsterEvent) -> dg.AssetMaterialization:
-    found = event.step_materialization_data.materialization
-    assert isinstance(found, dg.AssetMaterialization)
-    return found
-
-
 def test_a_bad_report_is_told_and_holds_up_nobody(platform: Platform, instance: dg.DagsterInstance) -> None:
     put(platform, NEW, damaged=True)
     put(platform, OLD)
     requests = watched(platform, instance, watched(platform, instance).cursor).run_requests or ()
     ended = {request.partition_key: run(platform, instance, request) for request in requests}
     assert len(ended) == 2 and all(each.success for each in ended.values())
-    told = {
-        event.asset_key.to_user_string(): event
-        for event in map(_materialization, ended[INSTANCE].get_asset_materialization_events())
-    }
-    table = told["job_log_tables"].metadata["quarantine"]
+    table = materialized(ended[INSTANCE])["job_log_tables"].metadata["quarantine"]
     assert isinstance(table, dg.TableMetadataValue)
     assert "its SHA-256 is" in str(table.records[0].data["why"])
     with Marts(platform.records, platform.objects).opened() as marts:
@@ -153,11 +146,12 @@ def test_a_new_parser_reads_everything_again(
     second = watched(platform, instance, watched(platform, instance).cursor)
     for request in second.run_requests or ():
         assert run(platform, instance, request).success
-    monkeypatch.setattr(ledgers, "PARSER_VERSION", "2")
+    monkeypatch.setattr(ledgers, "PARSER_VERSION", "another")
     [request] = watched(platform, instance, second.cursor).run_requests or ()
     assert run(platform, instance, request).success
     [report] = platform.records.job_log_reports.find({})
-    assert report.parser_version == "2" and Marts(platform.records, platform.objects).is_current(report.instance_id)
+    assert report.parser_version == "another"
+    assert Marts(platform.records, platform.objects).is_current(report.instance_id)
 
 
 def test_a_run_is_requested_once_and_again_after_a_while_when_it_failed(

@@ -17,15 +17,24 @@ from http import HTTPStatus
 from pathlib import Path as FilePath
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from knockem_dagster.accounts.tokens import token_record
 from knockem_dagster.api.http.bodies import described_body, read_body
-from knockem_dagster.api.http.callers import Administrator
-from knockem_dagster.api.http.paging import At, Page, page_of, page_of_all
+from knockem_dagster.api.http.callers import Administrator, User
+from knockem_dagster.api.http.paging import (
+    At,
+    Page,
+    PlaceInList,
+    TableModel,
+    cursor_of,
+    first_row,
+    page_of,
+    page_of_all,
+)
 from knockem_dagster.api.http.report_form import ReportForm
 from knockem_dagster.api.http.site import Site, site_of
 from knockem_dagster.errors import Conflict, InvalidInput, NotFound
@@ -39,6 +48,8 @@ from knockem_dagster.joblogs.instances import (
     view_instances,
 )
 from knockem_dagster.joblogs.ledger import SCRATCH, Ledger, check_name, is_beside
+from knockem_dagster.joblogs.marts import Marts
+from knockem_dagster.joblogs.questions import QUESTIONS, answer
 from knockem_dagster.records.accounts import Scope
 from knockem_dagster.records.joblogs import InstanceRecord, QuarantineValue, ReportRecord, ReportState
 from knockem_dagster.records.record import Value
@@ -53,6 +64,8 @@ _log = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/jobLogs", tags=["job logs"])
 galaxy = APIRouter(include_in_schema=False)
 InstanceId = Annotated[str, Path(alias="instance", max_length=100)]
+TableName = Annotated[str, Path(max_length=100, description=f"one of {', '.join(QUESTIONS)}")]
+Tool = Annotated[str, Query(max_length=1000, description="a tool's id, for tables about one")]
 
 
 class NewInstance(Value):
@@ -70,6 +83,8 @@ class InstanceModel(Value):
     reports: dict[ReportState, int] = Field(description="how many, by state")
     jobs: int
     last_generated: float | None = Field(description="when its last good report was made, seconds since 1970")
+    usual_interval: float | None = Field(description="median of the seconds between its good reports")
+    is_late: bool = Field(description="its last good report is older than twice the usual interval")
 
 
 class RegisteredInstance(Value):
@@ -188,6 +203,18 @@ async def list_reports(sender: Sender, at: At) -> Page[ReportModel]:
     return Page(items=tuple(map(_report, found.items)), next=found.next)
 
 
+@router.get("/instances/{instance}/tables/{table}", operation_id="get_instance_table")
+async def instance_table(sender: Sender, table: TableName, at: At, tool: Tool = "") -> TableModel:
+    """Return rows of a table of an instance's jobs, to itself and to administrators."""
+    return await asyncio.to_thread(_table, sender.site, table, at, instance=sender.instance.id, tool=tool)
+
+
+@router.get("/tables/{table}", operation_id="get_job_log_table")
+async def table(caller: User, table: TableName, at: At, tool: Tool = "") -> TableModel:
+    """Return rows of a table of the jobs of all instances: no tool that few run is in it."""
+    return await asyncio.to_thread(_table, caller.site, table, at, tool=tool)
+
+
 _FORM: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -294,6 +321,21 @@ def _model(view: InstanceView) -> InstanceModel:
         reports=view.reports,
         jobs=view.jobs,
         last_generated=view.last_generated,
+        usual_interval=view.usual_interval,
+        is_late=view.is_late,
+    )
+
+
+def _table(site: Site, name: str, at: PlaceInList, *, tool: str, instance: str | None = None) -> TableModel:
+    begin = first_row(at)
+    found = answer(Marts(site.records, site.platform.objects), name, instance=instance, tool=tool)
+    end = begin + at.limit
+    return TableModel(
+        name=name,
+        columns=found.question.columns,
+        rows=found.rows[begin:end],
+        number=len(found.rows),
+        next=cursor_of(str(end)) if end < len(found.rows) else None,
     )
 
 

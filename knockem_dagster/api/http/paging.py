@@ -15,6 +15,7 @@ from pydantic import Field
 from knockem_dagster.errors import Fault, InvalidInput
 from knockem_dagster.mapping_file import shown
 from knockem_dagster.records.record import Record, Repository, Value
+from knockem_dagster.records.tables import Column
 from knockem_dagster.stores.declarations import value_at
 from knockem_dagster.stores.documents import Sort
 
@@ -59,6 +60,26 @@ def place_at(cursor: str, parts: int) -> list[str] | None:
         fault = Fault("cursor", shown(cursor), "what `next` of the page before said is")
         raise InvalidInput("There is no such page.", [fault])
     return [str(part) for part in place]
+
+
+class TableModel(Value):
+    """A page of the rows of a table."""
+
+    name: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str | bool | int | float | None, ...], ...] = Field(description="in the order of the columns")
+    number: int = Field(description="rows in all")
+    next: str | None = Field(default=None, description="`cursor` of the next page; null when this is the last")
+
+
+def first_row(at: PlaceInList) -> int:
+    """Return the number of the row that a page of a table begins with, from 0. Raises InvalidInput for no cursor."""
+    place = place_at(at.cursor, 1)
+    if place is None:
+        return 0
+    if not place[0].isdecimal():
+        raise InvalidInput("There is no such page.", [Fault("cursor", shown(at.cursor), "what `next` said is")])
+    return int(place[0])
 
 
 def page_of_all(items: Mapping[str, ItemT], at: PlaceInList) -> Page[ItemT]:

@@ -10,22 +10,29 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import HTMLResponse
-from pydantic import Field
 
 from knockem_dagster.accounts.quotas import check_quotas
 from knockem_dagster.api.http.bodies import described_body
 from knockem_dagster.api.http.callers import Caller, User
-from knockem_dagster.api.http.paging import At, Page, PlaceInList, cursor_of, page_of, page_of_all, place_at
+from knockem_dagster.api.http.paging import (
+    At,
+    Page,
+    PlaceInList,
+    TableModel,
+    cursor_of,
+    first_row,
+    page_of,
+    page_of_all,
+)
 from knockem_dagster.assay_runs import control
 from knockem_dagster.assay_runs.intake import examine, store, time_competitions
 from knockem_dagster.assay_runs.status import SubmissionStatus, submission_status
 from knockem_dagster.assay_runs.submission_file import SubmissionFile, read_submission_file
 from knockem_dagster.assay_runs.tables import read_table, report_key, table_key
 from knockem_dagster.errors import Fault, InvalidInput, NotFound
-from knockem_dagster.mapping_file import shown
 from knockem_dagster.records.record import Value
 from knockem_dagster.records.submissions import State, SubmissionRecord
-from knockem_dagster.records.tables import TABLES, Column
+from knockem_dagster.records.tables import TABLES
 
 router = APIRouter(prefix="/v1/submissions", tags=["submissions"])
 SubmissionId = Annotated[str, Path(alias="submission", max_length=100)]
@@ -43,16 +50,6 @@ class SubmissionLine(Value):
     num_sites: int
     assay_types: tuple[str, ...]
     user_email: str
-
-
-class TableModel(Value):
-    """A page of the rows of a table."""
-
-    name: str
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[str | bool | int | float | None, ...], ...] = Field(description="in the order of the columns")
-    number: int = Field(description="rows in all")
-    next: str | None = Field(default=None, description="`cursor` of the next page; null when this is the last")
 
 
 @router.post(
@@ -161,10 +158,7 @@ def _tables_of(caller: Caller, submission: SubmissionRecord) -> tuple[str, ...]:
 
 
 def _table(caller: Caller, submission: SubmissionRecord, name: str, at: PlaceInList) -> TableModel:
-    place = place_at(at.cursor, 1)
-    if place is not None and not place[0].isdecimal():
-        raise InvalidInput("There is no such page.", [Fault("cursor", shown(at.cursor), "what `next` said is")])
-    begin = 0 if place is None else int(place[0])
+    begin = first_row(at)
     frame = read_table(caller.site.platform.objects, submission.id, name) if name in TABLES else None
     if frame is None:
         raise NotFound(f"Submission {submission.id} ({submission.state.value}) has no table {name!r}.")

@@ -15,12 +15,17 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from knockem_dagster.assay_runs.tables import report_key, write_table
+from knockem_dagster.joblogs.instances import instance_called, local_instance, register, revoke
+from knockem_dagster.joblogs.ledger import Ledger
+from knockem_dagster.joblogs.marts import Marts
+from knockem_dagster.records.accounts import Scope
 from knockem_dagster.records.tables import TABLES
 from knockem_dagster.reports.page import report_page
 from knockem_dagster.stores.documents import Patch
 from tests.api.http.test_workflows import a_worker, submit
 from tests.reports import synthetic
-from tests.services.api_server import ALICE, BOB, ApiServer
+from tests.services.api_server import ADMINISTRATOR, ALICE, BOB, ApiServer
+from tests.services.joblogs import REAL
 from tests.services.platforms import study
 from tests.services.waiting import until
 
@@ -248,3 +253,54 @@ def test_pages_hold_no_data_and_load_nothing_from_elsewhere(api: ApiServer) -> N
         assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
         assert "http" not in answer.text.replace("http-equiv", "")
     assert "innerHTML" not in nobody.get("/pages.js").text
+
+
+def job_logs_of(api: ApiServer) -> tuple[str, str]:
+    """Take the real archives in, and one with bad metadata; return the ids of their instances, the large first."""
+    records, objects = api.platform.records, api.platform.objects
+    archives = sorted(REAL, key=lambda archive: archive.stat().st_size, reverse=True)
+    for archive in archives:
+        instance = local_instance(records, archive.parents[1].name)
+        Ledger(records, objects).receive(instance.id, "0", archive, archive.with_name("0.json").read_bytes())
+        Ledger(records, objects).receive(instance.id, "bad", Path(__file__), b"{}")
+        Marts(records, objects).refresh(instance.id)
+    large, small = (archive.parents[1].name for archive in archives)
+    return large, small
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_an_instance_sees_its_jobs_and_tools(api: ApiServer, page: Page, width: int) -> None:
+    id, other = job_logs_of(api)
+    records = api.platform.records
+    revoke(records, instance_called(records, id))
+    token = register(records, id)[1]
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(f"/joblogs/{id}#{token}")
+    expect(page.get_by_role("heading", name="Most wasteful tools")).to_be_visible()
+    expect(page.get_by_text("The metadata are not those of a report")).to_be_visible()
+    expect(page.locator(".columns .column")).to_have_count(12)
+    with page.expect_download() as taken:
+        page.locator(".card", has=page.get_by_role("heading", name="Most used tools")).get_by_role(
+            "button", name="CSV"
+        ).click()
+    rows = pd.read_csv(taken.value.path())
+    assert rows["jobs"].sum() == 1940 and rows["tool"][0] == "Cut1"
+    page.get_by_role("link", name="fastqc", exact=True).first.click()
+    expect(page.get_by_role("heading", name="Memory that jobs used at most")).to_be_visible()
+    expect(page.get_by_role("cell", name="unknown")).to_have_count(0)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.goto(f"/joblogs/{other}")
+    expect(page.get_by_role("heading", name="Who are you?")).to_be_visible()
+
+
+def test_of_all_instances_an_administrator_sees_a_list_and_others_what_many_run(api: ApiServer, page: Page) -> None:
+    id, _ = job_logs_of(api)
+    page.goto(f"/joblogs#{api.token(ADMINISTRATOR, Scope.ADMINISTRATOR)}")
+    expect(page.get_by_role("heading", name="Instances")).to_be_visible()
+    page.get_by_role("link", name=id).click()
+    expect(page.get_by_role("heading", name="Most used tools")).to_be_visible()
+    page.goto(f"/joblogs#{api.token()}")
+    page.reload()
+    expect(page.get_by_text("once three instances have run it")).to_be_visible()
+    expect(page.get_by_role("heading", name="Instances")).to_be_hidden()
+    expect(page.get_by_role("link", name="Cut1")).to_have_count(0)

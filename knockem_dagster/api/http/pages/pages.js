@@ -376,17 +376,19 @@ async function start() {
   const given = location.hash.slice(1);
   if (given.startsWith("knockem_")) {
     localStorage.setItem(KEY, given);
-    history.replaceState(null, "", location.pathname);
+    history.replaceState(null, "", location.pathname + location.search);
   }
   if (!localStorage.getItem(KEY)) { login(); return; }
+  const [, kind, id] = location.pathname.split("/");
   try {
-    who(await call("/v1/self"));
+    // An instance's token is nobody's: it shows that instance's pages, and nothing else.
+    if (kind !== "joblogs" || !id) who(await call("/v1/self"));
   } catch (error) {
     login(error.status === 401 ? "The token is unknown, revoked or expired." : error.message);
     return;
   }
-  const [, kind, id] = location.pathname.split("/");
-  await keepShowing(kind === "submissions" ? submission(id) : kind === "workflows" ? workflow(id) : home);
+  const pages = { submissions: submission, workflows: workflow, joblogs: id ? jobLogsOf : () => allJobLogs };
+  await keepShowing(pages[kind] ? pages[kind](id) : home);
 }
 
 start();

@@ -33,6 +33,8 @@ router = APIRouter(include_in_schema=False)
 @router.get("/", response_class=HTMLResponse)
 @router.get("/submissions/{submission}", response_class=HTMLResponse)
 @router.get("/workflows/{workflow}", response_class=HTMLResponse)
+@router.get("/joblogs", response_class=HTMLResponse)
+@router.get("/joblogs/{instance}", response_class=HTMLResponse)
 async def page(request: Request) -> HTMLResponse:
     """Return the shell of a page."""
     url = site_of(request).platform.settings.ui_url
@@ -47,6 +49,7 @@ async def style() -> FileResponse:
 
 
 @router.get("/pages.js")
-async def script() -> FileResponse:
+@router.get("/job_logs.js")
+async def script(request: Request) -> FileResponse:
     """Return what the pages do."""
-    return FileResponse(_FOLDER / "pages.js", media_type="text/javascript", headers=_HEADERS)
+    return FileResponse(_FOLDER / request.url.path[1:], media_type="text/javascript", headers=_HEADERS)

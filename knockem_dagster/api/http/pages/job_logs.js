@@ -1,0 +1,198 @@
+// The pages of job logs: the instances, one of them, and a tool of it. Every chart stands above its table, which can be
+// taken away as CSV.
+"use strict";
+
+const OUTCOMES = { ok: "completed", error: "failed", deleted: "canceled", failed: "failed", stopped: "terminated", skipped: "disabled" };
+const JOB_LOG_TABLE_ROWS = 15;
+const day = (seconds) => (seconds === null || seconds === undefined ? "" : new Date(seconds * 1000).toLocaleDateString());
+const percent = (share) => (share === null || share === undefined ? "" : `${(100 * share).toFixed(1)} %`);
+
+function placeOfInstance(id, tool) {
+  return `/joblogs/${id}${tool ? `?tool=${encodeURIComponent(tool)}` : ""}`;
+}
+
+// All rows of a table, as objects.
+async function rowsOf(place, tool) {
+  const asked = new URLSearchParams({ limit: 1000, ...(tool ? { tool } : {}) });
+  const found = { columns: [], rows: [] };
+  for (let next = ""; next !== null;) {
+    if (next) asked.set("cursor", next);
+    const page = await call(`${place}?${asked}`);
+    found.columns = page.columns;
+    found.rows.push(...page.rows.map((row) => Object.fromEntries(page.columns.map((column, index) => [column.name, row[index]]))));
+    next = page.next ?? null;
+  }
+  return found;
+}
+
+function csv(found) {
+  const quoted = (value) => {
+    const text = value === null ? "" : String(value);
+    return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  const lines = [found.columns.map((column) => column.name), ...found.rows.map((row) => found.columns.map((column) => row[column.name]))];
+  return `${lines.map((line) => line.map(quoted).join(",")).join("\n")}\n`;
+}
+
+function takeAway(found, name) {
+  return element("button", { type: "button", onclick: () => {
+    const link = element("a", { download: `${name}.csv`, href: URL.createObjectURL(new Blob([csv(found)], { type: "text/csv" })) });
+    link.click();
+    URL.revokeObjectURL(link.href);
+  } }, "CSV");
+}
+
+// A card with a chart, the table below it, and the table as CSV; long tables are shown in part until asked for.
+function tableCard({ title, about, found, name, chart, columns, line }) {
+  const body = element("div", {});
+  const isLong = found.rows.length > JOB_LOG_TABLE_ROWS;
+  const showRows = (rows) => fill(body, table(columns, rows.map(line)));
+  showRows(found.rows.slice(0, JOB_LOG_TABLE_ROWS));
+  const more = isLong ? element("button", { type: "button", class: "more", onclick: () => { showRows(found.rows); more.remove(); } }, `All ${number(found.rows.length)}`) : null;
+  return element("section", { class: "card" },
+    element("div", { class: "row apart" }, element("h2", {}, title), takeAway(found, name)),
+    about ? element("p", { class: "soft" }, about) : null,
+    found.rows.length ? [chart, body, more] : element("p", { class: "soft" }, "Nothing is known of that."));
+}
+
+// Columns side by side, each of parts on top of one another: { label, parts: [[colour, number, words]] }.
+function columnsChart(columns, words) {
+  const total = (column) => column.parts.reduce((sum, [, number]) => sum + number, 0);
+  const most = Math.max(1, ...columns.map(total));
+  return element("figure", { class: "chart" },
+    element("div", { class: "soft" }, `${number(most)} ${words}`),
+    element("div", { class: "columns", role: "img", "aria-label": columns.map((column) => `${column.label}: ${number(total(column))}`).join(", ") },
+      columns.map((column) => element("div", { class: "column", title: `${column.label}: ${column.parts.map(([, many, what]) => `${number(many)} ${what}`).join(", ")}` },
+        column.parts.map(([colour, many]) => element("span", { style: `height: ${(100 * many) / most}%; background: var(--${colour})` }))))),
+    element("div", { class: "row apart soft" }, element("span", {}, columns[0]?.label ?? ""), element("span", {}, columns.length > 1 ? columns.at(-1).label : "")));
+}
+
+function monthsCard(found) {
+  const months = [...new Set(found.rows.map((row) => row.month))];
+  const states = Object.keys(OUTCOMES);
+  const chart = columnsChart(months.map((month) => ({
+    label: month,
+    parts: found.rows.filter((row) => row.month === month).sort((a, b) => states.indexOf(b.state) - states.indexOf(a.state))
+      .map((row) => [OUTCOMES[row.state] ?? "blocked", row.jobs, row.state]),
+  })), "jobs in a month");
+  return tableCard({
+    title: "Jobs over time", found, name: "months", chart,
+    columns: [["month"], ["state"], ["jobs", "number"], ["hours", "number"]],
+    line: (row) => element("tr", {}, element("td", {}, row.month), element("td", {}, state(OUTCOMES[row.state] ?? "blocked", row.state)),
+      element("td", { class: "number" }, number(row.jobs)), element("td", { class: "number" }, number(row.hours))),
+  });
+}
+
+function toolLink(id, row) {
+  return id ? element("a", { href: placeOfInstance(id, row.tool_id), title: row.tool_id }, row.tool) : element("span", { title: row.tool_id }, row.tool);
+}
+
+function mostUsedCard(id, found) {
+  return tableCard({
+    title: "Most used tools", found, name: "tools",
+    columns: [["tool"], ["jobs", "number"], ["failed", "number"], ["hours", "number"], ["largest memory", "number"], ["last used"]],
+    line: (row) => element("tr", {}, element("td", {}, toolLink(id, row)), element("td", { class: "number" }, number(row.jobs)),
+      element("td", { class: "number" }, percent(row.error_rate)), element("td", { class: "number" }, number(row.hours)),
+      element("td", { class: "number" }, gigabytes(row.memory_largest)), element("td", {}, (row.last_used ?? "").slice(0, 10))),
+  });
+}
+
+const gigabytes = (value) => (value === null || value === undefined ? "unknown" : `${number(value)} GB`);
+
+// What was allocated, as a bar, and within it what was used.
+function allocation(row, most) {
+  const share = (value) => `${Math.min(100, (100 * value) / most)}%`;
+  return element("div", { class: "allocated", style: `width: ${share(row.allocated_gb_hours)}`, title: `${number(row.used_gb_hours)} of ${number(row.allocated_gb_hours)} GB h used` },
+    element("span", { style: `width: ${Math.min(100, (100 * (row.used_gb_hours ?? 0)) / Math.max(row.allocated_gb_hours, 1e-9))}%` }));
+}
+
+function wastefulCard(id, tools) {
+  const found = { columns: tools.columns, rows: tools.rows.filter((row) => row.wasted_gb_hours !== null).sort((a, b) => b.wasted_gb_hours - a.wasted_gb_hours) };
+  const most = Math.max(1e-9, ...found.rows.map((row) => row.allocated_gb_hours));
+  return tableCard({
+    title: "Most wasteful tools", about: "Memory times how long jobs ran: blue is what they used at most, yellow what they were given beyond that.", found, name: "wasteful_tools",
+    columns: [["tool"], ["used of what was allocated"], ["allocated, GB h", "number"], ["used, GB h", "number"], ["wasted, GB h", "number"]],
+    line: (row) => element("tr", {}, element("td", {}, toolLink(id, row)), element("td", { class: "wide" }, allocation(row, most)),
+      element("td", { class: "number" }, number(row.allocated_gb_hours)), element("td", { class: "number" }, number(row.used_gb_hours)),
+      element("td", { class: "number" }, number(row.wasted_gb_hours))),
+  });
+}
+
+function histogramCard(found, title, name, unit) {
+  const label = (row) => `${number(row.low)} to ${number(row.high)} ${unit}`;
+  return tableCard({
+    title, found, name, chart: columnsChart(found.rows.map((row) => ({ label: label(row), parts: [["running", row.jobs, "jobs"]] })), "jobs in a bin"),
+    columns: [[unit], ["jobs", "number"]],
+    line: (row) => element("tr", {}, element("td", {}, label(row)), element("td", { class: "number" }, number(row.jobs))),
+  });
+}
+
+function versionsCard(found) {
+  return tableCard({
+    title: "Versions", found, name: "versions",
+    columns: [["version"], ["jobs", "number"], ["failed", "number"], ["memory: median", "number"], ["95 %", "number"], ["largest", "number"],
+      ["at its limit", "number"], ["time: median", "number"], ["95 %", "number"], ["last used"]],
+    line: (row) => element("tr", {}, element("td", {}, row.tool_version), element("td", { class: "number" }, number(row.jobs)),
+      element("td", { class: "number" }, percent(row.error_rate)), ...[row.memory_median, row.memory_95, row.memory_largest].map((each) => element("td", { class: "number" }, gigabytes(each))),
+      element("td", { class: "number" }, number(row.memory_at_limit)), element("td", { class: "number" }, duration(row.runtime_median)),
+      element("td", { class: "number" }, duration(row.runtime_95)), element("td", {}, (row.last_used ?? "").slice(0, 10))),
+  });
+}
+
+function instanceHead(seen, quarantined) {
+  const age = seen.lastGenerated === null ? null : Date.now() / 1000 - seen.lastGenerated;
+  return element("header", { class: "card" },
+    element("div", { class: "row apart" }, element("h1", {}, element("a", { href: placeOfInstance(seen.id) }, seen.name)),
+      seen.lastGenerated === null ? null : state(seen.isLate ? "ready" : "completed", seen.isLate ? "late" : "as usual")),
+    seen.name === seen.id ? null : element("p", { class: "soft" }, seen.id),
+    facts([
+      ["jobs", number(seen.jobs)],
+      ["reports in use", number(seen.reports.loaded)],
+      ["not read yet", seen.reports.received || ""],
+      ["quarantined", seen.reports.quarantined || ""],
+      ["last good report", age === null ? "none" : `${day(seen.lastGenerated)}, ${duration(age)} ago`],
+      ["usually one in", seen.usualInterval === null ? "" : duration(seen.usualInterval)],
+    ]),
+    quarantined.map((each) => element("p", { class: "warned" }, `${each.name}: ${each.quarantine}`)));
+}
+
+// One instance: all its tools, or one of them.
+function jobLogsOf(id) {
+  const place = `/v1/jobLogs/instances/${id}`;
+  const tool = new URLSearchParams(location.search).get("tool");
+  let shown = "";
+  return async function refresh() {
+    const seen = await call(place);
+    const reports = (await call(`${place}/reports?limit=1000`)).items;
+    const now = JSON.stringify([seen, reports]);
+    if (now === shown) return; // nothing has arrived, and what somebody opened stays open
+    const head = instanceHead(seen, reports.filter((each) => each.quarantine));
+    entitle(tool ? `${tool.split("/").at(-1)} · ${seen.name}` : seen.name);
+    who({ userEmail: seen.name, scope: "job logs" });
+    if (tool) {
+      const [versions, memory, runtime] = await Promise.all(["versions", "memory", "runtime"].map((each) => rowsOf(`${place}/tables/${each}`, tool)));
+      show(head, element("section", { class: "card" }, element("h1", {}, tool.split("/").at(-1)), element("p", { class: "soft" }, tool)),
+        versionsCard(versions), histogramCard(memory, "Memory that jobs used at most", "memory", "GB"), histogramCard(runtime, "How long jobs ran", "runtime", "s"));
+    } else {
+      const [months, tools] = await Promise.all(["months", "tools"].map((each) => rowsOf(`${place}/tables/${each}`)));
+      show(head, monthsCard(months), mostUsedCard(id, tools), wastefulCard(id, tools));
+    }
+    shown = now;
+  };
+}
+
+// All instances together: for administrators the list of them, for everybody the tools that several of them run.
+async function allJobLogs() {
+  const self = await call("/v1/self");
+  const instances = self.scope === "administrator" ? (await call("/v1/jobLogs/instances?limit=1000")).items : [];
+  const [months, tools] = await Promise.all(["months", "tools"].map((each) => rowsOf(`/v1/jobLogs/tables/${each}`)));
+  entitle("Job logs");
+  show(
+    instances.length ? element("section", { class: "card" }, element("h2", {}, "Instances"),
+      table([["instance"], ["reports", "number"], ["quarantined", "number"], ["jobs", "number"], ["last good report"]], instances.map((each) => element("tr", {},
+        element("td", {}, element("a", { href: placeOfInstance(each.id) }, each.name)), element("td", { class: "number" }, number(each.reports.loaded)),
+        element("td", { class: "number" }, number(each.reports.quarantined)), element("td", { class: "number" }, number(each.jobs)),
+        element("td", {}, each.lastGenerated === null ? "none" : state(each.isLate ? "ready" : "completed", day(each.lastGenerated))))))) : null,
+    monthsCard(months), mostUsedCard(null, tools), wastefulCard(null, tools),
+    element("p", { class: "soft" }, "A tool is shown here once three instances have run it, and 20 jobs of it are known."));
+}

@@ -1,0 +1,186 @@
+"""What people ask of job logs, each a table over the marts: of one instance, or of all.
+
+Of all, a tool is shown only where FEWEST_INSTANCES ran it and FEWEST_JOBS are known, so that nobody's work is told.
+Memory is in GB (10^9 bytes), times in hours or seconds; what is not known is null, and never 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from knockem_dagster.errors import NotFound
+from knockem_dagster.joblogs.marts import Marts
+from knockem_dagster.records.tables import Column
+
+FEWEST_INSTANCES = 3
+FEWEST_JOBS = 20
+Cell = str | int | float | None
+
+_SHORT = "regexp_extract(tool_id, '[^/]+$')"
+_JOBS = (
+    Column("jobs", "int64", "", "jobs that are over"),
+    Column("ok", "int64", "", "jobs that succeeded"),
+    Column("errors", "int64", "", "jobs that failed"),
+    Column("error_rate", "float64", "", "failed jobs over those that succeeded or failed"),
+)
+_ERROR_RATE = "errors / nullif(ok + errors, 0) AS error_rate"
+_USE = (
+    Column("hours", "float64", "h", "how long jobs ran, added up"),
+    Column("cpu_hours", "float64", "h", "CPU time of jobs, added up"),
+    Column("allocated_gb_hours", "float64", "GB h", "memory that jobs were given, times how long they ran"),
+    Column("used_gb_hours", "float64", "GB h", "peak memory of the same jobs, times how long they ran"),
+    Column("wasted_gb_hours", "float64", "GB h", "the difference of the two"),
+)
+_SUMS = """
+    sum(jobs)::BIGINT AS jobs, sum(ok)::BIGINT AS ok, sum(errors)::BIGINT AS errors, sum(hours) AS hours,
+    sum(cpu_hours) AS cpu_hours, sum(allocated_gb_hours) AS allocated_gb_hours, sum(used_gb_hours) AS used_gb_hours
+"""
+_USE_OF = "hours, cpu_hours, allocated_gb_hours, used_gb_hours, allocated_gb_hours - used_gb_hours AS wasted_gb_hours"
+_TOOL = (
+    Column("tool", "str", "", "the last part of the tool's id"),
+    Column("tool_id", "str", "", "the tool's id"),
+)
+_BIN = (
+    Column("low", "float64", "", "where the bin begins"),
+    Column("high", "float64", "", "where it ends"),
+    Column("jobs", "int64", "", "jobs in it"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A table: its columns in order, and the query that gives them. `of_a_tool`: whether it is about one."""
+
+    name: str
+    columns: tuple[Column, ...]
+    query: str
+    of_a_tool: bool = False
+
+
+def _histogram(name: str, quantity: str, unit: str) -> Question:
+    """Return how a quantity is distributed: in bins of which each is twice as wide as the one before the last."""
+    low, high, jobs = _BIN
+    return Question(
+        name,
+        (Column(low.name, low.dtype, unit, low.meaning), Column(high.name, high.dtype, unit, high.meaning), jobs),
+        f"""
+        SELECT 2 ** (place / 2) AS low, 2 ** ((place + 1) / 2) AS high, count(*) AS jobs
+        FROM (SELECT floor(2 * log2({quantity})) AS place FROM jobs WHERE tool_id = $tool AND {quantity} > 0)
+        GROUP BY place ORDER BY place
+        """,
+        of_a_tool=True,
+    )
+
+
+QUESTIONS = {
+    question.name: question
+    for question in (
+        Question(
+            "months",
+            (
+                Column("month", "str", "", "of the jobs' creation, UTC"),
+                Column("state", "str", "", "in which they ended"),
+                Column("jobs", "int64", "", "jobs that are over"),
+                Column("hours", "float64", "h", "how long they ran, added up"),
+            ),
+            "SELECT strftime(month, '%Y-%m') AS month, state, sum(jobs)::BIGINT AS jobs, sum(hours) AS hours "
+            "FROM months GROUP BY ALL ORDER BY month, state",
+        ),
+        Question(
+            "tools",
+            (
+                *_TOOL,
+                *_JOBS,
+                *_USE,
+                Column("memory_largest", "float64", "GB", "largest peak memory of a job"),
+                Column("last_used", "str", "", "when its last job was created, UTC"),
+            ),
+            f"""
+            SELECT {_SHORT} AS tool, tool_id, jobs, ok, errors, {_ERROR_RATE}, {_USE_OF}, memory_largest, last_used
+            FROM (
+                SELECT tool_id, {_SUMS}, max(memory_largest) / 1e9 AS memory_largest, max(last_created) AS last_used
+                FROM tools GROUP BY tool_id
+            )
+            ORDER BY jobs DESC, tool_id
+            """,
+        ),
+        Question(
+            "versions",
+            (
+                Column("tool_version", "str", "", "as the instance tells it"),
+                *_JOBS,
+                Column("memory_known", "int64", "", "jobs whose peak memory is known"),
+                Column("memory_median", "float64", "GB", "median of their peaks"),
+                Column("memory_95", "float64", "GB", "95th percentile of their peaks"),
+                Column("memory_largest", "float64", "GB", "largest of their peaks"),
+                Column("memory_at_limit", "int64", "", "jobs at their own limit, which may have wanted more"),
+                Column("runtime_median", "float64", "s", "median of how long jobs ran"),
+                Column("runtime_95", "float64", "s", "95th percentile of how long jobs ran"),
+                Column("first_used", "str", "", "when its first job was created, UTC"),
+                Column("last_used", "str", "", "when its last job was created, UTC"),
+            ),
+            f"""
+            SELECT
+                tool_version, jobs, ok, errors, {_ERROR_RATE}, memory_known, memory[1] AS memory_median,
+                memory[2] AS memory_95, memory_largest, memory_at_limit, runtime[1] AS runtime_median,
+                runtime[2] AS runtime_95, first_used, last_used
+            FROM (
+                SELECT
+                    tool_version, count(*) AS jobs, count(*) FILTER (state = 'ok') AS ok,
+                    count(*) FILTER (state = 'error') AS errors, count(memory_peak) AS memory_known,
+                    quantile_cont(memory_peak / 1e9, [0.5, 0.95]) AS memory, max(memory_peak) / 1e9 AS memory_largest,
+                    count(*) FILTER (is_censored) AS memory_at_limit, quantile_cont(runtime, [0.5, 0.95]) AS runtime,
+                    min(created) AS first_used, max(created) AS last_used
+                FROM jobs WHERE tool_id = $tool GROUP BY tool_version
+            )
+            ORDER BY last_used DESC, tool_version
+            """,
+            of_a_tool=True,
+        ),
+        _histogram("memory", "(memory_peak / 1e9)", "GB"),
+        _histogram("runtime", "runtime", "s"),
+    )
+}
+"""By name."""
+_IS_KNOWN = "SELECT 1 FROM tools WHERE tool_id = $tool LIMIT 1"
+# Views of the same names, found before those of all tools.
+_SHOWN = f"""
+CREATE SCHEMA shown;
+CREATE TABLE shown.known AS
+    SELECT tool_id FROM main.tools GROUP BY tool_id
+    HAVING count(DISTINCT instance) >= {FEWEST_INSTANCES} AND sum(jobs) >= {FEWEST_JOBS};
+CREATE VIEW shown.tools AS FROM main.tools WHERE tool_id IN (FROM shown.known);
+CREATE VIEW shown.jobs AS FROM main.jobs WHERE tool_id IN (FROM shown.known);
+SET search_path = 'shown,main';
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The rows of a table, in the order of its columns."""
+
+    question: Question
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+def answer(marts: Marts, name: str, *, instance: str | None = None, tool: str = "") -> Answer:
+    """Answer a question about an instance, or, by default, about all; `tool`: which, where it is about one.
+
+    Raises NotFound for a question that is none, and a tool that is not to be shown.
+    """
+    question = QUESTIONS.get(name)
+    if question is None:
+        raise NotFound(f"There is no table {name!r}: {', '.join(QUESTIONS)} are.")
+    with marts.opened(None if instance is None else [instance]) as opened:
+        if instance is None:
+            opened.execute(_SHOWN)
+        if question.of_a_tool and not opened.execute(_IS_KNOWN, {"tool": tool}).fetchall():
+            raise NotFound(f"There is no tool {tool!r} of which enough is known.")
+        found = opened.execute(question.query, {"tool": tool} if question.of_a_tool else {}).fetchall()
+    return Answer(question, tuple(tuple(map(_cell, row)) for row in found))
+
+
+def _cell(value: Any) -> Cell:
+    return value.isoformat() if isinstance(value, datetime) else value

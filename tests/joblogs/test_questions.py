@@ -1,0 +1,108 @@
+"""What is asked of job logs: known answers of a real archive, and what is not told of all instances together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from knockem_dagster.errors import NotFound
+from knockem_dagster.joblogs.instances import local_instance
+from knockem_dagster.joblogs.ledger import Ledger
+from knockem_dagster.joblogs.marts import Marts
+from knockem_dagster.joblogs.questions import QUESTIONS, Cell, answer
+from knockem_dagster.platform import Platform
+from tests.services.job_play import record_in
+from tests.services.joblogs import REAL, report_of, table
+
+OLD, NEW = REAL if REAL[0].parents[1].name.startswith("a8fe") else REAL[::-1]
+HISAT = "toolshed.g2.bx.psu.edu/repos/iuc/hisat2/hisat2"
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """Give a platform with both real archives."""
+    with record_in(tmp_path_factory.mktemp("home")) as opened:
+        for archive in REAL:
+            send(opened, archive, archive.with_name("0.json").read_bytes(), instance=archive.parents[1].name)
+        yield opened
+
+
+def send(platform: Platform, archive: Path, metadata: bytes, *, instance: str) -> None:
+    id = local_instance(platform.records, instance).id
+    Ledger(platform.records, platform.objects).receive(id, "0", archive, metadata)
+    Marts(platform.records, platform.objects).refresh(id)
+
+
+def asked(platform: Platform, name: str, *, archive: Path | None = None, tool: str = "") -> list[dict[str, Cell]]:
+    instance = None if archive is None else archive.parents[1].name
+    found = answer(Marts(platform.records, platform.objects), name, instance=instance, tool=tool)
+    names = [column.name for column in found.question.columns]
+    return [dict(zip(names, row, strict=True)) for row in found.rows]
+
+
+def test_months_and_tools_of_an_instance(platform: Platform) -> None:
+    months = asked(platform, "months", archive=OLD)
+    assert [(each["month"], each["state"], each["jobs"]) for each in months] == [
+        ("2017-06", "error", 4),
+        ("2017-06", "ok", 16),
+        ("2017-07", "error", 18),
+        ("2017-07", "ok", 60),
+    ]
+    tools = asked(platform, "tools", archive=NEW)
+    assert [(each["tool"], each["jobs"], each["errors"]) for each in tools[:2]] == [
+        ("Cut1", 376, 31),
+        ("Grouping1", 158, 11),
+    ]
+    assert sum(int(each["jobs"] or 0) for each in tools) == 1940
+    [hisat] = [each for each in tools if each["tool_id"] == HISAT]
+    assert hisat["tool"] == "hisat2"
+    assert hisat["wasted_gb_hours"] == pytest.approx(float(hisat["allocated_gb_hours"]) - float(hisat["used_gb_hours"]))  # type: ignore[arg-type]
+    assert all(each["memory_largest"] is None for each in asked(platform, "tools", archive=OLD)), "unknown, and not 0"
+
+
+def test_what_is_known_of_a_tool(platform: Platform) -> None:
+    versions = asked(platform, "versions", archive=NEW, tool=HISAT)
+    memory = asked(platform, "memory", archive=NEW, tool=HISAT)
+    runtime = asked(platform, "runtime", archive=NEW, tool=HISAT)
+    assert sum(int(each["jobs"] or 0) for each in versions) == 50
+    assert sum(int(each["jobs"] or 0) for each in memory) == sum(int(each["memory_known"] or 0) for each in versions)
+    assert 0 < sum(int(each["jobs"] or 0) for each in runtime) <= 50
+    largest = max(float(each["memory_largest"] or 0) for each in versions)
+    assert float(memory[-1]["low"] or 0) <= largest < float(memory[-1]["high"] or 0)
+
+
+def test_of_all_instances_only_tools_that_several_run_are_told(platform: Platform, tmp_path: Path) -> None:
+    assert asked(platform, "tools") == [], "two instances are too few"
+    rows = [(id, "common", "1.0", "ok", "2026-01-01 00:00:00") for id in range(10)]
+    for number in range(3):
+        mine = [*rows[: 5 + number], (100, f"only_{number}", "1.0", "ok", "2026-01-01 00:00:00")]
+        report = report_of(tmp_path, {"jobs": table("jobs", mine)})
+        send(platform, report.archive, report.metadata.model_dump_json(by_alias=True).encode(), instance=f"i{number}")
+        told = [each["tool"] for each in asked(platform, "tools")]
+        assert told == [], f"{number + 1} instances, {sum(5 + each for each in range(number + 1))} jobs"
+    report = report_of(tmp_path, {"jobs": table("jobs", rows[:2])})
+    send(platform, report.archive, report.metadata.model_dump_json(by_alias=True).encode(), instance="i3")
+    assert [(each["tool"], each["jobs"]) for each in asked(platform, "tools")] == [("common", 20)]
+    assert [each["jobs"] for each in asked(platform, "versions", tool="common")] == [20]
+    for tool in ("only_1", "nothing"):
+        with pytest.raises(NotFound, match="of which enough is known"):
+            asked(platform, "versions", tool=tool)
+
+
+def test_a_table_or_a_tool_that_is_none_is_told(platform: Platform) -> None:
+    with pytest.raises(NotFound, match=", ".join(QUESTIONS)):
+        asked(platform, "months; DROP TABLE jobs")
+    with pytest.raises(NotFound, match="no tool"):
+        asked(platform, "memory", archive=OLD, tool="' OR true --")
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_rows_have_the_columns_that_are_told(platform: Platform, name: str) -> None:
+    types = {"str": str, "int64": int, "float64": float}
+    found = answer(Marts(platform.records, platform.objects), name, instance=NEW.parents[1].name, tool=HISAT)
+    assert found.rows
+    for row in found.rows:
+        for column, value in zip(found.question.columns, row, strict=True):
+            assert value is None or isinstance(value, types[column.dtype]), (column.name, value)
