@@ -11,6 +11,8 @@ from assets.partitions import instances
 from knockem_dagster.joblogs.instances import reports_of
 from knockem_dagster.joblogs.ledger import Ledger
 from knockem_dagster.joblogs.marts import Marts
+from knockem_dagster.joblogs.recommendations import Recommendation, described, recommend
+from knockem_dagster.joblogs.tpv import TOOLS_FILE, fragment
 from knockem_dagster.records.joblogs import ReportRecord, ReportState
 from resources.platform import PlatformResource
 
@@ -109,6 +111,32 @@ def job_log_marts(
     )
 
 
+@dg.asset(
+    deps=[job_log_marts],
+    partitions_def=instances,
+    group_name=_GROUP,
+    kinds={"yaml"},
+    description="What an instance's tools should be given, from what their jobs used: for its administrator's review, "
+    "as a fragment of the tools.yml of the Total Perspective Vortex.",
+)
+def job_log_recommendations(
+    context: dg.AssetExecutionContext, platform: PlatformResource
+) -> dg.MaterializeResult[None]:
+    """Recommend cores and memory for the tools of an instance."""
+    opened, instance = platform.open(), context.partition_key
+    marts = Marts(opened.records, opened.objects)
+    with marts.opened([instance]) as found:
+        recommended = recommend(found)
+    name = opened.records.job_log_instances.get(instance).name
+    marts.keep(instance, TOOLS_FILE, fragment(recommended, name=name).encode())
+    tools = [each for each in recommended if not each.tool_version]
+    known = sorted((each for each in tools if each.memory is not None), key=lambda each: -each.jobs)
+    metadata: dict[str, Any] = {"tools": len(known), "tools with too few jobs": len(tools) - len(known)}
+    if known:
+        metadata["recommended"] = dg.MetadataValue.md(_recommended_table(known[:_MOST_TOOLS]))
+    return dg.MaterializeResult(metadata=metadata)
+
+
 def _quarantine_table(reports: list[ReportRecord]) -> dg.TableMetadataValue:
     return dg.TableMetadataValue(
         records=[
@@ -125,6 +153,17 @@ def _tools_table(rows: list[tuple[Any, ...]]) -> str:
         for tool, jobs, errors, hours, memory in rows
     ]
     return "\n".join(["| tool | jobs | errors | hours | largest memory, GB |", "|---|--:|--:|--:|--:|", *told])
+
+
+def _recommended_table(recommended: list[Recommendation]) -> str:
+    told = [
+        f"| `{each.tool_id}` | {each.jobs:,} | {each.cores or 'unknown'} | {described(each.memory.rule, unit=1e9)} "
+        f"| {_number(each.failed_tries)} |"
+        for each in recommended
+        if each.memory is not None
+    ]
+    heading = "| tool | jobs | cores | memory, GB, by the size of inputs in GB | failed tries expected in 100 jobs |"
+    return "\n".join([heading, "|---|--:|--:|---|--:|", *told])
 
 
 def _number(value: float | None) -> str:

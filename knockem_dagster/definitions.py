@@ -60,7 +60,12 @@ SUBMISSION_ASSETS = [
     conclusions.report,
 ]
 
-JOB_LOG_ASSETS = [job_logs.job_log_archives, job_logs.job_log_tables, job_logs.job_log_marts]
+JOB_LOG_ASSETS = [
+    job_logs.job_log_archives,
+    job_logs.job_log_tables,
+    job_logs.job_log_marts,
+    job_logs.job_log_recommendations,
+]
 
 
 def build_definitions(

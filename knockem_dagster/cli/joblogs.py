@@ -1,4 +1,4 @@
-"""`joblogs register|upload|list|quarantine|release|revoke|delete`: who sends job logs, and what became of them."""
+"""`joblogs register|upload|list|quarantine|release|recommend|revoke|delete`: job logs, and what came of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.table import Table
 from knockem_dagster.cli.service_logs import blot_out
 from knockem_dagster.cli.terminal import FAILED, AsJson, answer_json, aside, for_people, open_platform, short
 from knockem_dagster.cli.wording import counted, moment
-from knockem_dagster.errors import InvalidInput
+from knockem_dagster.errors import InvalidInput, NotFound
 from knockem_dagster.joblogs.folders import reports_in
 from knockem_dagster.joblogs.instances import (
     InstanceView,
@@ -31,6 +31,7 @@ from knockem_dagster.records.joblogs import InstanceRecord, ReportRecord, Report
 if TYPE_CHECKING:
     from knockem_dagster.joblogs.ledger import Ledger
     from knockem_dagster.joblogs.marts import Marts
+    from knockem_dagster.joblogs.recommendations import Recommendation
 
 app = typer.Typer(no_args_is_help=True, help="Job logs of instances: their reports, taken in or quarantined.")
 _COLOURS = {ReportState.LOADED: "green", ReportState.QUARANTINED: "red", ReportState.RECEIVED: "yellow"}
@@ -176,6 +177,38 @@ def release(
         raise typer.Exit(FAILED)
 
 
+@app.command("recommend")
+def recommend(
+    instance: Annotated[str, typer.Argument(metavar="INSTANCE", help="Its name, its id, or the beginning of its id.")],
+    *,
+    tool: Annotated[str, typer.Option(metavar="ID", help="Only of this tool.  [default: of all]")] = "",
+    tpv: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a fragment of tools.yml for the Total Perspective Vortex."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell which cores, memory and time an instance's tools should be given, from what their jobs used."""
+    from knockem_dagster.joblogs.recommendations import recommend as recommended_by  # here: as below
+    from knockem_dagster.joblogs.tpv import fragment
+
+    with open_platform() as platform:
+        whose = instance_called(platform.records, instance)
+        with _marts(platform).opened([whose.id]) as opened:
+            found = recommended_by(opened, tool)
+    if not found:
+        raise NotFound(f"No job of {tool or 'any tool'} is known of the instance {whose.name}.")
+    if tpv is not None:
+        tpv.write_text(fragment(found, name=whose.name))
+    if as_json:
+        answer_json(_summaries_of_recommended(found))
+    else:
+        for_people().print(_recommended_table(found))
+        few = sum(each.is_too_few and not each.tool_version for each in found)
+        if few:
+            aside().print(f"Of {counted(few, 'tool')} too few jobs are known.", markup=False)
+
+
 def _ledger(platform: Platform) -> Ledger:
     from knockem_dagster.joblogs.ledger import Ledger  # here: pyarrow and what it brings take a second
 
@@ -241,6 +274,38 @@ def _instances_table(views: Sequence[InstanceView]) -> Table:
             f"{view.jobs:,}",
             _when(view.last_generated),
             "" if view.instance.token_digest is None else "yes",
+        )
+    return table
+
+
+def _summaries_of_recommended(found: Sequence[Recommendation]) -> list[dict[str, Any]]:
+    from knockem_dagster.joblogs.recommendations import COLUMNS, rows  # here: as above
+
+    names = [column.name for column in COLUMNS]
+    told = (dict(zip(names, row, strict=True)) for row in rows(found))
+    return [{"tool_id": each.tool_id, **row} for each, row in zip(found, told, strict=True)]
+
+
+def _recommended_table(found: Sequence[Recommendation]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in ("tool", "version"):
+        table.add_column(name, overflow="fold")
+    for name in ("jobs", "cores"):
+        table.add_column(name, justify="right")
+    table.add_column("memory, GB", overflow="fold")
+    for name in ("failed tries in 100", "time, s"):
+        table.add_column(name, justify="right")
+    for row in _summaries_of_recommended(found):
+        if row["verdict"]:
+            continue
+        table.add_row(
+            escape(str(row["tool_id"]).rpartition("/")[2]),
+            escape(row["tool_version"]) or "all",
+            f"{row['jobs']:,}",
+            "unknown" if row["cores"] is None else str(row["cores"]),
+            row["memory_rule"] or "unknown",
+            "" if row["failed_tries"] is None else f"{row['failed_tries']:.1f}",
+            "unknown" if row["runtime"] is None else f"{row['runtime']:,.0f}",
         )
     return table
 

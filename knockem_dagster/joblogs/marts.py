@@ -134,6 +134,20 @@ class Marts:
             self._records.job_log_marts.patch(MARTS_ID, Patch(unset=[".".join(("left", *each)) for each in gone]))
         return len(gone)
 
+    def keep(self, instance: str, name: str, data: bytes) -> None:
+        """Store what was made of an instance's marts beside those in use, as long as these are."""
+        with while_wanted(self._records, self._objects, instance):
+            generation = self.in_use().get(instance)
+            if generation is not None:
+                self._objects.put(f"{_folder(instance, generation)}/{name}", data)
+
+    def kept(self, instance: str, name: str) -> bytes:
+        """Return what was stored by `keep` beside the marts in use. Raises NotFound."""
+        generation = self.in_use().get(instance)
+        if generation is None:
+            raise NotFound(f"There are no job logs of {instance}.")
+        return self._objects.get(f"{_folder(instance, generation)}/{name}")
+
     @contextmanager
     def opened(self, instances: Iterable[str] | None = None) -> Generator[duckdb.DuckDBPyConnection]:
         """Give a database with the marts in use as views, of these instances, or of all."""

@@ -6,11 +6,15 @@ Memory is in GB (10^9 bytes), times in hours or seconds; what is not known is nu
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import duckdb
+
 from knockem_dagster.errors import NotFound
+from knockem_dagster.joblogs import recommendations
 from knockem_dagster.joblogs.marts import Marts
 from knockem_dagster.records.tables import Column
 
@@ -51,12 +55,16 @@ _BIN = (
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A table: its columns in order, and the query that gives them. `of_a_tool`: whether it is about one."""
+    """A table: its columns in order, and the query that gives them. `of_a_tool`: whether it is about one.
+
+    `compute`: gives its rows, where no query does, of a tool.
+    """
 
     name: str
     columns: tuple[Column, ...]
-    query: str
+    query: str = ""
     of_a_tool: bool = False
+    compute: Callable[[duckdb.DuckDBPyConnection, str], Iterable[tuple[Any, ...]]] | None = None
 
 
 def _histogram(name: str, quantity: str, unit: str) -> Question:
@@ -141,6 +149,12 @@ QUESTIONS = {
         ),
         _histogram("memory", "(memory_peak / 1e9)", "GB"),
         _histogram("runtime", "runtime", "s"),
+        Question(
+            "recommendations",
+            recommendations.COLUMNS,
+            of_a_tool=True,
+            compute=lambda opened, tool: recommendations.rows(recommendations.recommend(opened, tool)),
+        ),
     )
 }
 """By name."""
@@ -178,7 +192,10 @@ def answer(marts: Marts, name: str, *, instance: str | None = None, tool: str = 
             opened.execute(_SHOWN)
         if question.of_a_tool and not opened.execute(_IS_KNOWN, {"tool": tool}).fetchall():
             raise NotFound(f"There is no tool {tool!r} of which enough is known.")
-        found = opened.execute(question.query, {"tool": tool} if question.of_a_tool else {}).fetchall()
+        if question.compute is not None:
+            found = list(question.compute(opened, tool))
+        else:
+            found = opened.execute(question.query, {"tool": tool} if question.of_a_tool else {}).fetchall()
     return Answer(question, tuple(tuple(map(_cell, row)) for row in found))
 
 

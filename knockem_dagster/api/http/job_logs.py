@@ -50,6 +50,7 @@ from knockem_dagster.joblogs.instances import (
 from knockem_dagster.joblogs.ledger import SCRATCH, Ledger, check_name, is_beside
 from knockem_dagster.joblogs.marts import Marts
 from knockem_dagster.joblogs.questions import QUESTIONS, answer
+from knockem_dagster.joblogs.tpv import TOOLS_FILE
 from knockem_dagster.records.accounts import Scope
 from knockem_dagster.records.joblogs import InstanceRecord, QuarantineValue, ReportRecord, ReportState
 from knockem_dagster.records.record import Value
@@ -207,6 +208,22 @@ async def list_reports(sender: Sender, at: At) -> Page[ReportModel]:
 async def instance_table(sender: Sender, table: TableName, at: At, tool: Tool = "") -> TableModel:
     """Return rows of a table of an instance's jobs, to itself and to administrators."""
     return await asyncio.to_thread(_table, sender.site, table, at, instance=sender.instance.id, tool=tool)
+
+
+@router.get(
+    "/instances/{instance}/tools.yml",
+    operation_id="get_recommended_tools",
+    response_class=Response,
+    responses={HTTPStatus.OK: {"content": {"application/yaml": {"schema": {"type": "string"}}}}},
+)
+async def recommended_tools(sender: Sender) -> Response:
+    """Return what is recommended for the tools of an instance, as a fragment for the Total Perspective Vortex.
+
+    It is made by the instance's run in Dagster. Answers 404 where that was not yet.
+    """
+    marts = Marts(sender.site.records, sender.site.platform.objects)
+    found = await asyncio.to_thread(marts.kept, sender.instance.id, TOOLS_FILE)
+    return Response(found, media_type="application/yaml")
 
 
 @router.get("/tables/{table}", operation_id="get_job_log_table")

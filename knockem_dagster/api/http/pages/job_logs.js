@@ -139,6 +139,20 @@ function versionsCard(found) {
   });
 }
 
+function recommendationsCard(found) {
+  const shown = { columns: found.columns, rows: found.rows.filter((row) => !row.verdict || !row.tool_version) };
+  return tableCard({
+    title: "Recommended", found: shown, name: "recommendations",
+    about: "From what its latest jobs used, for review: memory by the size of inputs, in GB. Failed tries are how many to expect in 100 jobs.",
+    columns: [["version"], ["jobs", "number"], ["cores", "number"], ["memory, GB"], ["next try", "number"], ["failed tries", "number"], ["at its limit", "number"], ["time", "number"]],
+    line: (row) => element("tr", {}, element("td", {}, row.tool_version || "all"), element("td", { class: "number" }, number(row.jobs)),
+      ...(row.verdict ? [element("td", { colspan: 6 }, row.verdict)] : [
+        element("td", { class: "number" }, row.cores === null ? "unknown" : number(row.cores)), element("td", {}, row.memory_rule ?? "unknown"),
+        element("td", { class: "number" }, row.next_try === null ? "" : `× ${number(row.next_try)}`), element("td", { class: "number" }, row.failed_tries === null ? "" : number(row.failed_tries)),
+        element("td", { class: "number" }, percent(row.memory_at_limit)), element("td", { class: "number" }, row.runtime === null ? "unknown" : duration(row.runtime))])),
+  });
+}
+
 function instanceHead(seen, quarantined) {
   const age = seen.lastGenerated === null ? null : Date.now() / 1000 - seen.lastGenerated;
   return element("header", { class: "card" },
@@ -170,9 +184,9 @@ function jobLogsOf(id) {
     entitle(tool ? `${tool.split("/").at(-1)} · ${seen.name}` : seen.name);
     who({ userEmail: seen.name, scope: "job logs" });
     if (tool) {
-      const [versions, memory, runtime] = await Promise.all(["versions", "memory", "runtime"].map((each) => rowsOf(`${place}/tables/${each}`, tool)));
+      const [recommended, versions, memory, runtime] = await Promise.all(["recommendations", "versions", "memory", "runtime"].map((each) => rowsOf(`${place}/tables/${each}`, tool)));
       show(head, element("section", { class: "card" }, element("h1", {}, tool.split("/").at(-1)), element("p", { class: "soft" }, tool)),
-        versionsCard(versions), histogramCard(memory, "Memory that jobs used at most", "memory", "GB"), histogramCard(runtime, "How long jobs ran", "runtime", "s"));
+        recommendationsCard(recommended), versionsCard(versions), histogramCard(memory, "Memory that jobs used at most", "memory", "GB"), histogramCard(runtime, "How long jobs ran", "runtime", "s"));
     } else {
       const [months, tools] = await Promise.all(["months", "tools"].map((each) => rowsOf(`${place}/tables/${each}`)));
       show(head, monthsCard(months), mostUsedCard(id, tools), wastefulCard(id, tools));

@@ -1,0 +1,185 @@
+"""The rule that is recommended: of several shapes, and margins upon them, what would have done best so far.
+
+Each candidate is fitted to the first jobs and judged on those that follow, several times over: as it will be used.
+Counted are GB hours that were allocated and not used, and beside these a price for each failed try, since somebody
+waits for it. Peaks at a limit are completed before (see `censored`), and jobs are taken to run as long as others with
+inputs of their size: otherwise one job that ran for days would decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from knockem_dagster.joblogs.sizing.censored import completed
+from knockem_dagster.joblogs.sizing.history import Floats, History
+from knockem_dagster.joblogs.sizing.published import quantile_line
+from knockem_dagster.joblogs.sizing.rule import BYTE_SECONDS, NOTHING, Cost, Rule, cost
+
+FEWEST = 20
+"""Jobs of which a rule can be told."""
+MOST = 2000
+"""Of the latest jobs, which are looked at."""
+_MOST_FITTED = 400
+"""Of these, to which a line is fitted."""
+_FEWEST_FITTED = 5
+_FOLDS = ((0.3, 0.45), (0.45, 0.6), (0.6, 0.75), (0.75, 0.9), (0.9, 1.0))
+"""What is fitted to ends at the first share of the jobs, and is judged on those until the second."""
+_SHARES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 1.0)
+_MARGINS = (1.0, 1.1)
+_TAIL = 3.0
+"""Standard deviations of the logarithm of peaks that a second try is to be enough for."""
+_LEAST_GROWTH = 1.35
+_PRICE = 1.0
+"""Of a failed try, beside what it wastes: in GB hours that a job of the tool commonly uses."""
+_LEAST_GAIN = 0.02
+"""By which a rule must be better to depend on sizes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A rule, by which shape it was made, and what it cost on jobs that followed those it was fitted to."""
+
+    rule: Rule
+    shape: str
+    cost: Cost
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A shape, the share of jobs that it is enough for, the margin upon that, and how the second try is found."""
+
+    shape: str
+    share: float
+    margin: float
+    again: str
+
+
+def chosen(history: History) -> Chosen:
+    """Return the rule for the memory of jobs that follow those of this history, of which there are at least FEWEST."""
+    recent = _with_usual_runtimes(completed(history.part(max(0, len(history) - MOST), len(history))))
+    costs: dict[_Candidate, Cost] = {}
+    for before, after in _folds(len(recent)):
+        for candidate, rule in _candidates(recent.part(0, before)):
+            costs[candidate] = costs.get(candidate, NOTHING) + cost(rule, recent.part(before, after))
+    most = max(each.jobs for each in costs.values())  # a shape may not fit all parts of the history
+    rules = {each: rule for each, rule in _candidates(recent) if each in costs and costs[each].jobs == most}
+    price = _PRICE * float(np.median(recent.peaks * recent.runtimes)) / BYTE_SECONDS
+
+    def regret(candidate: _Candidate) -> float:
+        needed = 1 + _LEAST_GAIN if rules[candidate].depends_on_size else 1.0
+        return needed * (costs[candidate].wasted_gb_hours + price * costs[candidate].failed_tries)
+
+    best = min(rules, key=regret)
+    return Chosen(rules[best], best.shape, costs[best])
+
+
+def bound(sizes: Floats, values: Floats, share: float) -> Rule:
+    """Return a rule that is enough for this share of values, shape (n,), by the sizes, NaN where unknown.
+
+    It depends on the sizes where that would have been nearer to those that followed (by the loss of Koenker and
+    Bassett 1978).
+    """
+    whole = _as_history(sizes, values)
+    recent = whole.part(max(0, len(whole) - MOST), len(whole))
+    losses: dict[str, float] = {}
+    for before, after in _folds(len(recent)):
+        following = recent.part(before, after)
+        for name, rule in _bounds(recent.part(0, before), share):
+            over = following.peaks - rule.of(following.sizes)
+            losses[name] = losses.get(name, 0.0) + float(np.sum(np.maximum(share * over, (share - 1) * over)))
+    rules = {name: rule for name, rule in _bounds(recent, share) if name in losses}
+    depends = "power" in rules and losses["power"] < (1 - _LEAST_GAIN) * losses["constant"]
+    return rules["power" if depends else "constant"]
+
+
+def _with_usual_runtimes(history: History) -> History:
+    """Return the history with the runtimes that are usual for jobs of their sizes, and the same sum."""
+    usual = np.full(len(history), history.runtimes.mean())
+    known = (history.sizes > 0) & (history.runtimes > 0)
+    sizes, runtimes = history.sizes[known], history.runtimes[known]
+    if sizes.size >= _FEWEST_FITTED and np.ptp(sizes) > 0:
+        power, height = np.polyfit(np.log(sizes), np.log(runtimes), 1)
+        shape = np.exp(height) * sizes**power
+        usual[known] = shape * runtimes.sum() / shape.sum()
+    return replace(history, runtimes=usual)
+
+
+def _folds(number: int) -> Iterator[tuple[int, int]]:
+    for before, after in _FOLDS:
+        yield round(before * number), round(after * number)
+
+
+def _candidates(history: History) -> Iterator[tuple[_Candidate, Rule]]:
+    for name, shape in _SHAPES.items():
+        middle = shape(history)
+        if middle is None:
+            continue
+        ratios = history.peaks / middle.of(history.sizes)
+        largest = float(ratios.max())
+        tail = max(float(np.exp(_TAIL * np.log(ratios).std())), largest)
+        for share in _SHARES:
+            upper, otherwise = float(np.quantile(ratios, share)), float(np.quantile(history.peaks, share))
+            for margin in _MARGINS:
+                rule = _scaled(middle, upper * margin, otherwise * margin)
+                growth = min(max(tail / (upper * margin), _LEAST_GROWTH), 2.0)
+                yield _Candidate(name, share, margin, "tail"), replace(rule, growth=growth)
+                if largest > upper * margin:
+                    enough = replace(rule, growth=largest / (upper * margin))
+                    yield _Candidate(name, share, margin, "largest"), enough
+
+
+def _bounds(history: History, share: float) -> Iterator[tuple[str, Rule]]:
+    yield "constant", Rule(float(np.quantile(history.peaks, share)))
+    middle = _power(history)
+    if middle is not None:
+        upper = float(np.quantile(history.peaks / middle.of(history.sizes), share))
+        yield "power", _scaled(middle, upper, float(np.quantile(history.peaks, share)))
+
+
+def _scaled(rule: Rule, by: float, otherwise: float) -> Rule:
+    return replace(rule, base=rule.base * by, factor=rule.factor * by, least=rule.least * by, otherwise=otherwise)
+
+
+def _constant(history: History) -> Rule | None:
+    return Rule(float(np.median(history.peaks)))
+
+
+def _line(history: History, share: float) -> Rule | None:
+    known = _with_sizes(history)
+    if known is None:
+        return None
+    base, factor = quantile_line(known.sizes, known.peaks, share)
+    least, otherwise = float(known.peaks.min()), float(np.median(history.peaks))
+    return Rule(base, factor, least=least, otherwise=otherwise) if factor > 0 else None
+
+
+def _power(history: History) -> Rule | None:
+    known = _with_sizes(history)
+    if known is None:
+        return None
+    power, height = np.polyfit(np.log(known.sizes), np.log(known.peaks), 1)
+    least, otherwise = float(known.peaks.min()), float(np.median(history.peaks))
+    return Rule(0.0, float(np.exp(height)), float(power), least, otherwise) if power > 0 else None
+
+
+def _with_sizes(history: History) -> History | None:
+    """Return the latest jobs whose inputs' sizes are known; None where these tell nothing."""
+    known = history.of(~np.isnan(history.sizes) & (history.sizes > 0))
+    recent = known.part(max(0, len(known) - _MOST_FITTED), len(known))
+    return None if len(recent) < _FEWEST_FITTED or np.ptp(recent.sizes) == 0 else recent
+
+
+def _as_history(sizes: Floats, values: Floats) -> History:
+    positive = np.maximum(values, 1e-9)
+    return History(sizes, positive, np.ones(values.size), np.zeros(values.size, dtype=bool))
+
+
+_SHAPES: dict[str, Callable[[History], Rule | None]] = {
+    "constant": _constant,
+    "line": lambda history: _line(history, 0.5),
+    "upper line": lambda history: _line(history, 0.9),
+    "power": _power,
+}

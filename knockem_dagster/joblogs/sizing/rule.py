@@ -1,0 +1,77 @@
+"""A rule that says how much a job is given, by the size of its inputs, and what it costs to follow it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from knockem_dagster.joblogs.sizing.history import Floats, History
+
+BYTE_SECONDS = 3.6e12
+"""Of a GB hour (10^9 bytes, 3,600 s)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """`base + factor * size ** power`, at least `least`; `otherwise` where the size is unknown. Bytes, or seconds.
+
+    `growth`: how many times as much the second try of a job is given, more than 1; each one after it gets double.
+    """
+
+    base: float
+    factor: float = 0.0
+    power: float = 1.0
+    least: float = 0.0
+    otherwise: float = 0.0
+    growth: float = 2.0
+
+    @property
+    def depends_on_size(self) -> bool:
+        """Whether it is another for other sizes."""
+        return self.factor != 0
+
+    def of(self, sizes: Floats) -> Floats:
+        """Return what jobs with inputs of these sizes are given, shape (n,)."""
+        if not self.depends_on_size:
+            return np.full(sizes.shape, max(self.base, self.least))
+        given = np.maximum(self.base + self.factor * np.nan_to_num(sizes) ** self.power, self.least)
+        return np.where(np.isnan(sizes), self.otherwise, given)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What came of a rule: jobs, GB hours that were allocated and not used, tries that failed, jobs with any."""
+
+    jobs: int
+    wasted_gb_hours: float
+    failed_tries: int
+    failed_jobs: int
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.jobs + other.jobs,
+            self.wasted_gb_hours + other.wasted_gb_hours,
+            self.failed_tries + other.failed_tries,
+            self.failed_jobs + other.failed_jobs,
+        )
+
+
+NOTHING = Cost(0, 0.0, 0, 0)
+
+
+def cost(rule: Rule, history: History) -> Cost:
+    """Return what it costs to give these jobs memory by a rule: their peaks, shape (n,), are taken for the truth.
+
+    A try that is given less than its peak fails, after the whole runtime of its job, and all it was given is wasted.
+    The next ones are given more, as the rule says, until it is enough.
+    """
+    first = np.maximum(rule.of(history.sizes), 1.0)
+    peaks, seconds = history.peaks, history.runtimes
+    fails = first < peaks
+    second = first * rule.growth
+    doublings = np.where(fails, np.ceil(np.log2(np.maximum(peaks / second, 1.0))), 0.0)
+    last = np.where(fails, second * 2**doublings, first)
+    lost = np.where(fails, first + second * (2**doublings - 1), 0.0)
+    wasted = float(np.sum((lost + last - peaks) * seconds)) / BYTE_SECONDS
+    return Cost(peaks.size, wasted, int(np.sum(fails * (1 + doublings))), int(np.sum(fails)))
