@@ -31,8 +31,8 @@ _HEADERS = {
 }
 
 
-def write_archive(folder: Path, jobs: int, *, seed: int) -> tuple[Path, Path]:
-    """Write a report of so many jobs; return its archive and its metadata."""
+def write_archive(folder: Path, jobs: int, *, seed: int, first_id: int = 1) -> tuple[Path, Path]:
+    """Write a report of so many jobs, whose ids count from the first; return its archive and its metadata."""
     rng = default_rng(seed)
     states: Counter[str] = Counter()
     archive = folder / f"{_GENERATED}.tar.gz"
@@ -40,8 +40,9 @@ def write_archive(folder: Path, jobs: int, *, seed: int) -> tuple[Path, Path]:
         members = {name: (Path(scratch) / name).open("w+") for name in _HEADERS}
         for name, header in _HEADERS.items():
             members[name].write(header)
-        for first in range(1, jobs + 1, _JOBS_AT_ONCE):
-            _write_jobs(members, range(first, min(first + _JOBS_AT_ONCE, jobs + 1)), rng, states)
+        end = first_id + jobs
+        for first in range(first_id, end, _JOBS_AT_ONCE):
+            _write_jobs(members, range(first, min(first + _JOBS_AT_ONCE, end)), rng, states)
         with tarfile.open(archive, "w:gz", compresslevel=6) as out:
             for name, content in members.items():
                 content.close()

@@ -1,22 +1,47 @@
-"""`bench ingest` at its smallest scale: what it measures is there, and the memory is within its limit."""
+"""`bench ingest` at its smallest scale: what it measures is there, its memory within its limit, no process started."""
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
+
+import pytest
 
 from benchmarks import ingest
 from benchmarks.job_logs import ROWS_PER_JOB, write_archive
+from benchmarks.postgresql import connect, copy_archive, make_tables, running_server, server_programs
 from knockem_dagster.joblogs.report import read_report
 from knockem_dagster.joblogs.report_metadata import read_metadata
+from tests.services.joblogs import REAL, real_report
 
 
 def test_the_smallest_scale_measures_speed_and_memory() -> None:
     measured = {each.name: each for each in ingest.run(0.001, 1)}
     assert measured["the same, in a round"].reference_value == ingest.LEAST_RATIO
     assert measured["archive to Parquet, checked"].value > 0
+    assert measured["whole ingest"].value > 0
+    assert ("whole ingest, in a round" in measured) == (server_programs() is not None)
+    assert measured[f"processes started for {ingest.FEWEST_ARCHIVES}"].value == 0
     [name] = [name for name in measured if name.startswith("peak memory at")]
     assert measured[name].value < ingest.MOST_MEMORY_MB
     assert measured[name].reference_value == ingest.MOST_MEMORY_MB
+
+
+@pytest.mark.skipif(server_programs() is None, reason="no PostgreSQL server on this machine")
+def test_the_server_takes_what_the_exporter_writes() -> None:
+    programs = server_programs()
+    assert programs is not None
+    [archive] = [archive for archive in REAL if real_report(archive).metadata.version == 3]
+    with running_server(programs) as server, closing(connect(server)) as connection:
+        make_tables(server)
+        rows = copy_archive(connection, archive)
+        with connection.cursor() as cursor:
+            numbers: list[int] = []
+            for table in ("jobs", "metric_num", "datasets"):
+                cursor.execute(f"SELECT count(*) FROM {table}")
+                numbers += cursor.fetchone() or ()
+    assert numbers[0] == sum(real_report(archive).metadata.jobs.values())
+    assert sum(numbers) == rows
 
 
 def test_archives_of_the_benchmark_are_read_whole(tmp_path: Path) -> None:
