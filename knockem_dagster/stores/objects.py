@@ -7,8 +7,9 @@ kept in documents. What does not belong here: which keys exist and who may read 
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http import HTTPStatus
@@ -39,6 +40,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
 _MAX_NAME_BYTES = 240  # file systems allow 255, and an object being written needs a few more than its name
 _MAX_KEY_BYTES = 900  # S3 allows 1024, the store's own prefix included
 _SECONDS_TO_RETRY = 30
+_COPIED_AT_ONCE = 1 << 20
 _FIRST_REGION = {"us-east-1", "aws-global"}  # S3's names for it, the latter where the environment names none
 
 
@@ -95,9 +97,13 @@ class Objects:
         with self._explained(f"read {key}"):
             with _missing(key):
                 parts = obstore.get(self._store, key)
-            with path.open("wb") as file:
-                for part in parts:
-                    file.write(part)
+                there = self.path(key)
+                source = there.open("rb") if there is not None else None
+            with source or nullcontext(), path.open("wb") as file:
+                if source is None:
+                    file.writelines(parts)
+                else:  # in a tenth of the time that parts take
+                    shutil.copyfileobj(source, file, _COPIED_AT_ONCE)
 
     def path(self, key: str) -> Path | None:
         """Return the file that an object is, there or not; None where objects are no files here."""
