@@ -13,6 +13,7 @@ from collections.abc import Generator, Iterable, Sequence, Set
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -20,7 +21,8 @@ import pyarrow as pa
 from knockem_dagster.errors import NotFound
 from knockem_dagster.joblogs import job_resources
 from knockem_dagster.joblogs.job_resources import warehouse
-from knockem_dagster.joblogs.ledger import SCRATCH, Ledger, table_key
+from knockem_dagster.joblogs.ledger import SCRATCH, Ledger, metadata_key, table_key
+from knockem_dagster.joblogs.report_metadata import read_metadata
 from knockem_dagster.joblogs.wanted import while_wanted
 from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.joblogs import MARTS_ID, MartsRecord, ReportRecord
@@ -28,7 +30,7 @@ from knockem_dagster.records.record import new_id, now
 from knockem_dagster.stores.documents import Patch
 from knockem_dagster.stores.objects import Objects
 
-MARTS_VERSION = "1"
+MARTS_VERSION = "2"
 """Another one where any mart would be another."""
 KEPT_FOR_READERS = timedelta(hours=1)
 """How long marts are there that went out of use: somebody may be reading them."""
@@ -71,9 +73,23 @@ _TABLES = {
     """,
 }
 JOBS = "jobs"
-TABLES = (JOBS, *_TABLES)
-"""The marts: a row per job, per tool and version, per tool and month, and per month and state. Sizes are bytes, times
-seconds, GB 10^9 bytes; what is not known is null."""
+REPORTS = "reports"
+TABLES = (JOBS, *_TABLES, REPORTS)
+"""The marts: a row per job, per tool and version, per tool and month, per month and state, and per report in use. Sizes
+are bytes, times seconds, GB 10^9 bytes; what is not known is null."""
+_REPORTS = pa.schema(
+    [
+        ("report", pa.string()),
+        ("generated", pa.timestamp("us")),
+        ("galaxy_version", pa.string()),
+        ("users_active", pa.int64()),
+        ("users_total", pa.int64()),
+        ("jobs", pa.int64()),
+        ("export_seconds", pa.float64()),
+        ("timings", pa.map_(pa.string(), pa.float64())),
+    ]
+)
+"""`jobs` are those that the report tells of, in whatever state; `timings`, when its exporter came where."""
 
 
 class Marts:
@@ -161,7 +177,7 @@ class Marts:
                     found.read_parquet([str(each[name]) for each in files]).create_view(name)
             else:
                 _open_reports(found, [], [])
-                _compute(found, "")
+                _compute(found, "", _REPORTS.empty_table())
             yield found
 
     def _files_in_use(self, instances: Set[str] | None, scratch: Path) -> list[dict[str, Path]]:
@@ -200,11 +216,31 @@ class Marts:
             scratch = Path(folder)
             files = [self._file(table_key(each, job_resources.NAME), scratch) for each in reports]
             _open_reports(made, reports, files)
-            _compute(made, instance)
+            _compute(made, instance, self._tell_of(reports))
             for name in TABLES:
                 path = scratch / f"{name}.parquet"
                 made.table(name).write_parquet(str(path), compression="zstd")
                 self._objects.put(mart_key(instance, generation, name), path)
+
+    def _tell_of(self, reports: Sequence[ReportRecord]) -> pa.Table:
+        """Return a row for each report: what its instance says of it, and how many jobs of it are in the lake."""
+        rows: list[dict[str, Any]] = []
+        for report in reports:
+            said = read_metadata(self._objects.get(metadata_key(report)))
+            generated, timings = datetime.fromtimestamp(float(said.generated), UTC), said.timings
+            rows.append(
+                {
+                    "report": report.name,
+                    "generated": generated.replace(tzinfo=None),
+                    "galaxy_version": said.galaxy_version.replace("\0", ""),  # which no database of others takes
+                    "users_active": None if said.users is None else said.users.active,
+                    "users_total": None if said.users is None else said.users.total,
+                    "jobs": report.jobs,
+                    "export_seconds": max(timings.values(), default=None),
+                    "timings": list(timings.items()),
+                }
+            )
+        return pa.Table.from_pylist(rows, schema=_REPORTS)
 
     def _use(self, instance: str, generation: str | None) -> None:
         """Let this generation take the place of the one in use."""
@@ -252,9 +288,11 @@ def _open_reports(
     connection.sql(rows, params={"files": list(map(str, files))}).create_view("told")
 
 
-def _compute(connection: duckdb.DuckDBPyConnection, instance: str) -> None:
-    """Compute the marts of what is told, as tables."""
-    for name, query in {JOBS: _JOBS, **_TABLES}.items():
+def _compute(connection: duckdb.DuckDBPyConnection, instance: str, reports: pa.Table) -> None:
+    """Compute the marts of what is told, as tables; `reports` has a row for each report."""
+    connection.register("report_rows", reports)
+    of_reports = "FROM report_rows ORDER BY generated, report"
+    for name, query in {JOBS: _JOBS, **_TABLES, REPORTS: of_reports}.items():
         connection.execute(
             f"CREATE TABLE {name} AS SELECT $instance AS instance, * FROM ({query})", {"instance": instance}
         )

@@ -55,15 +55,17 @@ _BIN = (
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A table: its columns in order, and the query that gives them. `of_a_tool`: whether it is about one.
+    """A table: its columns in order, and the query that gives them, or, where none does, a function.
 
-    `compute`: gives its rows, where no query does, of a tool.
+    `of_a_tool`: whether it is about one, whose id the function gets. `of_an_instance`: whether it is never told of all
+    together.
     """
 
     name: str
     columns: tuple[Column, ...]
     query: str = ""
     of_a_tool: bool = False
+    of_an_instance: bool = False
     compute: Callable[[duckdb.DuckDBPyConnection, str], Iterable[tuple[Any, ...]]] | None = None
 
 
@@ -147,6 +149,21 @@ QUESTIONS = {
             """,
             of_a_tool=True,
         ),
+        Question(
+            "reports",
+            (
+                Column("report", "str", "", "its name"),
+                Column("generated", "str", "", "when it was made, UTC"),
+                Column("galaxy_version", "str", "", "as the instance tells it"),
+                Column("users_active", "int64", "", "users with a job in the time of the report"),
+                Column("users_total", "int64", "", "users in all"),
+                Column("jobs", "int64", "", "jobs that it tells of, over or not"),
+                Column("export_seconds", "float64", "s", "how long making it took"),
+            ),
+            "SELECT report, generated, galaxy_version, users_active, users_total, jobs, export_seconds "
+            "FROM reports ORDER BY generated, report",
+            of_an_instance=True,
+        ),
         _histogram("memory", "(memory_peak / 1e9)", "GB"),
         _histogram("runtime", "runtime", "s"),
         Question(
@@ -182,11 +199,13 @@ class Answer:
 def answer(marts: Marts, name: str, *, instance: str | None = None, tool: str = "") -> Answer:
     """Answer a question about an instance, or, by default, about all; `tool`: which, where it is about one.
 
-    Raises NotFound for a question that is none, and a tool that is not to be shown.
+    Raises NotFound for a question that is none, or not of all, and a tool that is not to be shown.
     """
-    question = QUESTIONS.get(name)
+    asked = {each.name: each for each in QUESTIONS.values() if instance is not None or not each.of_an_instance}
+    question = asked.get(name)
     if question is None:
-        raise NotFound(f"There is no table {name!r}: {', '.join(QUESTIONS)} are.")
+        whose = "all instances together" if instance is None else "an instance"
+        raise NotFound(f"There is no table {name!r} of {whose}: {', '.join(asked)} are.")
     with marts.opened(None if instance is None else [instance]) as opened:
         if instance is None:
             opened.execute(_SHOWN)

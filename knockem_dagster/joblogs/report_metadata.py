@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -12,6 +12,8 @@ MOST_BYTES = 16 << 20
 """Version 1 lists all tools of a server."""
 _Seconds = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,10}(\.[0-9]{1,9})?$")]
 _State = Annotated[str, StringConstraints(max_length=100)]
+_Number = Annotated[int, Field(ge=0, lt=1 << 53)]
+_Time = Annotated[float, Field(ge=0, lt=1e12)]
 _Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
@@ -22,8 +24,15 @@ class _Part(BaseModel):
 class Users(_Part):
     """How many users an instance has: with a job in the report's time, and in all."""
 
-    active: int = Field(ge=0)
-    total: int = Field(ge=0)
+    active: _Number
+    total: _Number
+
+
+class _Timings(_Part):
+    times: Annotated[
+        tuple[tuple[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,100}$")], _Time], ...],
+        Field(max_length=1000, alias="_times"),
+    ]
 
 
 class ReportMetadata(_Part):
@@ -36,8 +45,17 @@ class ReportMetadata(_Part):
     galaxy_version: Annotated[str, StringConstraints(max_length=100)]
     generated: _Seconds
     report_hash: _Digest
-    jobs: Annotated[dict[_State, Annotated[int, Field(ge=0, lt=1 << 53)]], Field(max_length=100)]
+    jobs: Annotated[dict[_State, _Number], Field(max_length=100)]
     users: Users | None = None
+    metrics: Any = None
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """When the exporter came where, in seconds since it began; empty where it does not say so."""
+        try:
+            return dict(_Timings.model_validate(self.metrics).times)
+        except ValidationError:  # a report is none the worse for it
+            return {}
 
 
 def read_metadata(text: bytes) -> ReportMetadata:

@@ -91,6 +91,18 @@ def test_jobs_known_by_hand(platform: Platform, marts: Marts) -> None:
     assert rows(marts, "SELECT count(*) FROM jobs", "a8fe6488-b87f-55ae-ae9e-2d2764db2977") == [(98,)]
 
 
+def test_reports_as_their_instance_tells_of_them(platform: Platform, marts: Marts, tmp_path: Path) -> None:
+    times = {"_times": [["init", 0.5], ["job_finish", 7]]}
+    receive(platform, tmp_path, jobs_of(job(1), job(2, state="running")), name="b", generated="0.25", metrics=times)
+    receive(platform, tmp_path, jobs_of(job(3)), name="a", users=None, metrics={"_times": "soon"})
+    marts.refresh("i")
+    columns = "instance, report, epoch(generated), users_active, users_total, jobs, export_seconds, timings"
+    assert rows(marts, f"SELECT {columns} FROM reports ORDER BY generated") == [
+        ("i", "b", 0.25, 1, 2, 2, 7, {"init": 0.5, "job_finish": 7}),
+        ("i", "a", 1795212662.5, None, None, 1, None, {}),
+    ]
+
+
 def test_of_a_job_told_of_twice_the_latest_report_is_right(platform: Platform, marts: Marts, tmp_path: Path) -> None:
     receive(platform, tmp_path, jobs_of(job(1, state="error"), job(2)), name="late", generated="300")
     receive(platform, tmp_path, jobs_of(job(1), job(3)), name="early", generated="200")

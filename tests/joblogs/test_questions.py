@@ -73,6 +73,24 @@ def test_what_is_known_of_a_tool(platform: Platform) -> None:
     assert float(memory[-1]["low"] or 0) <= largest < float(memory[-1]["high"] or 0)
 
 
+def test_reports_are_told_of_an_instance_and_not_of_all(platform: Platform) -> None:
+    assert asked(platform, "reports", archive=OLD) == [
+        {
+            "report": "0",
+            "generated": "2017-08-04T08:49:57.080000",
+            "galaxy_version": "17.09",
+            "users_active": 1,
+            "users_total": 1,
+            "jobs": 98,
+            "export_seconds": 2.7863590717315674,
+        }
+    ]
+    [new] = asked(platform, "reports", archive=NEW)
+    assert (new["users_active"], new["users_total"], new["jobs"]) == (33, 33, 1970)
+    with pytest.raises(NotFound, match="no table 'reports' of all instances together"):
+        asked(platform, "reports")
+
+
 def test_of_all_instances_only_tools_that_several_run_are_told(platform: Platform, tmp_path: Path) -> None:
     assert asked(platform, "tools") == [], "two instances are too few"
     rows = [(id, "common", "1.0", "ok", "2026-01-01 00:00:00") for id in range(10)]
@@ -92,8 +110,10 @@ def test_of_all_instances_only_tools_that_several_run_are_told(platform: Platfor
 
 
 def test_a_table_or_a_tool_that_is_none_is_told(platform: Platform) -> None:
-    with pytest.raises(NotFound, match=", ".join(QUESTIONS)):
+    with pytest.raises(NotFound, match="of all instances together: months, tools, versions, memory, runtime are"):
         asked(platform, "months; DROP TABLE jobs")
+    with pytest.raises(NotFound, match=", ".join(QUESTIONS)):
+        asked(platform, "nothing", archive=OLD)
     with pytest.raises(NotFound, match="no tool"):
         asked(platform, "memory", archive=OLD, tool="' OR true --")
 

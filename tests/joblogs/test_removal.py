@@ -74,7 +74,7 @@ def test_one_that_is_being_removed_takes_nothing_in(platform: Platform) -> None:
     assert local_instance(platform.records, SERVER).unwanted is None
 
 
-@pytest.mark.parametrize("at", range(1, 12))
+@pytest.mark.parametrize("at", range(1, 13))
 def test_what_is_stored_while_an_instance_is_removed_is_taken_back(
     platform: Platform, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:

@@ -65,7 +65,9 @@ _log = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/jobLogs", tags=["job logs"])
 galaxy = APIRouter(include_in_schema=False)
 InstanceId = Annotated[str, Path(alias="instance", max_length=100)]
+_OF_ALL = (name for name, each in QUESTIONS.items() if not each.of_an_instance)
 TableName = Annotated[str, Path(max_length=100, description=f"one of {', '.join(QUESTIONS)}")]
+TableOfAll = Annotated[str, Path(alias="table", max_length=100, description=f"one of {', '.join(_OF_ALL)}")]
 Tool = Annotated[str, Query(max_length=1000, description="a tool's id, for tables about one")]
 
 
@@ -227,7 +229,7 @@ async def recommended_tools(sender: Sender) -> Response:
 
 
 @router.get("/tables/{table}", operation_id="get_job_log_table")
-async def table(caller: User, table: TableName, at: At, tool: Tool = "") -> TableModel:
+async def table(caller: User, table: TableOfAll, at: At, tool: Tool = "") -> TableModel:
     """Return rows of a table of the jobs of all instances: no tool that few run is in it."""
     return await asyncio.to_thread(_table, caller.site, table, at, tool=tool)
 
