@@ -21,6 +21,7 @@ install_debian_packages() {
     [ -x /usr/sbin/slurmctld ] || missing+=(slurm-wlm)
     [ -x /usr/sbin/slurmdbd ] || missing+=(slurmdbd)
     [ -x /usr/sbin/mariadbd ] || missing+=(mariadb-server)
+    compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null || missing+=(postgresql)
     [ -d /usr/share/fonts/truetype/dejavu ] || missing+=(fonts-dejavu-core)
     [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
     python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)

@@ -12,6 +12,7 @@ from knockem_dagster.joblogs.instances import reports_of
 from knockem_dagster.joblogs.ledger import Ledger
 from knockem_dagster.joblogs.marts import Marts
 from knockem_dagster.joblogs.recommendations import Recommendation, described, recommend
+from knockem_dagster.joblogs.served import open_served
 from knockem_dagster.joblogs.tpv import TOOLS_FILE, fragment
 from knockem_dagster.records.joblogs import ReportRecord, ReportState
 from resources.platform import PlatformResource
@@ -89,7 +90,7 @@ def job_log_marts(
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Compute the marts; readers see the ones before until these are complete."""
     opened, instance = platform.open(), context.partition_key
-    marts = Marts(opened.records, opened.objects)
+    marts = Marts(opened.records, opened.objects, open_served(opened.settings))
     marts.refresh(instance, again=config.again)
     with marts.opened([instance]) as found:
         [(jobs, ids)] = found.sql("SELECT count(*), count(DISTINCT id) FROM jobs").fetchall()

@@ -22,7 +22,7 @@ RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
 """What runs organisms; see containers/runtime.py."""
 
 _PREFIX = "KNOCKEM_"
-_SECRET = {"documents_url", "queue_url", "token"}
+_SECRET = {"documents_url", "queue_url", "warehouse_url", "token"}
 """Settings whose value may hold a password: no message quotes them."""
 _BUNDLED_ORGANISMS = Path(__file__).parents[1] / "deploy" / "organisms"
 _SANDBOX = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
@@ -74,6 +74,13 @@ class Settings(BaseSettings):
     s3_endpoint: str | None = Field(
         default=None,
         description="the http:// or https:// address of an S3 server other than Amazon's",
+    )
+    warehouse_url: str | None = Field(
+        default=None,
+        repr=False,  # as above
+        description="a PostgreSQL server that the marts of job logs are copied to, "
+        "postgresql://user:password@host:port/name with special characters of the password percent-encoded; "
+        "unset: they are copied nowhere",
     )
     runtime: Literal["auto", RuntimeName] = Field(
         default="auto",
@@ -147,6 +154,16 @@ class Settings(BaseSettings):
         if sandbox is not None and not (in_staging and _SANDBOX.fullmatch(sandbox)):
             raise ValueError
         return sandbox
+
+    @field_validator("warehouse_url", mode="after")
+    @classmethod
+    def _check_warehouse_url(cls, url: str | None) -> str | None:
+        # An @ this late means a password with an unescaped /, ? or #, as above.
+        if url is not None:
+            parts = urlsplit(url)
+            if "@" in f"{parts.path}{parts.query}{parts.fragment}":
+                raise ValueError
+        return _check_url(url, schemes={"postgresql", "postgres"})
 
     @field_validator("documents_url", mode="after")
     @classmethod

@@ -10,11 +10,12 @@ import dagster as dg
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from assets.partitions import JOB_LOGS_JOB, instances
-from knockem_dagster.errors import Conflict, InvalidInput
+from knockem_dagster.errors import Conflict, InvalidInput, StoreError
 from knockem_dagster.joblogs.folders import DROPS, dropped, metadata_of
 from knockem_dagster.joblogs.instances import local_instance
 from knockem_dagster.joblogs.ledger import SCRATCH, Ledger
 from knockem_dagster.joblogs.marts import Marts
+from knockem_dagster.joblogs.served import open_served
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.joblogs import ReportState
 from knockem_dagster.stores.objects import StoredObject
@@ -55,7 +56,7 @@ def watch_job_logs(context: dg.SensorEvaluationContext, platform: PlatformResour
     opened = platform.open()
     seen = _Seen(**json.loads(context.cursor)) if context.cursor else _Seen()
     trouble = _take_in(opened, seen)
-    marts = Marts(opened.records, opened.objects)
+    marts = _marts(opened, trouble)
     marts.sweep()
     arrived = opened.records.job_log_reports.find({"state": ReportState.RECEIVED})
     wanted = list(dict.fromkeys([*(each.instance_id for each in arrived), *_not_current(opened, marts, seen)]))
@@ -69,6 +70,18 @@ def watch_job_logs(context: dg.SensorEvaluationContext, platform: PlatformResour
         cursor=json.dumps(asdict(seen)),
         skip_reason=None if now else "; ".join(["Nothing has arrived.", *trouble]),
     )
+
+
+def _marts(platform: Platform, trouble: list[str]) -> Marts:
+    """Return the marts, with their copy if that can be asked: what does not need it is done without."""
+    served = open_served(platform.settings)
+    try:
+        if served is not None:
+            served.generation_of("")
+    except StoreError as error:
+        trouble.append(str(error))
+        served = None
+    return Marts(platform.records, platform.objects, served)
 
 
 def _request(instance: str) -> dg.RunRequest:

@@ -42,6 +42,7 @@ def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "queue_url": "redis://user:secret@host:6379/0",
         "objects_url": "s3://bucket/prefix",
         "s3_endpoint": "http://127.0.0.1:9000",
+        "warehouse_url": "postgresql://user:secret@host:5432/name",
         "runtime": "process",
         "organisms": f"one{os.pathsep}{tmp_path / 'two'}",
         "cpus": "3",
@@ -64,7 +65,7 @@ def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert settings.organisms == (tmp_path / "one", tmp_path / "two")
     assert (settings.cpus, settings.lease_seconds, settings.port, settings.keep_runs_days) == (3, 2.5, 8080, 7)
     assert settings.api_port == 8081
-    stores = ("documents_url", "queue_url", "objects_url", "s3_endpoint", "url", "token")
+    stores = ("documents_url", "queue_url", "objects_url", "s3_endpoint", "warehouse_url", "url", "token")
     unchanged = ("environment", "sandbox", *stores, "runtime")
     assert {name: getattr(settings, name) for name in unchanged} == {name: values[name] for name in unchanged}
     assert "secret" not in repr(settings)
@@ -156,6 +157,13 @@ def test_other_addresses_of_queue_servers_are_refused_unseen(url: str) -> None:
     assert "redis://user:password@host:port/0" in str(refused.value)
     assert "secret" not in str(refused.value)
     assert refused.value.__cause__ is None
+
+
+@pytest.mark.parametrize("url", ["secret", "http://secret@host", "postgresql://user:pass/secret@host/name"])
+def test_other_addresses_of_warehouses_are_refused_unseen(url: str) -> None:
+    with pytest.raises(SettingsError, match=r"KNOCKEM_WAREHOUSE_URL: this value .hidden. is not allowed") as refused:
+        load_settings(warehouse_url=url)
+    assert "secret" not in str(refused.value)
 
 
 def test_an_unknown_argument_is_refused() -> None:

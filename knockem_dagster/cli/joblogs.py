@@ -24,7 +24,6 @@ from knockem_dagster.joblogs.instances import (
     revoke,
     view_instances,
 )
-from knockem_dagster.joblogs.removal import plan_removal, remove_instance
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.joblogs import InstanceRecord, ReportRecord, ReportState
 
@@ -108,6 +107,8 @@ def delete(
 ) -> None:
     """Remove an instance: its archives, all that was read from them, and everything that names it."""
     from knockem_dagster import definitions  # here: importing Dagster takes seconds
+    from knockem_dagster.joblogs.removal import plan_removal, remove_instance
+    from knockem_dagster.joblogs.served import open_served
 
     with open_platform() as platform:
         records, objects = platform.records, platform.objects
@@ -122,7 +123,7 @@ def delete(
         if typed != found.name:
             aside().print("That is not its name: nothing was removed.")
             raise typer.Exit(FAILED)
-        remove_instance(records, objects, found)
+        remove_instance(records, objects, found, served=open_served(platform.settings))
         definitions.forget_instance(platform.settings, found.id, dry_run=False)
         blot_out(platform.settings, found.id)
     for_people().print(f"Instance {found.name} is removed.", markup=False)
@@ -217,8 +218,9 @@ def _ledger(platform: Platform) -> Ledger:
 
 def _marts(platform: Platform) -> Marts:
     from knockem_dagster.joblogs.marts import Marts  # here: as above
+    from knockem_dagster.joblogs.served import open_served
 
-    return Marts(platform.records, platform.objects)
+    return Marts(platform.records, platform.objects, open_served(platform.settings))
 
 
 def _tell_quarantine(seen: Sequence[tuple[InstanceRecord, ReportRecord]]) -> None:

@@ -23,7 +23,8 @@ from knockem_dagster.joblogs import job_resources
 from knockem_dagster.joblogs.job_resources import warehouse
 from knockem_dagster.joblogs.ledger import SCRATCH, Ledger, metadata_key, table_key
 from knockem_dagster.joblogs.report_metadata import read_metadata
-from knockem_dagster.joblogs.wanted import while_wanted
+from knockem_dagster.joblogs.served import ServedMarts
+from knockem_dagster.joblogs.wanted import check_wanted, while_wanted
 from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.joblogs import MARTS_ID, MartsRecord, ReportRecord
 from knockem_dagster.records.record import new_id, now
@@ -93,11 +94,15 @@ _REPORTS = pa.schema(
 
 
 class Marts:
-    """The marts of all instances, over the record and the object store. Safe to use by several at once."""
+    """The marts of all instances, over the record and the object store. Safe to use by several at once.
 
-    def __init__(self, records: Records, objects: Objects) -> None:
+    `served`: the copy that follows them, if there is one.
+    """
+
+    def __init__(self, records: Records, objects: Objects, served: ServedMarts | None = None) -> None:
         self._records = records
         self._objects = objects
+        self._served = served
         self._ledger = Ledger(records, objects)
 
     def in_use(self) -> dict[str, str]:
@@ -106,8 +111,8 @@ class Marts:
         return {} if found is None else found.in_use
 
     def is_current(self, instance: str) -> bool:
-        """Tell whether all reports of an instance were read, and the marts in use are those of the ones in use."""
-        return not self._ledger.unread(instance) and self._are_of(instance, self._ledger.in_use(instance))
+        """Tell whether all reports of an instance were read, and the marts in use, and copied, are those of them."""
+        return self._is_computed(instance) and self._is_copied(instance)
 
     def refresh(self, instance: str, *, again: bool = False) -> None:
         """Read what was not read yet, and let marts of all that is in use take the place of those that are.
@@ -116,10 +121,30 @@ class Marts:
         """
         with while_wanted(self._records, self._objects, instance):
             self._refresh(instance, again=again)
+            if self._served is not None and not self._is_copied(instance):
+                self._copy(self._served, instance)
+
+    def _is_computed(self, instance: str) -> bool:
+        return not self._ledger.unread(instance) and self._are_of(instance, self._ledger.in_use(instance))
+
+    def _is_copied(self, instance: str) -> bool:
+        return self._served is None or self._served.generation_of(instance) == self.in_use().get(instance)
+
+    def _copy(self, served: ServedMarts, instance: str) -> None:
+        """Copy the generation in use, whichever that is when it is one's turn."""
+        with tempfile.TemporaryDirectory(prefix=SCRATCH) as folder, served.locked(instance) as copy:
+            check_wanted(self._records, instance)  # whoever removes it waits for this to be over
+            generation = self.in_use().get(instance)
+            if generation == copy.generation:
+                return
+            files: dict[str, Path] = {}
+            if generation is not None:
+                files = {name: self._file(mart_key(instance, generation, name), Path(folder)) for name in TABLES}
+            copy.replace(generation, files)
 
     def _refresh(self, instance: str, *, again: bool) -> None:
         suffix = f"-{new_id()[:8]}" if again else ""
-        while again or not self.is_current(instance):
+        while again or not self._is_computed(instance):
             again = False
             self._ledger.read_all(instance)
             reports = self._ledger.in_use(instance)

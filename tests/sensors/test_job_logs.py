@@ -15,6 +15,7 @@ from knockem_dagster.joblogs.folders import DROPS
 from knockem_dagster.joblogs.instances import local_instance
 from knockem_dagster.joblogs.ledger import Ledger
 from knockem_dagster.joblogs.marts import Marts
+from knockem_dagster.joblogs.served import SCHEMA
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.joblogs import ReportState
 from resources.names import INSTANCES
@@ -24,6 +25,7 @@ from sensors.job_logs import watch_job_logs
 from tests.services.job_play import record_in
 from tests.services.joblogs import REAL
 from tests.services.platforms import tick
+from tests.services.postgres import asked, postgres_server
 
 OLD, NEW = REAL if REAL[0].parents[1].name.startswith("a8fe") else REAL[::-1]
 INSTANCE = NEW.parents[1].name
@@ -152,6 +154,26 @@ def test_a_new_parser_reads_everything_again(
     [report] = platform.records.job_log_reports.find({})
     assert report.parser_version == "another"
     assert Marts(platform.records, platform.objects).is_current(report.instance_id)
+
+
+def test_a_copy_that_is_missing_is_made_by_a_run_and_a_database_that_is_away_holds_nothing_up(
+    platform: Platform, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whose = local_instance(platform.records, INSTANCE)
+    Ledger(platform.records, platform.objects).receive(whose.id, "0", NEW, NEW.with_name("0.json").read_bytes())
+    monkeypatch.setenv("KNOCKEM_WAREHOUSE_URL", "postgresql://user:secret@127.0.0.1:1/name")
+    assert watched(platform, instance).run_requests
+    Marts(platform.records, platform.objects).refresh(whose.id)
+    found = watched(platform, instance)
+    assert not found.run_requests
+    assert "KNOCKEM_WAREHOUSE_URL" in str(found.skip_reason) and "secret" not in str(found.skip_reason)
+    with postgres_server() as url:
+        monkeypatch.setenv("KNOCKEM_WAREHOUSE_URL", url)
+        [request] = watched(platform, instance).run_requests or ()
+        assert run(platform, instance, request).success
+        jobs = f"{platform.settings.name_in_environment(SCHEMA, '_')}.jobs"
+        assert asked(url, f"SELECT count(*) FROM {jobs}") == [(1940,)]
+        assert not watched(platform, instance).run_requests
 
 
 def test_a_run_is_requested_once_and_again_after_a_while_when_it_failed(
