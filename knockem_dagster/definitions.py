@@ -17,12 +17,13 @@ from typing import Any
 import dagster as dg
 from sqlalchemy.exc import DBAPIError
 
-from assets import conclusions, job_logs, knockout, published
+from assets import conclusions, job_log_profiles, job_logs, knockout, published
 from assets.partitions import JOB_LOGS_JOB, SUBMISSION_JOB
 from assets.selection import selection_of
 from assets.trial import try_image
 from assets.workflows import workflow
 from knockem_dagster.errors import KnockemError, SettingsError, StoreError
+from knockem_dagster.joblogs.tool_profiles import spark_is_installed
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.submissions import State
 from knockem_dagster.settings import Settings
@@ -66,6 +67,7 @@ JOB_LOG_ASSETS = [
     job_logs.job_log_marts,
     job_logs.job_log_recommendations,
 ]
+SPARK_ASSETS = [job_log_profiles.job_log_tool_profiles] if spark_is_installed() else []
 
 
 def build_definitions(
@@ -86,7 +88,14 @@ def build_definitions(
         description="The job logs of one instance, from its archives to its marts, in one process.",
     )
     return dg.Definitions(
-        assets=[*SUBMISSION_ASSETS, *JOB_LOG_ASSETS, conclusions.submission_summary, submission_uploads, workflow],
+        assets=[
+            *SUBMISSION_ASSETS,
+            *JOB_LOG_ASSETS,
+            *SPARK_ASSETS,
+            conclusions.submission_summary,
+            submission_uploads,
+            workflow,
+        ],
         jobs=[submission_job, job_logs_job, try_image, retention],
         sensors=[
             new_submissions,
@@ -99,7 +108,12 @@ def build_definitions(
             watch_job_logs,
         ],
         schedules=[summary_schedule, retention_schedule],
-        resources={"platform": platform, "runs": SubmissionRuns(platform=platform), **(resource_overrides or {})},
+        resources={
+            "platform": platform,
+            "runs": SubmissionRuns(platform=platform),
+            "processes": dg.PipesSubprocessClient(),
+            **(resource_overrides or {}),
+        },
     )
 
 

@@ -16,11 +16,13 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCK = (ROOT / "requirements.lock").read_text()
 LAUNCHER = (ROOT / "knockem").read_text()
+NOT_LOCKED = {"spark"}
+"""Extras that are too large for everybody."""
 PYTHONS = re.findall(r"3\.\d+", re.search(r"^ +(3\.\d+(?: \| 3\.\d+)*)\)", LAUNCHER, re.MULTILINE).group(1))
 
 
 def asked() -> list[Requirement]:
-    extras = PROJECT["optional-dependencies"].values()
+    extras = [packages for name, packages in PROJECT["optional-dependencies"].items() if name not in NOT_LOCKED]
     return [Requirement(line) for line in [*PROJECT["dependencies"], *(line for extra in extras for line in extra)]]
 
 

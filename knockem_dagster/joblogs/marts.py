@@ -75,6 +75,7 @@ _TABLES = {
 }
 JOBS = "jobs"
 REPORTS = "reports"
+PROFILES = "tool_profiles"
 TABLES = (JOBS, *_TABLES, REPORTS)
 """The marts: a row per job, per tool and version, per tool and month, per month and state, and per report in use. Sizes
 are bytes, times seconds, GB 10^9 bytes; what is not known is null."""
@@ -204,6 +205,18 @@ class Marts:
                 _open_reports(found, [], [])
                 _compute(found, "", _REPORTS.empty_table())
             yield found
+
+    def jobs_of(self, instance: str, scratch: Path) -> tuple[str, Path]:
+        """Return the generation in use of an instance, and its jobs as a file. Raises NotFound where there is none."""
+        generation = self.in_use().get(instance)
+        if generation is None:
+            raise NotFound(f"There are no marts of instance {instance}.")
+        return generation, self._file(mart_key(instance, generation, JOBS), scratch)
+
+    def keep_profiles(self, instance: str, generation: str, path: Path) -> None:
+        """Keep the profiles of tools that another engine made of a generation, as long as that."""
+        with while_wanted(self._records, self._objects, instance):
+            self._objects.put(mart_key(instance, generation, PROFILES), path)
 
     def _files_in_use(self, instances: Set[str] | None, scratch: Path) -> list[dict[str, Path]]:
         for _ in range(_TRIES):

@@ -1,0 +1,50 @@
+"""Profiles of an instance's tools by Spark, in a process of its own: the mart `tools`, for what outgrows DuckDB."""
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+
+from assets.job_logs import job_log_marts
+from assets.partitions import instances
+from assets.spark_profiles import JOBS, MODULE, PROFILES
+from knockem_dagster.errors import KnockemError
+from knockem_dagster.joblogs.ledger import SCRATCH
+from knockem_dagster.joblogs.marts import Marts
+from knockem_dagster.joblogs.tool_profiles import check_spark
+from resources.platform import PlatformResource
+
+_ROOT = Path(__file__).parents[1]
+
+
+@dg.asset(
+    deps=[job_log_marts],
+    partitions_def=instances,
+    group_name="job_logs",
+    kinds={"spark", "parquet"},
+    description="Counts, sums and exact quantiles of each tool and version, by Spark. Needs Java.",
+)
+def job_log_tool_profiles(
+    context: dg.AssetExecutionContext, platform: PlatformResource, processes: dg.PipesSubprocessClient
+) -> Iterator[dg.MaterializeResult[None]]:
+    """Let Spark compute the profiles, and keep them with the marts that they are of."""
+    try:
+        check_spark()
+    except KnockemError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+    opened = platform.open()
+    marts = Marts(opened.records, opened.objects)
+    with tempfile.TemporaryDirectory(prefix=SCRATCH) as folder:
+        generation, jobs = marts.jobs_of(context.partition_key, Path(folder))
+        profiles = Path(folder) / "profiles.parquet"
+        ended = processes.run(
+            command=[sys.executable, "-P", "-m", MODULE],
+            context=context,
+            extras={JOBS: str(jobs), PROFILES: str(profiles)},
+            env={"PYTHONPATH": str(_ROOT)},
+            cwd=folder,
+        )
+        marts.keep_profiles(context.partition_key, generation, profiles)
+    yield ended.get_materialize_result()
