@@ -151,6 +151,7 @@ class Marts:
             reports = self._ledger.in_use(instance)
             generation = _content_of(reports) + suffix
             if reports and not self._is_there(instance, generation):
+                self._announce(instance, generation)
                 self._build(instance, generation, reports)
             self._use(instance, generation if reports else None)
 
@@ -279,6 +280,11 @@ class Marts:
                 }
             )
         return pa.Table.from_pylist(rows, schema=_REPORTS)
+
+    def _announce(self, instance: str, generation: str) -> None:
+        """Note a generation as out of use before there is anything of it: who builds it may die before it is in use."""
+        self._records.job_log_marts.add(MartsRecord(id=MARTS_ID))
+        self._records.job_log_marts.patch(MARTS_ID, Patch(set={f"left.{instance}.{generation}": now()}))
 
     def _use(self, instance: str, generation: str | None) -> None:
         """Let this generation take the place of the one in use."""

@@ -95,7 +95,8 @@ class MartsRecord(Record):
 
     in_use: dict[str, str] = Field(default_factory=dict[str, str])
     left: dict[str, dict[str, str]] = Field(
-        default_factory=dict[str, dict[str, str]], description="when others went out of use, by instance and generation"
+        default_factory=dict[str, dict[str, str]],
+        description="since when others are not in use, by generation",
     )
 
 

@@ -17,7 +17,8 @@ from knockem_dagster.joblogs.ledger import Ledger
 from knockem_dagster.joblogs.marts import TABLES, Marts, mart_key
 from knockem_dagster.joblogs.report import PARSER_VERSION
 from knockem_dagster.platform import Platform
-from knockem_dagster.records.joblogs import InstanceRecord
+from knockem_dagster.records.joblogs import InstanceRecord, MartsRecord
+from knockem_dagster.stores.documents import Patch
 from knockem_dagster.stores.objects import Objects
 from tests.services.job_play import record_in
 from tests.services.joblogs import REAL, report_of, table
@@ -213,6 +214,37 @@ def test_two_refresh_at_once_as_one_does(platform: Platform, marts: Marts, tmp_p
         each.join()
     assert marts.is_current("i")
     assert rows(marts, "SELECT sum(jobs) FROM tools") == [(7,)]
+
+
+@pytest.mark.parametrize("at", range(1, len(TABLES) + 2))
+def test_what_somebody_built_who_died_is_swept(
+    platform: Platform, marts: Marts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    receive(platform, tmp_path, jobs_of(job(1)))
+    marts.refresh("i")
+    left, put, patch = at, Objects.put, platform.records.job_log_marts.patch
+
+    def until_then(self: Objects, *given: Any, **more: Any) -> bool:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise StoreError("it died")
+        return put(self, *given, **more)
+
+    def not_in_use(id: str, change: Patch) -> MartsRecord | None:
+        if any(name.startswith("inUse") for name in change.set):
+            raise StoreError("it died when all was there")
+        return patch(id, change)
+
+    with monkeypatch.context() as dying, pytest.raises(StoreError, match="it died"):
+        dying.setattr(Objects, "put", until_then)
+        dying.setattr(platform.records.job_log_marts, "patch", not_in_use)
+        marts.refresh("i", again=True)
+    assert marts.sweep() == 0, "somebody may yet put it in use"
+    marts.sweep(older=timedelta(0))
+    stored = {entry.key for entry in platform.objects.list("joblogs/marts")}
+    assert stored == {mart_key("i", marts.in_use()["i"], name) for name in TABLES}
+    assert rows(marts, "SELECT sum(jobs) FROM tools") == [(1,)]
 
 
 def test_who_dies_amid_refreshing_is_followed_by_whoever_comes_next(
