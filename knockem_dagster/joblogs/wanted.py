@@ -50,9 +50,15 @@ def discard(records: Records, objects: Objects, instance: str) -> None:
     records.documents.delete(records.job_log_reports.name, {"instanceId": instance})
     for key in keys_of(objects, instance):
         objects.delete(key)
+    for folder in (_STORED, DROPS):
+        objects.delete_unfinished(folder, which=lambda key: _is_of(key, instance))
 
 
 def keys_of(objects: Objects, instance: str) -> list[str]:
     """Return the keys of all objects of an instance."""
     stored = (entry.key for folder in (_STORED, DROPS) for entry in objects.list(folder))
-    return [key for key in stored if instance in key.split("/") or instance_of_drop(key) == instance]
+    return [key for key in stored if _is_of(key, instance)]
+
+
+def _is_of(key: str, instance: str) -> bool:
+    return instance in key.split("/") or instance_of_drop(key) == instance

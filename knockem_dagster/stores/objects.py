@@ -6,9 +6,10 @@ kept in documents. What does not belong here: which keys exist and who may read 
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -158,6 +159,21 @@ class Objects:
             self.delete(key)
         return len(keys)
 
+    def delete_unfinished(self, prefix: str, *, which: Callable[[str], bool]) -> None:
+        """Remove what was being written below a folder under such keys, mostly by processes that were killed amid it.
+
+        Whoever is still writing it gets a StoreError. A bucket shows nothing of what is unfinished.
+        """
+        if (top := self.path(prefix.removesuffix("/"))) is None:
+            return
+        root = Path(str(self._store.prefix))
+        with self._explained(f"remove what is unfinished below {prefix}"):
+            for folder, _, names in os.walk(top):
+                for path in (Path(folder) / name for name in names if _UNFINISHED.search(name)):
+                    if which(_UNFINISHED.sub("", path.relative_to(root).as_posix())):
+                        path.unlink(missing_ok=True)
+                        _remove_empty_folders(path.parent, root)
+
     def url(self, key: str) -> str:
         """Return where an object is: a file:// or s3:// URL."""
         _check_key(key)
@@ -179,6 +195,13 @@ class Objects:
             yield
         except (BaseError, OSError) as error:
             raise StoreError(f"cannot {deed} in {self._base_url}: {_advice(error)}") from error
+
+
+def _remove_empty_folders(folder: Path, root: Path) -> None:
+    with suppress(OSError):  # one is not empty, or gone
+        while folder != root:
+            folder.rmdir()
+            folder = folder.parent
 
 
 def local_objects(folder: Path) -> Objects:

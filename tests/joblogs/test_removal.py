@@ -61,6 +61,23 @@ def test_all_of_an_instance_is_removed_and_nothing_of_others(platform: Platform)
     assert set(marts.in_use()) == {ids[1]}
 
 
+def test_what_somebody_was_writing_who_was_killed_is_removed_too(platform: Platform) -> None:
+    ids = [local_instance(platform.records, name).id for name in (SERVER, "another")]
+    halves: list[Path] = []
+    for id in ids:
+        send(platform, id)
+        for key in (*keys_of(platform.objects, id), f"joblogs/marts/{id}/0/jobs.parquet"):
+            path = platform.objects.path(key)
+            assert path is not None, "objects are files here"
+            halves.append(path.with_name(f"{path.name}#1"))  # as the store calls what is not whole yet
+            halves[-1].parent.mkdir(parents=True, exist_ok=True)
+            halves[-1].write_bytes(b"half of it")
+    remove_instance(platform.records, platform.objects, instance_called(platform.records, SERVER))
+    left = [path for path in platform.settings.home.rglob("*") if ids[0] in path.parts]
+    assert left == []
+    assert [path.exists() for path in halves] == [ids[1] in path.parts for path in halves]
+
+
 def test_one_that_is_being_removed_takes_nothing_in(platform: Platform) -> None:
     instance = local_instance(platform.records, SERVER)
     platform.records.job_log_instances.patch(instance.id, Patch(set={"unwanted": now()}))
