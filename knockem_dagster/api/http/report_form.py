@@ -160,7 +160,9 @@ async def _next(stream: AsyncIterator[bytes], end: float) -> bytes | None:
         async with asyncio.timeout(min(SILENT_SECONDS, end - time.monotonic())):
             return await anext(stream, None)
     except TimeoutError as error:
-        raise HTTPException(HTTPStatus.REQUEST_TIMEOUT, TOO_SLOW) from error
+        # Who goes on so would keep the connection for ever.
+        closing = {"Connection": "close"}
+        raise HTTPException(HTTPStatus.REQUEST_TIMEOUT, TOO_SLOW, headers=closing) from error
 
 
 def _no_form(field: str, value: str, allowed: str) -> InvalidInput:

@@ -81,6 +81,15 @@ def test_who_sends_a_byte_at_a_time_has_not_for_ever(
             return b""
 
         assert b" 408 " in until(answer, "it to be refused")
+
+        def is_closed() -> bool:
+            try:
+                answer()
+            except ConnectionError:
+                return True
+            return False
+
+        until(is_closed, "the connection to be closed", look_seconds=0.2)
     [told] = sender.get(reports_path(instance)).json()["items"]
     assert told["state"] == "quarantined" and "silent" in told["quarantine"]
     assert_nothing_arrived(api, instance)
