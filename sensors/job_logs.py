@@ -13,7 +13,7 @@ from assets.partitions import JOB_LOGS_JOB, instances
 from knockem_dagster.errors import Conflict, InvalidInput, StoreError
 from knockem_dagster.joblogs.folders import DROPS, dropped, metadata_of
 from knockem_dagster.joblogs.instances import local_instance
-from knockem_dagster.joblogs.ledger import SCRATCH, Ledger
+from knockem_dagster.joblogs.ledger import SCRATCH, Ledger, sweep_scratch
 from knockem_dagster.joblogs.marts import Marts
 from knockem_dagster.joblogs.served import open_served
 from knockem_dagster.platform import Platform
@@ -58,6 +58,7 @@ def watch_job_logs(context: dg.SensorEvaluationContext, platform: PlatformResour
     trouble = _take_in(opened, seen)
     marts = _marts(opened, trouble)
     marts.sweep()
+    sweep_scratch()
     arrived = opened.records.job_log_reports.find({"state": ReportState.RECEIVED})
     wanted = list(dict.fromkeys([*(each.instance_id for each in arrived), *_not_current(opened, marts, seen)]))
     now = [instance for instance in wanted[:MOST_REQUESTS] if _may_run(context.instance, instance)]

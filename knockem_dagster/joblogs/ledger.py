@@ -10,8 +10,11 @@ import hashlib
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Set
+from contextlib import suppress
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,8 @@ MOST_REJECTS = 20
 """Described in the ledger; all are counted."""
 SCRATCH = "knockem-joblogs-"
 """How folders for what is being taken in begin."""
+KEPT_SCRATCH = timedelta(days=1)
+"""How long these are there at most: a sender has an hour, and nothing is at work on a report for as long."""
 _LAKE = "joblogs/lake"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ANOTHER = QuarantineValue(
@@ -38,6 +43,14 @@ _ANOTHER = QuarantineValue(
     remedy="give this one a name of its own if it is another report; else nothing is to be done",
 )
 _OF_READING = ("quarantine", "parserVersion", "generated", "galaxyVersion", "kept", "rejected", "rejects")
+
+
+def sweep_scratch(*, older: timedelta = KEPT_SCRATCH) -> None:
+    """Remove what processes that were killed had in work on this machine."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*"):
+        with suppress(FileNotFoundError):  # its owner has just removed it
+            if time.time() - folder.stat().st_mtime > older.total_seconds():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 class Ledger:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +17,7 @@ from knockem_dagster.errors import Conflict, InvalidInput, StoreError
 from knockem_dagster.joblogs import ledger as ledgers
 from knockem_dagster.joblogs.archive_fault import ArchiveFault
 from knockem_dagster.joblogs.instances import reports_of
-from knockem_dagster.joblogs.ledger import Ledger, archive_key, metadata_key, table_key
+from knockem_dagster.joblogs.ledger import SCRATCH, Ledger, archive_key, metadata_key, sweep_scratch, table_key
 from knockem_dagster.joblogs.report import PARSER_VERSION
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.joblogs import InstanceRecord, ReportRecord, ReportState
@@ -220,6 +223,20 @@ def test_a_file_that_changes_meanwhile_spoils_no_other_report(
         arrived = receive(ledger, report)
     assert platform.objects.get(archive_key(arrived)) == whole
     assert ledger.read(arrived).state is ReportState.LOADED
+
+
+def test_what_killed_processes_had_in_work_is_swept_after_a_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    day = ledgers.KEPT_SCRATCH.total_seconds()
+    for name, age in {f"{SCRATCH}old": day + 60, f"{SCRATCH}new": day - 3600, "of others": 2 * day}.items():
+        (tmp_path / name / "tables").mkdir(parents=True)
+        (tmp_path / name / "archive").write_bytes(b"half of it")
+        then = time.time() - age
+        os.utime(tmp_path / name, (then, then))
+    sweep_scratch()
+    assert {path.name for path in tmp_path.iterdir()} == {f"{SCRATCH}new", "of others"}
 
 
 def test_bad_rows_are_described(ledger: Ledger, tmp_path: Path) -> None:
