@@ -13,6 +13,7 @@ record's and the object store's files is dropped.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -35,7 +36,7 @@ from knockem_dagster.accounts.tokens import issue_token
 from knockem_dagster.accounts.users import add_user
 from knockem_dagster.joblogs import job_resources
 from knockem_dagster.joblogs.instances import local_instance
-from knockem_dagster.joblogs.ledger import table_key
+from knockem_dagster.joblogs.ledger import metadata_key, table_key
 from knockem_dagster.joblogs.marts import Marts
 from knockem_dagster.joblogs.questions import QUESTIONS, answer
 from knockem_dagster.joblogs.report import PARSER_VERSION
@@ -99,6 +100,8 @@ def _tables(workplace: Workplace, token: str, instance: str, tool: str) -> Itera
     }
     for whose, place in (("an instance's", f"{one}/tables"), ("all instances'", "/v1/jobLogs/tables")):
         for name, question in QUESTIONS.items():
+            if question.of_an_instance and place != f"{one}/tables":
+                continue
             asked[f"{whose} {name}"] = (f"{place}/{name}", {"tool": tool} if question.of_a_tool else {})
     api = workplace.start_api()
     headers = {"Authorization": f"Bearer {token}"}
@@ -172,6 +175,9 @@ def _write_reports(platform: Platform, instance: str, jobs: int, rng: Generator)
             )
             parquet.write_table(_jobs(np.arange(first, end), month, begins, rng), path, compression="zstd")
             platform.objects.put(table_key(report, job_resources.NAME), path)
+            said = {"version": 3, "galaxy_version": "26.1", "generated": str(report.generated), "jobs": {"ok": number}}
+            said |= {"report_hash": f"sha256:{digest}", "users": {"active": 100, "total": 1000}}
+            platform.objects.put(metadata_key(report), json.dumps(said).encode())
             platform.records.job_log_reports.add(report)
 
 

@@ -16,6 +16,7 @@ TOOLS_FILE = "tools.yml"
 """How a fragment is called that is kept with an instance's marts."""
 GIB = 1024.0**3
 """Bytes of its unit of memory, and of sizes."""
+_LEAST = 1e-6
 _SECTIONS_OF_TOOL_SHED = 5
 """Of a tool's id without its version: host, repos, owner, repository, tool."""
 
@@ -68,8 +69,8 @@ def expression(rule: Rule) -> str:
 
 def _number(value: float) -> str:
     """Return a number of three digits that is not below the value."""
-    if value <= 0:
-        return f"{value:.3g}"
+    if value < _LEAST:
+        return f"{min(value, 0.0):.3g}"
     place = 10 ** (math.floor(math.log10(value)) - 2)
     return f"{math.ceil(value / place - 1e-9) * place:.3g}" if value < 1000 else str(math.ceil(value))
 

@@ -201,3 +201,21 @@ def test_what_is_deleted_is_found_nowhere_and_totals_fall_by_its_jobs(home: Path
     assert "no instance" in run("joblogs", "delete", id, "--confirm", id, home=home).stderr
     run("joblogs", "upload", REAL[0].parents[2], home=home)
     assert jobs_counted(home) == 1940 + 98
+
+
+def test_what_tools_should_be_given_is_told(home: Path, tmp_path: Path) -> None:
+    folder = max(REAL, key=lambda archive: archive.stat().st_size).parents[2]
+    run("joblogs", "upload", folder, home=home)
+    large, small = sorted(told("list", home=home), key=lambda each: -int(str(each["jobs"])))
+    file = tmp_path / "tools.yml"
+    shown = run("joblogs", "recommend", large["name"], "--tpv", file, home=home)
+    assert shown.exit_code == 0 and "fastqc" in shown.stdout and "too few jobs" in shown.stderr
+    assert "fastqc/.*" in file.read_text()
+    recommended = told("recommend", large["name"], "--tool", "Cut1", home=home)
+    assert [(each["tool_id"], each["tool_version"], each["jobs"]) for each in recommended] == [
+        ("Cut1", "", 327),
+        ("Cut1", "1.0.2", 327),
+    ]
+    assert all(each["verdict"] in {"too few", ""} for each in told("recommend", small["name"], home=home))
+    unknown = run("joblogs", "recommend", large["name"], "--tool", "Cut2", home=home)
+    assert unknown.exit_code == 1 and "No job of Cut2 is known" in unknown.stderr

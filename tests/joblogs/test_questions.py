@@ -110,7 +110,9 @@ def test_of_all_instances_only_tools_that_several_run_are_told(platform: Platfor
 
 
 def test_a_table_or_a_tool_that_is_none_is_told(platform: Platform) -> None:
-    with pytest.raises(NotFound, match="of all instances together: months, tools, versions, memory, runtime are"):
+    with pytest.raises(
+        NotFound, match="of all instances together: months, tools, versions, memory, runtime, recommendations are"
+    ):
         asked(platform, "months; DROP TABLE jobs")
     with pytest.raises(NotFound, match=", ".join(QUESTIONS)):
         asked(platform, "nothing", archive=OLD)

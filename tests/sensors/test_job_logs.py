@@ -101,6 +101,9 @@ def test_reports_put_into_the_object_store_are_read_by_a_run_of_their_instance(
     assert (seen(told["job_log_tables"], "loaded"), seen(told["job_log_tables"], "rows")) == (1, 27675)
     assert seen(told["job_log_marts"], "jobs") == 1940
     assert "| `Cut1` | 376 |" in str(seen(told["job_log_marts"], "most used tools"))
+    assert seen(told["job_log_recommendations"], "tools") == 14
+    assert "/fastqc` | 98 | 1 |" in str(seen(told["job_log_recommendations"], "recommended"))
+    assert b"98 jobs" in Marts(platform.records, platform.objects).kept(INSTANCE, "tools.yml")
     [check] = done.get_asset_check_evaluations()
     assert check.passed
     third = watched(platform, instance, second.cursor)

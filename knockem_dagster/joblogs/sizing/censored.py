@@ -14,6 +14,8 @@ from scipy.stats import norm
 from knockem_dagster.joblogs.sizing.history import Floats, History
 
 _STEPS = 50
+_GOLDEN = (5**0.5 - 1) / 2
+"""Its multiples, less what is whole of them, are spread evenly between 0 and 1, and in no order."""
 _LEAST_SPREAD = 0.05
 """Of the logarithm: a history of equal peaks says little of those that were cut off."""
 
@@ -43,7 +45,7 @@ def completed(history: History) -> History:
         known[cut] = middle[cut] + spread * np.exp(norm.logpdf(beyond) - norm.logsf(beyond))
     beyond = (at_limit[cut] - middle[cut]) / spread
     shares = np.empty(beyond.size)
-    shares[np.argsort(middle[cut], kind="stable")] = (np.arange(beyond.size) + 0.5) / beyond.size
+    shares[np.argsort(middle[cut], kind="stable")] = (np.arange(beyond.size) * _GOLDEN + 0.5) % 1
     guessed = middle[cut] + spread * norm.isf(norm.sf(beyond) * (1 - shares))
     peaks = history.peaks.copy()
     peaks[cut] = np.maximum(np.exp(np.minimum(guessed, at_limit.max() + np.log(16))), history.peaks[cut])

@@ -36,6 +36,8 @@ _PRICE = 1.0
 """Of a failed try, beside what it wastes: in GB hours that a job of the tool commonly uses."""
 _LEAST_GAIN = 0.02
 """By which a rule must be better to depend on sizes."""
+_DECIDING = 0.9
+"""Share of jobs by which it is decided whether a bound depends on sizes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,19 +81,20 @@ def chosen(history: History) -> Chosen:
 def bound(sizes: Floats, values: Floats, share: float) -> Rule:
     """Return a rule that is enough for this share of values, shape (n,), by the sizes, NaN where unknown.
 
-    It depends on the sizes where that would have been nearer to those that followed (by the loss of Koenker and
-    Bassett 1978).
+    It depends on the sizes where that would have been nearer to those that followed, by the loss of Koenker and
+    Bassett (1978) for a share that more than a few jobs decide.
     """
     whole = _as_history(sizes, values)
     recent = whole.part(max(0, len(whole) - MOST), len(whole))
-    losses: dict[str, float] = {}
+    losses: dict[str, list[float]] = {}
     for before, after in _folds(len(recent)):
         following = recent.part(before, after)
-        for name, rule in _bounds(recent.part(0, before), share):
+        for name, rule in _bounds(recent.part(0, before), _DECIDING):
             over = following.peaks - rule.of(following.sizes)
-            losses[name] = losses.get(name, 0.0) + float(np.sum(np.maximum(share * over, (share - 1) * over)))
-    rules = {name: rule for name, rule in _bounds(recent, share) if name in losses}
-    depends = "power" in rules and losses["power"] < (1 - _LEAST_GAIN) * losses["constant"]
+            lost = float(np.sum(np.maximum(_DECIDING * over, (_DECIDING - 1) * over)))
+            losses.setdefault(name, []).append(lost)
+    rules = {name: rule for name, rule in _bounds(recent, share) if len(losses.get(name, ())) == len(_FOLDS)}
+    depends = "power" in rules and sum(losses["power"]) < (1 - _LEAST_GAIN) * sum(losses["constant"])
     return rules["power" if depends else "constant"]
 
 

@@ -202,3 +202,18 @@ def test_tables_are_for_the_instance_itself_and_for_administrators(
     assert sender.get(f"{place}/versions", params={"tool": "nothing"}).status_code == 404
     assert api.client().get("/v1/jobLogs/tables/tools").json()["rows"] == []
     assert sender.get("/v1/jobLogs/tables/tools").status_code == 401
+
+
+def test_what_is_recommended_is_given_once_it_was_made(
+    api: ApiServer, sender: httpx.Client, instance: dict[str, str]
+) -> None:
+    place = f"/v1/jobLogs/instances/{instance['id']}/tools.yml"
+    assert sender.get(place).status_code == 404
+    sender.post(reports_path(instance), files=form_of(REAL[0]))
+    marts = Marts(api.platform.records, api.platform.objects)
+    marts.refresh(instance["id"])
+    assert sender.get(place).status_code == 404
+    marts.keep(instance["id"], "tools.yml", b"tools: {}\n")
+    found = sender.get(place)
+    assert (found.text, found.headers["content-type"]) == ("tools: {}\n", "application/yaml")
+    assert api.client().get(place).status_code == 401

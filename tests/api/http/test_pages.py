@@ -287,7 +287,9 @@ def test_an_instance_sees_its_jobs_and_tools(api: ApiServer, page: Page, width: 
     assert rows["jobs"].sum() == 1940 and rows["tool"][0] == "Cut1"
     page.get_by_role("link", name="fastqc", exact=True).first.click()
     expect(page.get_by_role("heading", name="Memory that jobs used at most")).to_be_visible()
-    expect(page.get_by_role("cell", name="unknown")).to_have_count(0)
+    recommended = page.locator(".card", has=page.get_by_role("heading", name="Recommended"))
+    expect(recommended.get_by_role("row", name=re.compile("^all 98 1"))).to_be_visible()
+    expect(page.get_by_role("cell", name="unknown", exact=True)).to_have_count(0)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.goto(f"/joblogs/{other}")
     expect(page.get_by_role("heading", name="Who are you?")).to_be_visible()

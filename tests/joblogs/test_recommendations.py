@@ -1,0 +1,87 @@
+"""What is recommended for the tools of the real archive, and what is never told."""
+
+from __future__ import annotations
+
+import duckdb
+import pytest
+
+from knockem_dagster.joblogs import recommendations
+from knockem_dagster.joblogs.job_resources import COLUMNS
+from knockem_dagster.joblogs.recommendations import Recommendation, recommend, rows
+from knockem_dagster.joblogs.sizing.chosen import FEWEST
+
+_JOB = (
+    "({id}, '{tool}', '{version}', '{state}', TIMESTAMP '2026-01-01' + INTERVAL ({id}) HOUR, 4, {runtime}, {cpu}, 8e9, "
+    "{peak}, {limit}, {censored}, {size})"
+)
+_NAMES = [column.name for column in recommendations.COLUMNS]
+
+
+def opened(*jobs: str) -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect()
+    connection.execute(f"CREATE TABLE jobs ({COLUMNS})")
+    if jobs:
+        connection.execute(f"INSERT INTO jobs VALUES {', '.join(jobs)}")
+    return connection
+
+
+def job(id: int, **said: object) -> str:
+    usual = {"tool": "t", "version": "1", "state": "ok", "runtime": 100, "cpu": 150, "peak": 1e9 + id, "limit": 8e9}
+    return _JOB.format(**{"id": id, "censored": "false", "size": 1e6, **usual, **said})
+
+
+def told(each: Recommendation) -> dict[str, str | int | float | None]:
+    [row] = rows([each])
+    return dict(zip(_NAMES, row, strict=True))
+
+
+def only(found: list[Recommendation]) -> Recommendation:
+    """Return what is recommended for a tool of one version; the same, with the version, follows."""
+    whole, version = found
+    assert (whole.tool_version, version.tool_version) == ("", "1")
+    return whole
+
+
+def test_below_twenty_finished_jobs_nothing_is_recommended() -> None:
+    few = only(recommend(opened(*(job(id) for id in range(FEWEST - 1)), job(99, state="error"))))
+    assert few.is_too_few and (few.memory, few.runtime, few.cores, few.failed_tries) == (None, None, None, None)
+    row = told(few)
+    assert row["verdict"] == "too few" and row["jobs"] == FEWEST - 1
+    assert all(row[name] is None for name in ("cores", "memory", "memory_rule", "runtime", "failed_tries", "next_try"))
+    assert row["memory_at_limit"] is None
+    enough = only(recommend(opened(*(job(id) for id in range(FEWEST)))))
+    assert not enough.is_too_few and enough.memory is not None and enough.runtime is not None
+    assert enough.memory.rule.base == pytest.approx(1e9, rel=0.2) and enough.cores == 2
+    assert (enough.first.isoformat(), enough.last.isoformat()) == ("2026-01-01T00:00:00", "2026-01-01T19:00:00")
+
+
+def test_what_is_unknown_is_told_as_unknown_and_never_as_zero() -> None:
+    unknown = only(recommend(opened(*(job(id, peak="NULL", cpu="NULL", size="NULL") for id in range(40)))))
+    assert (unknown.memory, unknown.cores, unknown.memory_jobs) == (None, None, 0)
+    assert unknown.runtime is not None and unknown.runtime.base == 100
+    row = told(unknown)
+    assert row["memory"] is None and row["memory_at_limit"] is None and row["runtime"] == 100
+
+
+def test_jobs_at_their_limit_are_counted_and_the_rule_goes_beyond() -> None:
+    below = [job(id, peak=7e9) for id in range(30)]
+    jobs = [*below, *(job(id, peak=8e9, state="error", censored=True) for id in range(30, 40))]
+    found = only(recommend(opened(*jobs)))
+    assert found.jobs == 30 and found.memory_jobs == 40 and found.at_limit == 0.25
+    assert found.memory is not None and found.memory.rule.base > 7e9
+
+
+def test_each_version_has_its_own_and_cores_are_those_that_jobs_used() -> None:
+    jobs = [job(id, version="1", peak=1e9, cpu=95) for id in range(0, 60, 2)]
+    jobs += [job(id, version="2", peak=5e9, cpu=390) for id in range(1, 60, 2)]
+    whole, first, second = recommend(opened(*jobs))
+    assert [each.tool_version for each in (whole, first, second)] == ["", "1", "2"]
+    assert first.memory is not None and second.memory is not None
+    assert first.memory.rule.base < 2e9 and second.memory.rule.base >= 5e9
+    assert (first.cores, second.cores, whole.cores) == (1, 4, 4)
+
+
+def test_only_the_tool_that_was_asked_for() -> None:
+    found = recommend(opened(*(job(id, tool="a" if id % 2 else "b") for id in range(50))), "b")
+    assert {each.tool_id for each in found} == {"b"}
+    assert recommend(opened(), "b") == [] == recommend(opened())
