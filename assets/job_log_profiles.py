@@ -16,6 +16,8 @@ from knockem_dagster.joblogs.marts import Marts
 from knockem_dagster.joblogs.tool_profiles import check_spark
 from resources.platform import PlatformResource
 
+PROFILES_FILE = "tool_profiles.parquet"
+"""How the profiles are called that are kept with an instance's marts."""
 _ROOT = Path(__file__).parents[1]
 
 
@@ -46,5 +48,5 @@ def job_log_tool_profiles(
             env={"PYTHONPATH": str(_ROOT)},
             cwd=folder,
         )
-        marts.keep_profiles(context.partition_key, generation, profiles)
+        marts.keep(context.partition_key, generation, PROFILES_FILE, profiles)
     yield ended.get_materialize_result()

@@ -126,10 +126,12 @@ def job_log_recommendations(
     """Recommend cores and memory for the tools of an instance."""
     opened, instance = platform.open(), context.partition_key
     marts = Marts(opened.records, opened.objects)
+    generation = marts.in_use().get(instance)
     with marts.opened([instance]) as found:
         recommended = recommend(found)
-    name = opened.records.job_log_instances.get(instance).name
-    marts.keep(instance, TOOLS_FILE, fragment(recommended, name=name).encode())
+    if generation is not None:
+        name = opened.records.job_log_instances.get(instance).name
+        marts.keep(instance, generation, TOOLS_FILE, fragment(recommended, name=name).encode())
     tools = [each for each in recommended if not each.tool_version]
     known = sorted((each for each in tools if each.memory is not None), key=lambda each: -each.jobs)
     metadata: dict[str, Any] = {"tools": len(known), "tools with too few jobs": len(tools) - len(known)}

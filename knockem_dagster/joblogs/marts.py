@@ -75,7 +75,6 @@ _TABLES = {
 }
 JOBS = "jobs"
 REPORTS = "reports"
-PROFILES = "tool_profiles"
 TABLES = (JOBS, *_TABLES, REPORTS)
 """The marts: a row per job, per tool and version, per tool and month, per month and state, and per report in use. Sizes
 are bytes, times seconds, GB 10^9 bytes; what is not known is null."""
@@ -177,19 +176,21 @@ class Marts:
             self._records.job_log_marts.patch(MARTS_ID, Patch(unset=[".".join(("left", *each)) for each in gone]))
         return len(gone)
 
-    def keep(self, instance: str, name: str, data: bytes) -> None:
-        """Store what was made of an instance's marts beside those in use, as long as these are."""
-        with while_wanted(self._records, self._objects, instance):
-            generation = self.in_use().get(instance)
-            if generation is not None:
-                self._objects.put(f"{_folder(instance, generation)}/{name}", data)
-
-    def kept(self, instance: str, name: str) -> bytes:
-        """Return what was stored by `keep` beside the marts in use. Raises NotFound."""
+    def generation_of(self, instance: str) -> str:
+        """Return the generation in use of an instance. Raises NotFound where there is none."""
         generation = self.in_use().get(instance)
         if generation is None:
-            raise NotFound(f"There are no job logs of {instance}.")
-        return self._objects.get(f"{_folder(instance, generation)}/{name}")
+            raise NotFound(f"There are no marts of instance {instance}.")
+        return generation
+
+    def keep(self, instance: str, generation: str, name: str, data: bytes | Path) -> None:
+        """Store what was made of a generation of an instance's marts, for as long as that."""
+        with while_wanted(self._records, self._objects, instance):
+            self._objects.put(f"{_folder(instance, generation)}/{name}", data)
+
+    def kept(self, instance: str, name: str) -> bytes:
+        """Return what was stored by `keep` with the generation in use. Raises NotFound."""
+        return self._objects.get(f"{_folder(instance, self.generation_of(instance))}/{name}")
 
     @contextmanager
     def opened(self, instances: Iterable[str] | None = None) -> Generator[duckdb.DuckDBPyConnection]:
@@ -209,15 +210,8 @@ class Marts:
 
     def jobs_of(self, instance: str, scratch: Path) -> tuple[str, Path]:
         """Return the generation in use of an instance, and its jobs as a file. Raises NotFound where there is none."""
-        generation = self.in_use().get(instance)
-        if generation is None:
-            raise NotFound(f"There are no marts of instance {instance}.")
+        generation = self.generation_of(instance)
         return generation, self._file(mart_key(instance, generation, JOBS), scratch)
-
-    def keep_profiles(self, instance: str, generation: str, path: Path) -> None:
-        """Keep the profiles of tools that another engine made of a generation, as long as that."""
-        with while_wanted(self._records, self._objects, instance):
-            self._objects.put(mart_key(instance, generation, PROFILES), path)
 
     def _files_in_use(self, instances: Set[str] | None, scratch: Path) -> list[dict[str, Path]]:
         for _ in range(_TRIES):

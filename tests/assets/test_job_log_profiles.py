@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import dagster as dg
 import pyarrow.parquet as pq
 import pytest
 
-from assets.job_log_profiles import job_log_tool_profiles
+from assets.job_log_profiles import PROFILES_FILE, job_log_tool_profiles
 from knockem_dagster.definitions import SPARK_ASSETS
 from knockem_dagster.joblogs import tool_profiles
 from knockem_dagster.joblogs.instances import local_instance
 from knockem_dagster.joblogs.ledger import Ledger
-from knockem_dagster.joblogs.marts import PROFILES, Marts, mart_key
+from knockem_dagster.joblogs.marts import Marts
 from knockem_dagster.joblogs.tool_profiles import spark_is_installed
 from knockem_dagster.joblogs.wanted import keys_of
 from knockem_dagster.platform import Platform
@@ -58,11 +59,9 @@ def test_spark_tells_dagster_what_it_did_and_the_profiles_are_those_of_the_mart(
         [event] = ended.asset_materializations_for_node("job_log_tool_profiles")
         assert event.metadata["jobs"].value == 1940
         marts = Marts(platform.records, platform.objects)
-        key = mart_key(id, marts.in_use()[id], PROFILES)
-        assert key in keys_of(platform.objects, id), "it is removed with the instance"
-        path = platform.objects.path(key)
-        assert path is not None
-        found = pq.read_table(path).to_pylist()
+        kept = [key for key in keys_of(platform.objects, id) if key.endswith(PROFILES_FILE)]
+        assert len(kept) == 1, "it is removed with the instance"
+        found = pq.read_table(io.BytesIO(marts.kept(id, PROFILES_FILE))).to_pylist()
         assert event.metadata["tools"].value == len(found)
         with marts.opened([id]) as opened:
             assert_equal(rows_of(opened, "tools"), found)

@@ -213,7 +213,7 @@ def test_what_is_recommended_is_given_once_it_was_made(
     marts = Marts(api.platform.records, api.platform.objects)
     marts.refresh(instance["id"])
     assert sender.get(place).status_code == 404
-    marts.keep(instance["id"], "tools.yml", b"tools: {}\n")
+    marts.keep(instance["id"], marts.generation_of(instance["id"]), "tools.yml", b"tools: {}\n")
     found = sender.get(place)
     assert (found.text, found.headers["content-type"]) == ("tools: {}\n", "application/yaml")
     assert api.client().get(place).status_code == 401
