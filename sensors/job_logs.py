@@ -15,6 +15,7 @@ from knockem_dagster.joblogs.folders import DROPS, dropped, metadata_of
 from knockem_dagster.joblogs.instances import local_instance
 from knockem_dagster.joblogs.ledger import SCRATCH, Ledger, sweep_scratch
 from knockem_dagster.joblogs.marts import Marts
+from knockem_dagster.joblogs.own_jobs import archive_own_jobs
 from knockem_dagster.joblogs.served import open_served
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.joblogs import ReportState
@@ -56,6 +57,7 @@ def watch_job_logs(context: dg.SensorEvaluationContext, platform: PlatformResour
     opened = platform.open()
     seen = _Seen(**json.loads(context.cursor)) if context.cursor else _Seen()
     trouble = _take_in(opened, seen)
+    archive_own_jobs(opened.records, opened.objects)
     marts = _marts(opened, trouble)
     marts.sweep()
     sweep_scratch()

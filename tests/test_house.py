@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "platform": ("errors", "settings", "stores", "records", "containers"),
     "jobs": OF_JOBS,
     "assay_runs": (*OF_JOBS, "jobs"),
-    "joblogs": ("errors", "accounts", "settings", "stores", "records", "jobs", "reports"),
+    "joblogs": ("errors", "accounts", "settings", "stores", "records", "containers.attempts", "jobs", "reports"),
     "twins": ("errors", "settings", "stores", "records", "jobs", "reports"),
     "experiments": ("errors", "settings", "stores", "records", "jobs", "reports"),
     "accounts": ("errors", "settings", "mapping_file", "stores", "records"),

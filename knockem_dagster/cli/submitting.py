@@ -13,14 +13,17 @@ import typer
 from knockem_dagster.assay_runs.intake import Accepted, Timing, examine, store, time_competitions
 from knockem_dagster.assay_runs.submission_file import read_submission_file
 from knockem_dagster.cli.carrying_out import carry_through, daemon_is_running, tell_end
+from knockem_dagster.cli.measured import measured_of, offer
 from knockem_dagster.cli.terminal import FAILED, USAGE, AsJson, answer_json, aside, open_platform, short
 from knockem_dagster.cli.wording import clock, counted
 from knockem_dagster.errors import KnockemError, QueueAway
+from knockem_dagster.joblogs.tool_names import tool_of_image
 from knockem_dagster.jobs.inspection import who_cannot
 from knockem_dagster.jobs.opening import queue_of
 from knockem_dagster.jobs.organisms import requirement_of
 from knockem_dagster.platform import Platform
-from knockem_dagster.records.submissions import State, SubmissionRecord
+from knockem_dagster.records.jobs import ResourcesValue
+from knockem_dagster.records.submissions import LimitsValue, State, SubmissionRecord
 
 LONG_SECONDS = 3_600.0
 """A submission expected to take longer than this asks for --yes."""
@@ -28,17 +31,21 @@ LONG_SECONDS = 3_600.0
 
 def submit(
     file: Annotated[Path, typer.Argument(help="The submission: a YAML or JSON file.")],
+    *,
     wait: Annotated[
         bool, typer.Option("--wait", help="Stay until the submission is over, and run it if no daemon does.")
     ] = False,
     yes: Annotated[
         bool, typer.Option("--yes", help="Submit even if it is expected to take more than an hour.")
     ] = False,
+    measured: Annotated[
+        bool, typer.Option("--measured", help="Give containers what earlier ones of the image used, with a margin.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Submit a study: check the file, time three competitions, store it."""
     with open_platform() as platform:
-        accepted, timing = asyncio.run(_examine(platform, file))
+        accepted, timing = asyncio.run(_examine(platform, file, measured=measured))
         expected = (
             f"{file}: {counted(accepted.submission.num_sites, 'site')}; about "
             f"{counted(timing.expected_competitions, 'competition')}, {clock(timing.expected_seconds)} at "
@@ -105,10 +112,23 @@ async def _lacking(platform: Platform, submission: SubmissionRecord) -> str:
     return ""
 
 
-async def _examine(platform: Platform, file: Path) -> tuple[Accepted, Timing]:
+async def _examine(platform: Platform, file: Path, *, measured: bool) -> tuple[Accepted, Timing]:
     try:
         data = await asyncio.to_thread(file.read_bytes)
     except OSError as error:
         raise KnockemError(f"The submission file {file} cannot be read: {error.strerror}.") from error
-    accepted = await examine(platform, read_submission_file(data, folder=file.parent))
+    asked = read_submission_file(data, folder=file.parent)
+    accepted = await examine(platform, asked)
+    limits = accepted.submission.limits
+    given = ResourcesValue(cpus=limits.cpus, memoryMiB=limits.memory_mib)
+    tool = (tool_of_image(asked.container_image), accepted.submission.image_digest)
+    found = (await asyncio.to_thread(measured_of, platform, [tool])).get(tool)
+    if found is not None:
+        offer(platform, tool[0], given, found, accepted=measured)
+        if measured:
+            better = found.resources(given)
+            limits = LimitsValue(cpus=better.cpus, memoryMiB=better.memory_mib)
+            accepted = await examine(platform, asked.model_copy(update={"limits": limits}))
+    elif measured:
+        aside().print(f"Of {tool[0]} too few jobs were measured: its limits are those of the file.", markup=False)
     return accepted, await time_competitions(platform, accepted)

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from knockem_dagster.cli.measured import measured_of, offer
 from knockem_dagster.cli.terminal import FAILED, AsJson, answer_json, for_people, open_platform, short
 from knockem_dagster.cli.wording import clock, counted
 from knockem_dagster.cli.workflow_tables import (
@@ -24,6 +25,7 @@ from knockem_dagster.cli.workflow_tables import (
 )
 from knockem_dagster.cli.working import say
 from knockem_dagster.errors import KnockemError
+from knockem_dagster.joblogs.tool_names import COMMAND, tool_of_command
 from knockem_dagster.jobs.graph_pictures import draw_graph
 from knockem_dagster.jobs.inspection import unsatisfiable
 from knockem_dagster.jobs.job_enqueueing import requirement_of_command
@@ -47,7 +49,7 @@ from knockem_dagster.jobs.workflows import (
 from knockem_dagster.jobs.working import WorkerProcess, capacity_here
 from knockem_dagster.nodes.opening import has_workflow_limits
 from knockem_dagster.platform import Platform
-from knockem_dagster.records.jobs import WorkflowRecord
+from knockem_dagster.records.jobs import ResourcesValue, WorkflowRecord
 from knockem_dagster.settings import load_settings
 
 GOING = 3
@@ -63,9 +65,13 @@ WorkflowId = Annotated[
 @app.command()
 def submit(
     file: Annotated[Path, typer.Argument(help="The workflow: a YAML, JSON or JSON5 file.")],
+    *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the file and say what it stands for.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Stay until it is over, with a worker of its own.")] = False,
     max_active: Annotated[int, typer.Option(min=1, help="Jobs at a time, on all workers together.")] = MOST_ACTIVE,
+    measured: Annotated[
+        bool, typer.Option("--measured", help="Give jobs what earlier ones of their program used, with a margin.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Submit a workflow: check the whole file, store it, make ready what waits for nothing."""
@@ -76,13 +82,14 @@ def submit(
     if dry_run:
         _tell_graph(file, graph, as_json=as_json)
         return
-    submitter = Submitter(
-        user_email=graph.spec.user or f"{getpass.getuser()}@{socket.gethostname()}",
-        folder=str(Path.cwd()),
-        max_active=max_active,
-    )
     with open_platform() as platform:
         require_queue(platform)
+        submitter = Submitter(
+            user_email=graph.spec.user or f"{getpass.getuser()}@{socket.gethostname()}",
+            folder=str(Path.cwd()),
+            max_active=max_active,
+            resources=_measured_resources(platform, graph, accepted=measured),
+        )
         view = asyncio.run(_submit(platform, graph, submitter, wait=wait))
     if as_json:
         answer_json(summary_of_workflow(view))
@@ -263,6 +270,19 @@ async def _submit(platform: Platform, graph: JobGraph, submitter: Submitter, *, 
         else:
             say("No worker is there: `./knockem worker` starts one.")
         return await view_workflow(platform.records, queue, await _current(platform, workflow))
+
+
+def _measured_resources(platform: Platform, graph: JobGraph, *, accepted: bool) -> dict[str, ResourcesValue]:
+    """Offer what earlier jobs of the same programs used; return what jobs get, by name, if that is accepted."""
+    tools = {name: (tool_of_command(("bash", "-c", job.spec.command)), COMMAND) for name, job in graph.jobs.items()}
+    found = measured_of(platform, sorted(set(tools.values())))
+    jobs = {name: job.spec.resource_requirements for name, job in graph.jobs.items() if tools[name] in found}
+    given = {needs: resources_of(graph, needs) for needs in set(jobs.values())}
+    for tool, needs in sorted({(tools[name], needs or "") for name, needs in jobs.items()}):
+        offer(platform, tool[0], given[needs or None], found[tool], accepted=accepted)
+    if not accepted:
+        return {}
+    return {name: found[tools[name]].resources(given[needs]) for name, needs in jobs.items()}
 
 
 def _say_what_is_lacking(graph: JobGraph, workers: Mapping[str, Worker]) -> None:

@@ -61,6 +61,10 @@ class Ledger:
         self._reports = records.job_log_reports
         self._objects = objects
 
+    def has(self, instance: str, name: str) -> bool:
+        """Tell whether anything has arrived as this report."""
+        return self._reports.find_one(_id_of(instance, name)) is not None
+
     def receive(self, instance: str, name: str, archive: Path, metadata: bytes) -> ReportRecord:
         """Store a report as it was sent, from a file that may change meanwhile: `store` tells the rest."""
         check_name(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from knockem_dagster.errors import Conflict
@@ -54,11 +54,15 @@ DEFAULT_RESOURCES = ResourcesValue(cpus=1.0, memoryMiB=1024)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submitter:
-    """Who submits a workflow, and the folder in which its commands run: where the worker was started, if None."""
+    """Who submits a workflow, and the folder in which its commands run: where the worker was started, if None.
+
+    `resources`: what jobs may use, by name, that get anything else than their file says.
+    """
 
     user_email: str
     folder: str | None
     max_active: int = MOST_ACTIVE
+    resources: Mapping[str, ResourcesValue] = field(default_factory=dict[str, ResourcesValue])
 
 
 def store_workflow(records: Records, graph: JobGraph, submitter: Submitter) -> WorkflowRecord:
@@ -215,7 +219,7 @@ class _Documents:
             },
             folder=self._submitter.folder,
             keep_output=spec.stdio is None or spec.stdio.mode != "none",
-            resources=resources_of(self._graph, spec.resource_requirements),
+            resources=self._submitter.resources.get(name) or resources_of(self._graph, spec.resource_requirements),
             state=JobState.BLOCKED,
             num_dependents=self._dependents[name],
             cancel_on_blocking_job_failure=spec.cancel_on_blocking_job_failure,

@@ -71,7 +71,7 @@ class SubmissionRecord(Record):
     """A submission. Fields beyond the seed's tell what was resolved, and how far it is."""
 
     collection: ClassVar[Collection] = Collection(
-        "submissions", (Index(("state",)), Index(("datetime",)), Index(("userEmail", "datetime")))
+        "submissions", (Index(("state",)), Index(("datetime",)), Index(("finished",)), Index(("userEmail", "datetime")))
     )
 
     assay_types: tuple[AssayType, ...]

@@ -1,0 +1,62 @@
+"""What the platform measured of jobs like those that are submitted, offered as what to give them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from knockem_dagster.cli.terminal import aside
+from knockem_dagster.cli.wording import counted
+from knockem_dagster.jobs.requirements import Capacity
+from knockem_dagster.jobs.working import capacity_here
+from knockem_dagster.platform import Platform
+from knockem_dagster.records.jobs import ResourcesValue
+
+if TYPE_CHECKING:
+    from knockem_dagster.joblogs.measured import Measured
+
+Tool = tuple[str, str]
+"""Its name and its version."""
+
+
+def measured_of(platform: Platform, tools: Sequence[Tool]) -> Mapping[Tool, Measured]:
+    """Return what earlier jobs of these tools used, as far as enough of them are known."""
+    from knockem_dagster.joblogs.marts import Marts  # here: DuckDB and what it brings take a second
+    from knockem_dagster.joblogs.measured import measured
+    from knockem_dagster.joblogs.own_jobs import archive_own_jobs
+    from knockem_dagster.joblogs.served import open_served
+
+    instance = archive_own_jobs(platform.records, platform.objects)
+    if instance is None:
+        return {}
+    marts = Marts(platform.records, platform.objects, open_served(platform.settings))
+    marts.refresh(instance)
+    return measured(marts, instance, tools)
+
+
+def offer(platform: Platform, what: str, given: ResourcesValue, found: Measured, *, accepted: bool) -> None:
+    """Say what was measured, and how many such jobs fit here at a time: as they are given it, and as measured."""
+    better = found.resources(given)
+    if better == given:
+        return
+    here = capacity_here(platform)
+    used = f"used {found.largest_peak / (1 << 20):,.0f} MiB at most"
+    if found.at_limit:
+        used += f", {counted(found.at_limit, 'job')} of them all they were given"
+    giving = "Each is given" if accepted else "`--measured` gives each"
+    aside().print(
+        f"{what}: {counted(found.jobs, 'job')} from {found.first:%Y-%m-%d} to {found.last:%Y-%m-%d} {used}. "
+        f"{giving} {_said(better)} instead of {_said(given)}: {_fitting(here, better):,} at a time on this machine "
+        f"instead of {_fitting(here, given):,}.",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _said(needs: ResourcesValue) -> str:
+    return f"{needs.memory_mib:,} MiB and {needs.cpus:g} CPU{'' if needs.cpus == 1 else 's'}"
+
+
+def _fitting(here: Capacity, needs: ResourcesValue) -> int:
+    """Return how many jobs fit into what a machine has."""
+    return min(int(here.cpus / needs.cpus + 1e-9), here.memory_mib // max(1, needs.memory_mib))
