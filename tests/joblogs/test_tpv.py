@@ -107,7 +107,6 @@ def tpv(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-@pytest.mark.slow
 def test_the_program_takes_the_fragment_and_gives_what_it_says(
     tpv: Path, recommended: list[Recommendation], tmp_path: Path
 ) -> None:
