@@ -16,6 +16,8 @@ from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.joblogs import InstanceRecord, ReportRecord, ReportState
 from knockem_dagster.stores.documents import Patch
 
+PLATFORM = "this platform"
+"""The name of the instance whose jobs are the platform's own."""
 _LONGEST_NAME = 200
 
 
@@ -34,8 +36,8 @@ class InstanceView:
 
     @property
     def is_late(self) -> bool:
-        """Whether the last good report is older than twice the usual interval."""
-        if self.last_generated is None or self.usual_interval is None:
+        """Whether the last good report is older than twice the usual interval; the platform's own jobs have none."""
+        if self.last_generated is None or self.usual_interval is None or self.instance.name == PLATFORM:
             return False
         return time.time() - self.last_generated > 2 * self.usual_interval
 

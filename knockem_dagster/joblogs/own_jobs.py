@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 
 from knockem_dagster.containers.attempts import Outcome
-from knockem_dagster.joblogs.instances import local_instance, reports_of
+from knockem_dagster.joblogs.instances import PLATFORM, local_instance, reports_of
 from knockem_dagster.joblogs.ledger import SCRATCH, Ledger
 from knockem_dagster.joblogs.tool_names import COMMAND, tool_of_command, tool_of_image
 from knockem_dagster.joblogs.writing import RanJob, write_report
@@ -25,8 +25,6 @@ from knockem_dagster.records.record import derived_id
 from knockem_dagster.stores.objects import Objects
 from knockem_dagster.stores.paging import pages
 
-PLATFORM = "this platform"
-"""The name of the instance."""
 MOST_AT_ONCE = 200
 """Reports made by one call."""
 _STATES = {Outcome.SUCCEEDED: "ok", Outcome.LOST: "stopped"}
@@ -50,7 +48,7 @@ class _Over:
 
 
 def archive_own_jobs(records: Records, objects: Objects) -> str | None:
-    """Archive and read the jobs of what is over by now, the oldest first; return the instance's id, None for no job."""
+    """Archive the jobs of what is over by now, the oldest first; return the instance's id, None where there is none."""
     instance, after = own_instance(records), ""
     if instance is not None:
         made = [each.generated for each in reports_of(records, instance) if each.generated is not None]
@@ -63,7 +61,7 @@ def archive_own_jobs(records: Records, objects: Objects) -> str | None:
         with tempfile.TemporaryDirectory(prefix=SCRATCH) as folder:
             jobs = _jobs_of_workflow(records, over.id) if over.kind == "workflow" else _attempts(records, over.id)
             archive, metadata = write_report(Path(folder), jobs, generated=datetime.fromisoformat(over.moment))
-            ledger.read(ledger.receive(instance, over.report, archive, metadata))
+            ledger.receive(instance, over.report, archive, metadata)
     return instance
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -213,34 +214,30 @@ def test_without_a_queue_it_is_said_how_to_start_one(tmp_path: Path, monkeypatch
     assert "./knockem up" in refused.output
 
 
-MEASURED = """
-name: measured
-jobs:
-  - name: fill_{i}
-    command: python3 fill.py {i}
-    parameters: {i: 1:20}
-    resource_requirements: generous
-resource_requirements: [{name: generous, num_cpus: 1, memory: 1g}]
-"""
-
-
 def test_what_was_measured_is_offered_to_the_next_and_may_be_taken(server: QueueServer, tmp_path: Path) -> None:
-    home = server.settings.home
+    home, machine_mib = server.settings.home, psutil.virtual_memory().total >> 20
+    given_mib = machine_mib * 6 // 10  # so that one fits at a time
     (tmp_path / "fill.py").write_text("import time; kept = bytearray(20 << 20); time.sleep(0.2)")
-    file = written(tmp_path, MEASURED)
+    jobs = (
+        "{name: 'fill_{i}', command: 'python3 fill.py {i}', parameters: {i: '1:20'}, resource_requirements: generous}"
+    )
+    needs = f"{{name: generous, num_cpus: 1, memory: {given_mib}m}}"
+    file = written(tmp_path, f"name: measured\njobs: [{jobs}]\nresource_requirements: [{needs}]\n")
     first = run("submit", file, "--wait", home=home)
-    assert first.exit_code == 0 and "measured" not in first.stderr.replace("measured`", "")
+    assert first.exit_code == 0 and "--measured" not in first.stderr
     second = run("submit", file, home=home)
     assert "python3 fill.py: 20 jobs from" in second.stderr and "`--measured` gives each" in second.stderr
     third = run("submit", file, "--measured", "--wait", home=home)
     assert third.exit_code == 0, third.stderr
-    assert "Each is given" in third.stderr and "instead of 1,024 MiB and 1 CPU: " in third.stderr
     with record_in(home) as platform:
-        given = {
-            run: {job.resources.memory_mib for job in platform.records.jobs.find({"workflowId": run})}
-            for run in (first.stdout.strip(), second.stdout.strip(), third.stdout.strip())
-        }
+        memory = [
+            {job.resources.memory_mib for job in platform.records.jobs.find({"workflowId": each.stdout.strip()})}
+            for each in (first, second, third)
+        ]
         results = list(platform.records.results.find({"workflowId": third.stdout.strip()}))
-    [[before], [unchanged], [after]] = given.values()
-    assert before == unchanged == 1024 and 20 < after < 256
-    assert {each.outcome for each in results} == {"succeeded"}
+    [[before], [unchanged], [after]] = memory
+    assert before == unchanged == given_mib and 20 < after < 256
+    fitting = min(server.settings.cpus, machine_mib // after)
+    assert f"Each is given {after} MiB and 1 CPU instead of {given_mib:,} MiB and 1 CPU" in third.stderr
+    assert f"{fitting:,} at a time on this machine instead of 1." in third.stderr
+    assert len(results) == 20 and {each.outcome for each in results} == {"succeeded"}

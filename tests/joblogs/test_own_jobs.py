@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from knockem_dagster.containers.attempts import Outcome
+from knockem_dagster.joblogs.instances import PLATFORM
 from knockem_dagster.joblogs.ledger import archive_key
 from knockem_dagster.joblogs.marts import Marts
 from knockem_dagster.joblogs.measured import MARGIN, MARGIN_AT_LIMIT, measured
-from knockem_dagster.joblogs.own_jobs import PLATFORM, archive_own_jobs
+from knockem_dagster.joblogs.own_jobs import archive_own_jobs
 from knockem_dagster.joblogs.report import read_report
 from knockem_dagster.joblogs.report_metadata import read_metadata
 from knockem_dagster.joblogs.tool_names import COMMAND, tool_of_command, tool_of_image
