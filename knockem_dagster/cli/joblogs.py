@@ -46,7 +46,7 @@ def upload(
     as_json: AsJson = False,
 ) -> None:
     """Take in all reports below a folder. What was taken in before is left as it is."""
-    seen: list[tuple[InstanceRecord, ReportRecord]] = []
+    taken: dict[str, tuple[InstanceRecord, ReportRecord]] = {}
     refused = False
     with open_platform() as platform:
         ledger = _ledger(platform)
@@ -58,10 +58,12 @@ def upload(
                 aside().print(f"{found.archive}: {error}", markup=False, soft_wrap=True)
                 refused = True
                 continue
-            seen.append((whose, ledger.read(report) if report.state is ReportState.RECEIVED else report))
-        for whose in {whose.id: whose for whose, _ in seen}.values():
-            seen += [(whose, report) for report in ledger.read_all(whose.id)]  # whoever received them died
+            taken[report.id] = (whose, ledger.read(report) if report.state is ReportState.RECEIVED else report)
+        for whose in {whose.id: whose for whose, _ in taken.values()}.values():
+            for report in ledger.read_all(whose.id):  # whoever received them died, or had an earlier parser
+                taken[report.id] = (whose, report)
             _marts(platform).refresh(whose.id)
+    seen = list(taken.values())
     if as_json:
         answer_json([_summary(report) for _, report in seen])
     elif seen:
