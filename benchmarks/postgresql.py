@@ -62,9 +62,14 @@ def running_server(programs: Path) -> Iterator[Path]:
             run("pg_ctl", "stop", "--wait", "--mode=fast")
 
 
+def address(socket: Path) -> str:
+    """Return the address of a server, as psycopg2 takes it."""
+    return f"host={socket} user={_USER} dbname=postgres"
+
+
 def connect(socket: Path) -> extensions.connection:
     """Return a connection to a server."""
-    return psycopg2.connect(host=str(socket), user=_USER, dbname="postgres")
+    return psycopg2.connect(address(socket))
 
 
 def make_tables(socket: Path) -> None:

@@ -36,6 +36,8 @@ _PRICE = 1.0
 """Of a failed try, beside what it wastes: in GB hours that a job of the tool commonly uses."""
 _LEAST_GAIN = 0.02
 """By which a rule must be better to depend on sizes."""
+_LEAST_POWER = 0.05
+"""Of a size, for more to be given to larger inputs."""
 _DECIDING = 0.9
 """Share of jobs by which it is decided whether a bound depends on sizes."""
 
@@ -165,7 +167,7 @@ def _power(history: History) -> Rule | None:
         return None
     power, height = np.polyfit(np.log(known.sizes), np.log(known.peaks), 1)
     least, otherwise = float(known.peaks.min()), float(np.median(history.peaks))
-    return Rule(0.0, float(np.exp(height)), float(power), least, otherwise) if power > 0 else None
+    return Rule(0.0, float(np.exp(height)), float(power), least, otherwise) if power > _LEAST_POWER else None
 
 
 def _with_sizes(history: History) -> History | None:
