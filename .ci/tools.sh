@@ -22,6 +22,7 @@ install_debian_packages() {
     [ -x /usr/sbin/slurmdbd ] || missing+=(slurmdbd)
     [ -x /usr/sbin/mariadbd ] || missing+=(mariadb-server)
     compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null || missing+=(postgresql)
+    command -v java >/dev/null || missing+=(openjdk-17-jre-headless)
     [ -d /usr/share/fonts/truetype/dejavu ] || missing+=(fonts-dejavu-core)
     [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
     python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
@@ -69,6 +70,22 @@ find_uv() {
         "$bin/python" -m pip install --quiet --disable-pip-version-check --target "$scratch/uv" uv >&2
         echo "$scratch/uv/bin/uv"
     fi
+}
+
+# Runs the tests of what the extra `spark` brings, in an environment that has it beside all that is locked.
+test_with_spark() {
+    local python=$scratch/spark/bin/python tests=(tests/joblogs/test_tool_profiles.py tests/assets/test_job_log_profiles.py)
+    local packages='import sysconfig; print(sysconfig.get_path("purelib"))'
+    local extra='import tomllib
+with open("pyproject.toml", "rb") as file:
+    print(*tomllib.load(file)["project"]["optional-dependencies"]["spark"], sep="\n")'
+    "$bin/python" -m venv "$scratch/spark" &&
+        "$bin/python" -c "$packages" >"$("$python" -c "$packages")/locked.pth" &&
+        "$python" -c "$extra" >"$scratch/spark.txt" &&
+        sed -nE 's/^([a-z0-9].*==.*) \\$/\1/p' requirements.lock >"$scratch/locked.txt" &&
+        "$python" -m pip install --quiet --disable-pip-version-check --requirement "$scratch/spark.txt" \
+            --constraint "$scratch/locked.txt" &&
+        PYTHONPATH=$root "$python" -P -m pytest -q -rs "${tests[@]}"
 }
 
 # as_user NAME HOME COMMAND...: without groups, and with nothing of root's environment that points to root's files.
