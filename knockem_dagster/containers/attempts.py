@@ -46,8 +46,9 @@ class AttemptOutcome:
     """What came of an attempt. `counts` is there exactly when the outcome is SUCCEEDED.
 
     `tail` holds the last lines of its output; times are seconds, `peak_memory` bytes, None where
-    the runtime cannot tell (a request served by a warm container has no process of its own). `worker` is the name of
-    the one that ran it, empty within a run alone.
+    the runtime cannot tell. A request served by a warm container has no process of its own: its CPU time is not known,
+    and its `peak_memory` is that of the container so far. `worker` is the name of the one that ran it, empty within a
+    run alone.
     """
 
     attempt: Attempt

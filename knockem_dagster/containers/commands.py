@@ -36,6 +36,11 @@ class Output(Protocol):
 class Command(Protocol):
     """A command of one runtime. Who makes one must call `end`, whatever happens."""
 
+    @property
+    def peak_memory(self) -> int | None:
+        """Bytes over the process tree at most so far, as of a moment ago; None if the runtime cannot tell."""
+        ...
+
     async def start(self) -> None:
         """Start it. A command that does not exist is started and has ended."""
         ...
@@ -89,6 +94,11 @@ class CommandConversation:
     def __init__(self, command: Command, inbox: Inbox) -> None:
         self._command = command
         self._inbox = inbox
+
+    @property
+    def peak_memory(self) -> int | None:
+        """Bytes over the process tree at most so far, as of a moment ago; None if the runtime cannot tell."""
+        return self._command.peak_memory
 
     async def write(self, lines: bytes) -> None:
         """Send whole lines. Raises ConversationOver if the command has ended."""

@@ -73,6 +73,13 @@ class DockerCommand:
         self._created = time.time()
         self._ended: Ended | None = None
 
+    @property
+    def peak_memory(self) -> int | None:
+        """Bytes over the container at most so far; None before the first look, and where the kernel does not tell."""
+        counted = self._counters.peak_memory if self._counters is not None else None
+        watched = self._watched.peak_memory if self._watched is not None else None
+        return counted or watched or None
+
     async def start(self) -> None:
         """Create, attach, start. A command that is not in the image makes one that has ended."""
         created = await uninterrupted(
@@ -163,12 +170,10 @@ class DockerCommand:
             out_of_memory = bool(state.get("OOMKilled")) or await self._had_memory_kills()
         finally:
             await self._remove()
-        tail, counters, watched = self._output.tail, self._counters, self._watched
-        peak_memory = counters.peak_memory if counters else None
+        tail, peak_memory, watched = self._output.tail, self.peak_memory, self._watched
         if watched is not None:
             tail = watched.tail_of(tail)
             out_of_memory = out_of_memory or watched.out_of_memory
-            peak_memory = peak_memory or watched.peak_memory or None
         if peak_memory is None and out_of_memory:
             peak_memory = self._spec.limits.memory_mib << 20  # what it was killed at
         if NEVER_EXECUTED.fullmatch(tail):
@@ -179,7 +184,7 @@ class DockerCommand:
             stdout=b"",
             tail=tail,
             wall_seconds=time.perf_counter() - self._started,
-            cpu_seconds=counters.cpu_seconds if counters else None,
+            cpu_seconds=self._counters.cpu_seconds if self._counters else None,
             peak_memory=peak_memory,
         )
 

@@ -55,6 +55,11 @@ class ProcessCommand:
         self._watched: Watched | None = None
         self._ended: Ended | None = None
 
+    @property
+    def peak_memory(self) -> int | None:
+        """Bytes over the process tree at most so far; None before the first look."""
+        return (self._watched.peak_memory or None) if self._watched is not None else None
+
     async def start(self) -> None:
         """Start the process; a missing or unusable executable makes a command that has ended."""
         arguments = self._arguments()
@@ -124,7 +129,7 @@ class ProcessCommand:
             tail=watched.tail_of(self._output.tail),
             wall_seconds=time.perf_counter() - self._started,
             cpu_seconds=death.cpu_seconds,
-            peak_memory=watched.peak_memory or None,
+            peak_memory=self.peak_memory,
         )
 
     async def _close_outputs(self, child: ChildProcess) -> None:

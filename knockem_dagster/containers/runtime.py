@@ -92,6 +92,11 @@ class Ended:
 class Conversation(Protocol):
     """A long-lived command that one talks to over its standard input and output, a line at a time."""
 
+    @property
+    def peak_memory(self) -> int | None:
+        """Bytes over the process tree at most so far, as of a moment ago; None if the runtime cannot tell."""
+        ...
+
     async def write(self, lines: bytes) -> None:
         """Send whole lines: they are taken at once, then it waits for room. Raises ConversationOver at the end."""
         ...

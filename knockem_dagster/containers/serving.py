@@ -192,7 +192,15 @@ class Serving:
             except BadResult as error:
                 outcome, tail = Outcome.BAD_RESULT, str(error)
         self._finished.append(
-            AttemptOutcome(held.attempt, outcome, counts, SERVE, tail=tail, wall_seconds=wall_seconds)
+            AttemptOutcome(
+                held.attempt,
+                outcome,
+                counts,
+                SERVE,
+                tail=tail,
+                peak_memory=self._conversation.peak_memory,
+                wall_seconds=wall_seconds,
+            )
         )
 
     def _refuse_genome(self, name: str, error: str) -> None:

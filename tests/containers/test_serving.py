@@ -179,6 +179,18 @@ def test_a_container_grown_past_its_memory_loses_what_it_held_without_blame(labo
     assert "memory" in outcomes[0].tail
 
 
+def test_what_the_container_took_at_most_so_far_is_told_of_each_attempt(laboratory: Laboratory) -> None:
+    behaviour = "if competitions > 1: held = b'x' * (100 << 20)\ntime.sleep(0.3)"  # long enough to be looked at
+    outcomes, _ = talk(laboratory, several(3), behaviour, limits=Limits(memory_mib=256, timeout_seconds=20))
+    assert [ended.outcome for ended in outcomes] == [Outcome.SUCCEEDED] * 3
+    peaks = [ended.peak_memory for ended in outcomes]
+    if None in peaks:
+        assert laboratory.runtime.isolates  # its kernel does not tell
+    else:
+        first, second, third = (peak or 0 for peak in peaks)
+        assert 0 < first < 100 << 20 <= second <= third <= 256 << 20
+
+
 def test_an_error_fails_its_request_alone(laboratory: Laboratory) -> None:
     behaviour = "if competitions == 2: say(id=id, error='cannot divide'); continue"
     outcomes, _ = talk(laboratory, several(3), behaviour)
