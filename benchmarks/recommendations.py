@@ -1,8 +1,9 @@
 """What it costs to follow the recommended memory, beside published ways to size a job: on the later 30% of the jobs.
 
 Each way sees the earlier 70% of a tool's jobs, in the order of their creation, and gives those that follow their
-memory. Counted are GB hours that were allocated and not used, failed tries included, and the failed tries. The best of
-the published is the one that wastes least. Four workloads are made up, of tools whose memory
+memory: by the jobs of their version, or of all where these are fewer than 20. Counted are GB hours that were allocated
+and not used, failed tries included, and the failed tries. The best of the published is the one that wastes least. Four
+workloads are made up, of tools whose memory
 
     sizes     depends on the size of their inputs, in a line or a power, or not at all
     versions  is another in each of two or three versions, which are in use at the same time
@@ -32,7 +33,7 @@ from knockem_dagster.joblogs.report_metadata import read_metadata
 from knockem_dagster.joblogs.sizing.chosen import FEWEST, chosen
 from knockem_dagster.joblogs.sizing.history import Bools, Floats, History
 from knockem_dagster.joblogs.sizing.published import PUBLISHED
-from knockem_dagster.joblogs.sizing.rule import NOTHING, Cost, cost
+from knockem_dagster.joblogs.sizing.rule import NOTHING, Cost, Rule, cost
 
 TOOLS = 40
 EARLIER = 0.7
@@ -71,20 +72,19 @@ def run(scale: float, seed: int) -> list[Measurement]:
 
 def costs(workload: list[Jobs]) -> dict[str, Cost]:
     """Return what the later jobs cost, by the way their memory was found."""
-    found = dict.fromkeys([*PUBLISHED, "chosen"], NOTHING)
+    ways: dict[str, Callable[[History], Rule]] = {**PUBLISHED, "chosen": lambda history: chosen(history).rule}
+    found = dict.fromkeys(ways, NOTHING)
     for jobs in workload:
         number = round(EARLIER * len(jobs.known))
         earlier, versions = jobs.known.part(0, number), jobs.versions[number:]
         if number < FEWEST:
             continue
-        of_all = jobs.later(number, np.ones(versions.size, dtype=bool))
-        for name, published in PUBLISHED.items():
-            found[name] += cost(published(earlier), of_all)
-        whole = chosen(earlier).rule
-        for version in np.unique(versions):
-            own = earlier.of(jobs.versions[:number] == version)
-            rule = chosen(own).rule if len(own) >= FEWEST else whole
-            found["chosen"] += cost(rule, jobs.later(number, versions == version))
+        for name, way in ways.items():
+            whole = way(earlier)
+            for version in np.unique(versions):
+                own = earlier.of(jobs.versions[:number] == version)
+                rule = way(own) if len(own) >= FEWEST else whole
+                found[name] += cost(rule, jobs.later(number, versions == version))
     return found
 
 

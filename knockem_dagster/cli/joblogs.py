@@ -297,8 +297,9 @@ def _recommended_table(found: Sequence[Recommendation]) -> Table:
     for name in ("jobs", "cores"):
         table.add_column(name, justify="right")
     table.add_column("memory, GB", overflow="fold")
-    for name in ("failed tries in 100", "time, s"):
+    for name in ("at limit", "failed tries in 100", "time, s"):
         table.add_column(name, justify="right")
+    table.add_column("from their jobs of")
     for row in _summaries_of_recommended(found):
         if row["verdict"]:
             continue
@@ -308,8 +309,10 @@ def _recommended_table(found: Sequence[Recommendation]) -> Table:
             f"{row['jobs']:,}",
             "unknown" if row["cores"] is None else str(row["cores"]),
             row["memory_rule"] or "unknown",
+            "" if row["memory_at_limit"] is None else f"{row['memory_at_limit']:.1%}",
             "" if row["failed_tries"] is None else f"{row['failed_tries']:.1f}",
-            "unknown" if row["runtime"] is None else f"{row['runtime']:,.0f}",
+            "unknown" if row["runtime"] is None else f"{row['runtime']:,.3g}",
+            f"{row['first_used'][:10]} to {row['last_used'][:10]}",
         )
     return table
 

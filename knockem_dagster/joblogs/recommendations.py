@@ -25,6 +25,8 @@ _SHORT = 10.0
 """Seconds: the CPU time of jobs that ran less tells little of the cores they used."""
 _CORES_OF = 0.95
 """Share of jobs that the recommended cores are enough for."""
+_LEAST_MEMORY = 16.0 * (1 << 20)
+"""Bytes that a job is taken to need: schedulers count in MiB, and to some none is all there is."""
 _ALL = 0.8
 """Of the cores they were given: who used so many would use more."""
 _JOBS = f"""
@@ -130,16 +132,17 @@ def described(rule: Rule, *, unit: float) -> str:
     factor = f"{rule.factor * 1e9**rule.power / unit:.3g} × size"
     power = "" if rule.power == 1 else f"^{rule.power:.2g}"
     base = f"{rule.base / unit:.3g} + " if rule.base else ""
-    least = f", at least {rule.least / unit:.3g}" if rule.least > 0 else ""
-    return f"{base}{factor}{power}{least}; {rule.otherwise / unit:.3g} if the size is unknown"
+    limits = f", {rule.least / unit:.3g} to {rule.most / unit:.3g}"
+    return f"{base}{factor}{power}{limits}; {rule.otherwise / unit:.3g} if the size is unknown"
 
 
 def _recommend(tool_id: str, tool_version: str, jobs: pd.DataFrame) -> Recommendation:
+    jobs = jobs.iloc[-MOST:]
     ok = jobs["is_ok"].to_numpy(bool)
     memory, runtime = _floats(jobs, "memory_peak"), _floats(jobs, "runtime")
     sizes, is_censored = _floats(jobs, "input_size"), jobs["is_censored"].to_numpy(bool)
     is_known = (memory > 0) & (runtime >= 0)
-    history = History(sizes, memory, runtime, is_censored).of(is_known)
+    history = History(sizes, np.maximum(memory, _LEAST_MEMORY), runtime, is_censored).of(is_known)
     timed = ok & (runtime > 0)
     created = jobs["created"][ok]
     return Recommendation(
@@ -169,7 +172,7 @@ def _cores(jobs: pd.DataFrame) -> int | None:
     else:
         used = float(cpu[is_known].sum() / runtime[is_known].sum())
     common = float(np.nanmedian(given[is_known])) if (~np.isnan(given[is_known])).any() else float("nan")
-    return max(1, int(np.ceil(common if used >= _ALL * common else used)))
+    return max(1, int(np.ceil(max(used, common) if used >= _ALL * common else used)))
 
 
 def _floats(jobs: pd.DataFrame, name: str) -> Floats:

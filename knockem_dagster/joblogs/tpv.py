@@ -16,7 +16,6 @@ TOOLS_FILE = "tools.yml"
 """How a fragment is called that is kept with an instance's marts."""
 GIB = 1024.0**3
 """Bytes of its unit of memory, and of sizes."""
-_LEAST = 1e-6
 _SECTIONS_OF_TOOL_SHED = 5
 """Of a tool's id without its version: host, repos, owner, repository, tool."""
 
@@ -63,16 +62,16 @@ def expression(rule: Rule) -> str:
     power = "" if rule.power == 1 else f" ** {rule.power:.4g}"
     terms = [_number(rule.base / GIB)] if rule.base else []
     terms.append(f"{_number(rule.factor * GIB ** (rule.power - 1))} * input_size{power}")
-    upper = f"max({_number(rule.least / GIB)}, {' + '.join(terms)})"
-    return f"{upper} if input_size else {_number(rule.otherwise / GIB)}"
+    given = f"max({_number(rule.least / GIB)}, {' + '.join(terms)})"
+    return f"min({_number(rule.most / GIB)}, {given}) if input_size else {_number(rule.otherwise / GIB)}"
 
 
 def _number(value: float) -> str:
     """Return a number of three digits that is not below the value."""
-    if value < _LEAST:
-        return f"{min(value, 0.0):.3g}"
-    place = 10 ** (math.floor(math.log10(value)) - 2)
-    return f"{math.ceil(value / place - 1e-9) * place:.3g}" if value < 1000 else str(math.ceil(value))
+    if not value or abs(value) >= 1000:
+        return str(math.ceil(value))
+    place = 10 ** (math.floor(math.log10(abs(value))) - 2)
+    return f"{math.ceil(value / place - 1e-9) * place:.3g}"
 
 
 def _about(each: Recommendation) -> str:
@@ -89,4 +88,4 @@ def _pattern(tool_id: str) -> str:
 
 
 def _rule_id(each: Recommendation) -> str:
-    return re.sub(r"\W+", "_", f"{each.tool_id.split('/')[-1]}_{each.tool_version}")
+    return f"{each.tool_id.split('/')[-1]} {each.tool_version}"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 import duckdb
 import pytest
 
 from knockem_dagster.joblogs import recommendations
 from knockem_dagster.joblogs.job_resources import COLUMNS
 from knockem_dagster.joblogs.recommendations import Recommendation, recommend, rows
-from knockem_dagster.joblogs.sizing.chosen import FEWEST
+from knockem_dagster.joblogs.sizing.chosen import FEWEST, MOST
 
 _JOB = (
     "({id}, '{tool}', '{version}', '{state}', TIMESTAMP '2026-01-01' + INTERVAL ({id}) HOUR, 4, {runtime}, {cpu}, 8e9, "
@@ -79,6 +81,28 @@ def test_each_version_has_its_own_and_cores_are_those_that_jobs_used() -> None:
     assert first.memory is not None and second.memory is not None
     assert first.memory.rule.base < 2e9 and second.memory.rule.base >= 5e9
     assert (first.cores, second.cores, whole.cores) == (1, 4, 4)
+
+
+def test_who_used_more_cores_than_were_given_is_recommended_what_was_used() -> None:
+    assert only(recommend(opened(*(job(id, cpu=750) for id in range(30))))).cores == 8
+
+
+def test_jobs_that_hardly_need_memory_are_given_some() -> None:
+    found = only(recommend(opened(*(job(id, peak=500) for id in range(30)))))
+    assert found.memory is not None and found.memory.rule.base >= 16 << 20
+
+
+def test_times_of_two_close_sizes_are_no_law() -> None:
+    found = only(
+        recommend(opened(*(job(id, size=9.9e5 if id % 2 else 1e6, runtime=60 + id % 2 * 30) for id in range(60))))
+    )
+    assert told(found)["runtime"] == 90
+
+
+def test_what_is_told_of_the_jobs_is_of_the_latest_only() -> None:
+    versions = [job(id, version=str(id % 2)) for id in range(2 * MOST)]
+    whole, *_ = recommend(opened(*versions))
+    assert whole.jobs == MOST and whole.first == datetime(2026, 1, 1) + timedelta(hours=MOST)
 
 
 def test_only_the_tool_that_was_asked_for() -> None:

@@ -61,17 +61,22 @@ def recommended(tmp_path_factory: pytest.TempPathFactory) -> list[Recommendation
 
 def evaluated(rule: Rule, size: float) -> float:
     """Return what the expression gives in bytes."""
-    return GIB * eval(expression(rule), {"max": max, "input_size": size / GIB})
+    return GIB * eval(expression(rule), {"max": max, "min": min, "input_size": size / GIB})
 
 
-@given(st.floats(1e6, 1e11), st.floats(0, 50), st.floats(0.1, 1.5), st.floats(0, 1e10), st.floats(1e3, 1e12))
+@given(st.floats(1e6, 1e11), st.floats(0, 50), st.floats(0.1, 3), st.floats(1e6, 1e10), st.floats(0, 1e12))
 def test_the_expression_gives_what_the_rule_does(
     base: float, factor: float, power: float, least: float, size: float
 ) -> None:
-    rule = Rule(base, factor * 1e9 ** (1 - power), round(power, 3), least, otherwise=base)
+    rule = Rule(base, factor * 1e9 ** (1 - power), round(power, 3), least, 1e11, otherwise=base)
     expected = float(rule.of(np.array([size]))[0])
     assert evaluated(rule, size) == pytest.approx(expected, rel=0.02)
-    assert evaluated(rule, 0) == pytest.approx(base if rule.depends_on_size else max(base, least), rel=0.02)
+
+
+@given(st.floats(-1e11, -1e6), st.floats(1, 50), st.floats(1e6, 1e12))
+def test_the_expression_is_never_below_a_rule_that_begins_below_zero(base: float, factor: float, size: float) -> None:
+    rule = Rule(base, factor, least=1e6, most=1e13, otherwise=1e9)
+    assert evaluated(rule, size) >= float(rule.of(np.array([size]))[0]) * (1 - 1e-9)
 
 
 def test_a_number_is_rounded_up() -> None:

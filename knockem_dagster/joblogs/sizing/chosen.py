@@ -3,7 +3,7 @@
 Each candidate is fitted to the first jobs and judged on those that follow, several times over: as it will be used.
 Counted are GB hours that were allocated and not used, and beside these a price for each failed try, since somebody
 waits for it. Peaks at a limit are completed before (see `censored`), and jobs are taken to run as long as others with
-inputs of their size: otherwise one job that ran for days would decide.
+inputs of their size, and a second at least: otherwise one job that ran for days would decide, or none that is quick.
 """
 
 from __future__ import annotations
@@ -36,8 +36,12 @@ _PRICE = 1.0
 """Of a failed try, beside what it wastes: in GB hours that a job of the tool commonly uses."""
 _LEAST_GAIN = 0.02
 """By which a rule must be better to depend on sizes."""
-_LEAST_POWER = 0.05
-"""Of a size, for more to be given to larger inputs."""
+_POWERS = (0.05, 3.0)
+"""Of a size, for more to be given to larger inputs: what is beyond is no law of a tool."""
+_LEAST_RANGE = 1.5
+"""Of the largest size to the smallest, for something to be told by them."""
+_MOST_OF_LARGEST = 8.0
+"""Of the largest value so far: inputs beyond all that were seen are given no more."""
 _DECIDING = 0.9
 """Share of jobs by which it is decided whether a bound depends on sizes."""
 
@@ -102,12 +106,14 @@ def bound(sizes: Floats, values: Floats, share: float) -> Rule:
 
 def _with_usual_runtimes(history: History) -> History:
     """Return the history with the runtimes that are usual for jobs of their sizes, and the same sum."""
-    usual = np.full(len(history), history.runtimes.mean())
-    known = (history.sizes > 0) & (history.runtimes > 0)
-    sizes, runtimes = history.sizes[known], history.runtimes[known]
-    if sizes.size >= _FEWEST_FITTED and np.ptp(sizes) > 0:
-        power, height = np.polyfit(np.log(sizes), np.log(runtimes), 1)
-        shape = np.exp(height) * sizes**power
+    took = np.maximum(history.runtimes, 1.0)
+    usual = np.full(len(history), took.mean())
+    known = history.sizes > 0
+    sizes, runtimes = history.sizes[known], took[known]
+    if _tell(sizes):
+        sizes = np.log(sizes) - np.log(sizes.max())
+        power = min(np.polyfit(sizes, np.log(runtimes), 1)[0], _POWERS[1])
+        shape = np.exp(max(power, -_POWERS[1]) * sizes)
         usual[known] = shape * runtimes.sum() / shape.sum()
     return replace(history, runtimes=usual)
 
@@ -157,8 +163,7 @@ def _line(history: History, share: float) -> Rule | None:
     if known is None:
         return None
     base, factor = quantile_line(known.sizes, known.peaks, share)
-    least, otherwise = float(known.peaks.min()), float(np.median(history.peaks))
-    return Rule(base, factor, least=least, otherwise=otherwise) if factor > 0 else None
+    return _limited(Rule(base, factor), known, history) if factor > 0 else None
 
 
 def _power(history: History) -> Rule | None:
@@ -166,15 +171,26 @@ def _power(history: History) -> Rule | None:
     if known is None:
         return None
     power, height = np.polyfit(np.log(known.sizes), np.log(known.peaks), 1)
-    least, otherwise = float(known.peaks.min()), float(np.median(history.peaks))
-    return Rule(0.0, float(np.exp(height)), float(power), least, otherwise) if power > _LEAST_POWER else None
+    least, most = _POWERS
+    return _limited(Rule(0.0, float(np.exp(height)), float(power)), known, history) if least < power <= most else None
+
+
+def _limited(rule: Rule, known: History, history: History) -> Rule:
+    """Return a rule that was fitted to jobs of known sizes with its limits, and what it gives to the others."""
+    least, most = float(known.peaks.min()), _MOST_OF_LARGEST * float(history.peaks.max())
+    return replace(rule, least=least, most=most, otherwise=float(np.median(history.peaks)))
 
 
 def _with_sizes(history: History) -> History | None:
     """Return the latest jobs whose inputs' sizes are known; None where these tell nothing."""
     known = history.of(~np.isnan(history.sizes) & (history.sizes > 0))
     recent = known.part(max(0, len(known) - _MOST_FITTED), len(known))
-    return None if len(recent) < _FEWEST_FITTED or np.ptp(recent.sizes) == 0 else recent
+    return recent if _tell(recent.sizes) else None
+
+
+def _tell(sizes: Floats) -> bool:
+    """Return whether sizes, shape (n,), are enough and different enough for something to depend on them."""
+    return sizes.size >= _FEWEST_FITTED and bool(sizes.max() >= _LEAST_RANGE * sizes.min())
 
 
 def _as_history(sizes: Floats, values: Floats) -> History:

@@ -14,8 +14,9 @@ BYTE_SECONDS = 3.6e12
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`base + factor * size ** power`, at least `least`; `otherwise` where the size is unknown. Bytes, or seconds.
+    """`base + factor * size ** power`, from `least` to `most`; `otherwise` where the size is unknown or 0.
 
+    Bytes, or seconds.
     `growth`: how many times as much the second try of a job is given, more than 1; each one after it gets double.
     """
 
@@ -23,6 +24,7 @@ class Rule:
     factor: float = 0.0
     power: float = 1.0
     least: float = 0.0
+    most: float = np.inf
     otherwise: float = 0.0
     growth: float = 2.0
 
@@ -35,8 +37,8 @@ class Rule:
         """Return what jobs with inputs of these sizes are given, shape (n,)."""
         if not self.depends_on_size:
             return np.full(sizes.shape, max(self.base, self.least))
-        given = np.maximum(self.base + self.factor * np.nan_to_num(sizes) ** self.power, self.least)
-        return np.where(np.isnan(sizes), self.otherwise, given)
+        given = np.clip(self.base + self.factor * np.nan_to_num(sizes) ** self.power, self.least, self.most)
+        return np.where(sizes > 0, given, self.otherwise)
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,25 @@ def test_any_history_has_a_rule(given_jobs: list[tuple[float, float, float, bool
     assert found.cost.jobs > 0
 
 
+@pytest.mark.parametrize("runtime", [0.0, 60.0])
+@pytest.mark.parametrize("spread", [2e-7, 1e-3, 0.3])
+@pytest.mark.filterwarnings("error")
+def test_sizes_that_hardly_differ_and_jobs_that_take_no_time_tell_nothing(runtime: float, spread: float) -> None:
+    rng = default_rng(5)
+    peaks = 1e9 * rng.lognormal(0, 0.5, 200)
+    times = np.full(200, runtime) * rng.lognormal(0, 0.5, 200)
+    found = chosen(History(1e9 * (1 + spread * rng.random(200)), peaks, times, np.zeros(200, dtype=bool)))
+    assert not found.rule.depends_on_size and np.isfinite(found.cost.wasted_gb_hours)
+    assert found.cost.failed_tries < 0.4 * found.cost.jobs  # the median would fail for half of them
+
+
+def test_inputs_beyond_all_that_were_seen_are_not_given_without_bound() -> None:
+    found = chosen(jobs(200, 1, slope=4))
+    assert found.rule.depends_on_size
+    [far] = found.rule.of(np.array([1e15]))
+    assert far <= 10 * jobs(200, 1, slope=4).peaks.max()
+
+
 @pytest.mark.parametrize("power", [0.0, 0.7])
 def test_a_bound_is_enough_for_its_share(power: float) -> None:
     rng = default_rng(4)

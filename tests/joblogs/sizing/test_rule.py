@@ -22,8 +22,8 @@ def history(*jobs: tuple[float, float, float]) -> History:
 def test_a_rule_by_hand() -> None:
     sizes = np.array([0.0, 4.0, 100.0, np.nan])
     assert Rule(3.0, least=5.0).of(sizes).tolist() == [5, 5, 5, 5]
-    assert Rule(3.0, 2.0, least=4.0, otherwise=7.0).of(sizes).tolist() == [4, 11, 203, 7]
-    assert Rule(0.0, 2.0, 0.5, otherwise=7.0).of(sizes).tolist() == [0, 4, 20, 7]
+    assert Rule(3.0, 2.0, least=12.0, otherwise=7.0).of(sizes).tolist() == [7, 12, 203, 7]
+    assert Rule(0.0, 2.0, 0.5, most=15.0, otherwise=7.0).of(sizes).tolist() == [7, 4, 15, 7]
 
 
 def test_a_cost_by_hand() -> None:
