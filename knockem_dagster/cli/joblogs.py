@@ -311,7 +311,7 @@ def _recommended_table(found: Sequence[Recommendation]) -> Table:
             row["memory_rule"] or "unknown",
             "" if row["memory_at_limit"] is None else f"{row['memory_at_limit']:.1%}",
             "" if row["failed_tries"] is None else f"{row['failed_tries']:.1f}",
-            "unknown" if row["runtime"] is None else f"{row['runtime']:,.3g}",
+            "unknown" if row["runtime"] is None else f"{row['runtime']:,.{0 if row['runtime'] >= 10 else 2}f}",
             f"{row['first_used'][:10]} to {row['last_used'][:10]}",
         )
     return table
