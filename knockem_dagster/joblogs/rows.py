@@ -33,7 +33,10 @@ _LONGEST_HEADER = 1000
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A row that is unusable: of which member, its line from 1, why, and how it begins."""
+    """A row that is unusable: of which member, its line from 1, why, and how it begins.
+
+    `text`: empty for members of which not all is taken over.
+    """
 
     member: str
     line: int
@@ -132,13 +135,19 @@ def _has_header(block: bytes, member: Member) -> bool:
     if not first or names[0].isdigit():
         return False
     if names != expected:
+        found = "others" if _is_confidential(member) else repr(first[:_SHOWN])
         raise ArchiveFault(
-            f"The columns are {first[:_SHOWN]!r} instead of {', '.join(expected)}",
+            f"The columns are {found} instead of {', '.join(expected)}",
             "export again with Galaxy's own exporter",
             member=member.name,
             line=1,
         )
     return True
+
+
+def _is_confidential(member: Member) -> bool:
+    """Tell whether a member's text is told nowhere: where a row is not whole, any part of it may be the value."""
+    return Kind.UNREAD in member.columns.values()
 
 
 def _read_block(block: _Block) -> _Read:
@@ -184,10 +193,14 @@ def _read_carefully(block: _Block) -> _Read:
             first = at_fault[:MOST_DESCRIBED].tolist()
             causes |= {whole[row]: _cause(parsed, row, wrong, member) for row in first}
     rejects = [
-        Reject(member.name, block.line + place, causes[place], lines[place][:_SHOWN].decode(errors="backslashreplace"))
+        Reject(member.name, block.line + place, causes[place], _beginning(lines[place], member))
         for place in sorted(causes)[:MOST_DESCRIBED]
     ]
     return _Read(rows, rejected, rejects)
+
+
+def _beginning(line: bytes, member: Member) -> str:
+    return "" if _is_confidential(member) else line[:_SHOWN].decode(errors="backslashreplace")
 
 
 def _encoded_anew(rows: pa.RecordBatch) -> pa.RecordBatch:
@@ -202,6 +215,8 @@ def _encoded_anew(rows: pa.RecordBatch) -> pa.RecordBatch:
 def _cause(rows: pa.RecordBatch, row: int, wrong: dict[str, Mask], member: Member) -> str:
     """Tell of a row's first wrong column."""
     name = next(name for name, mask in wrong.items() if mask[row])
+    if _is_confidential(member):
+        return f"{name} is not {member.columns[name].value}"
     value = rows.column(name)[row].as_py().decode(errors="backslashreplace")
     return f"{name} is {value[:_SHOWN]!r} and not {member.columns[name].value}"
 

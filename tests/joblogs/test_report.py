@@ -158,6 +158,29 @@ def test_what_people_gave_their_tools_is_in_no_table(tmp_path: Path) -> None:
     assert all(b"a secret" not in path.read_bytes() for path in (tmp_path / "tables").iterdir())
 
 
+@pytest.mark.parametrize(
+    ("line", "cause"),
+    [
+        (b"2\tpassword\thunter2\tmore", "its number of columns is 4 instead of 3"),
+        (b"hunter2", "its number of columns is 1 instead of 3"),
+        (b"hunter2\tand\tmore", "job_id is not a whole number"),
+        (b"1\thunter2\0\tmore", "name is not text"),
+    ],
+)
+def test_what_people_gave_their_tools_is_told_of_no_bad_row(tmp_path: Path, line: bytes, cause: str) -> None:
+    good = table("params", [(number, "name", "1") for number in range(200)])
+    found, _ = read(report_of(tmp_path, {"params": good + line + b"\n"}, version=1), tmp_path)
+    [reject] = found.rejects
+    assert (reject.member, reject.line, reject.text) == ("params", 202, "") and reject.cause.startswith(cause)
+    assert "hunter2" not in str(found)
+
+
+@pytest.mark.parametrize("lines", [b"password\thunter2\tx\n1\tname\t1\n", b"1\thunter2\n" * 9, b"hunter2\n" * 9])
+def test_what_people_gave_their_tools_is_told_in_no_quarantine(tmp_path: Path, lines: bytes) -> None:
+    fault = fault_of(report_of(tmp_path, {"params": lines}, version=1), tmp_path)
+    assert fault.quarantine.member == "params" and "hunter2" not in str(fault)
+
+
 def test_more_than_one_bad_row_in_a_hundred_is_too_much(tmp_path: Path) -> None:
     def metrics(bad: int) -> bytes:
         rows = [(number, "core", "n", 1) for number in range(500 - bad)]
