@@ -1,4 +1,4 @@
-"""`joblogs register|upload|list|quarantine|release|recommend|revoke|delete`: job logs, and what came of them."""
+"""`joblogs register|upload|list|quarantine|release|dismiss|recommend|revoke|delete`: job logs and what came of them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,12 @@ if TYPE_CHECKING:
     from knockem_dagster.joblogs.recommendations import Recommendation
 
 app = typer.Typer(no_args_is_help=True, help="Job logs of instances: their reports, taken in or quarantined.")
-_COLOURS = {ReportState.LOADED: "green", ReportState.QUARANTINED: "red", ReportState.RECEIVED: "yellow"}
+_COLOURS = {
+    ReportState.LOADED: "green",
+    ReportState.QUARANTINED: "red",
+    ReportState.RECEIVED: "yellow",
+    ReportState.DISMISSED: "dim",
+}
 
 
 @app.command("upload")
@@ -157,6 +162,7 @@ def quarantine(as_json: AsJson = False) -> None:
     else:
         told = [(instances[report.instance_id], report) for report in found]
         _tell_quarantine(sorted(told, key=lambda each: (each[0].name, each[1].name)))
+        aside().print("`./knockem joblogs dismiss ID...` takes off this list what is dealt with.", markup=False)
 
 
 @app.command("release")
@@ -178,6 +184,23 @@ def release(
         _tell_quarantine([(whose, now)])
     if now.state is ReportState.QUARANTINED:
         raise typer.Exit(FAILED)
+
+
+@app.command("dismiss")
+def dismiss(
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Quarantined reports' ids, or their beginnings.")],
+    as_json: AsJson = False,
+) -> None:
+    """Take quarantined reports off the list, also when they are sent again. What was sent is kept; release reads it."""
+    with open_platform() as platform:
+        reports, ledger = platform.records.job_log_reports, _ledger(platform)
+        found = [reports.starting_with(id, what="quarantined report", listing="joblogs quarantine") for id in ids]
+        dismissed = [ledger.dismiss(report) for report in found]
+    if as_json:
+        answer_json([_summary(report) for report in dismissed])
+    else:
+        for report in dismissed:
+            for_people().print(f"Report {report.name} ({short(report.id)}) is {report.state}.", markup=False)
 
 
 @app.command("recommend")
@@ -227,7 +250,7 @@ def _marts(platform: Platform) -> Marts:
 
 def _tell_quarantine(seen: Sequence[tuple[InstanceRecord, ReportRecord]]) -> None:
     for instance, report in seen:
-        if report.quarantine is not None:
+        if report.quarantine is not None and report.state is ReportState.QUARANTINED:
             where = f"{short(report.id)} ({report.name} of {instance.name})"
             for_people().print(f"{where}: {report.quarantine}", markup=False, soft_wrap=True)
 

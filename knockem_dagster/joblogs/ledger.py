@@ -14,16 +14,19 @@ import time
 from collections.abc import Set
 from contextlib import suppress
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from knockem_dagster.errors import Conflict, Fault, InvalidInput
+import duckdb
+import pyarrow as pa
+
+from knockem_dagster.errors import Conflict, Fault, InvalidInput, KnockemError, StoreError
 from knockem_dagster.joblogs.archive_fault import ArchiveFault
 from knockem_dagster.joblogs.job_resources import write_job_resources
 from knockem_dagster.joblogs.report import PARSER_VERSION, read_report
-from knockem_dagster.joblogs.report_metadata import read_metadata
-from knockem_dagster.joblogs.wanted import while_wanted
+from knockem_dagster.joblogs.report_metadata import check_made_by, read_metadata
+from knockem_dagster.joblogs.wanted import check_wanted, while_wanted
 from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.joblogs import QuarantineValue, RejectValue, ReportRecord, ReportState
 from knockem_dagster.records.record import derived_id
@@ -131,6 +134,7 @@ class Ledger:
             tables.mkdir()
             try:
                 metadata = read_metadata(self._objects.get(metadata_key(report)))
+                check_made_by(metadata, datetime.fromisoformat(report.datetime))
                 found = read_report(archive, metadata, tables)
                 write_job_resources(tables)
             except ArchiveFault as fault:
@@ -152,8 +156,10 @@ class Ledger:
         return self._reports.get(loaded.id) if others else loaded
 
     def refuse(self, instance: str, name: str, why: QuarantineValue) -> None:
-        """Note that a report was refused before it had arrived, unless something has arrived under its name."""
-        check_name(name)
+        """Note that a report was refused before it had arrived, unless something has arrived under its name.
+
+        What is dismissed is told once more only where it was refused for something else.
+        """
         refused = ReportRecord(
             id=_id_of(instance, name),
             instance_id=instance,
@@ -163,18 +169,45 @@ class Ledger:
             state=ReportState.QUARANTINED,
             quarantine=why,
         )
-        now = Patch(set={"quarantine": why.model_dump(by_alias=True), "datetime": refused.datetime})
         with while_wanted(self._records, self._objects, instance):
             if not self._reports.add(refused):
-                self._change(refused, now)
+                before = self._reports.get(refused.id)
+                is_told = before.state is ReportState.DISMISSED and before.quarantine == why
+                state = ReportState.DISMISSED if is_told else ReportState.QUARANTINED
+                said = {"quarantine": why.model_dump(by_alias=True), "datetime": refused.datetime, "state": state}
+                self._change(refused, Patch(set=said))
+
+    def dismiss(self, report: ReportRecord) -> ReportRecord:
+        """Take a quarantined report off the list; return it. What was sent is kept, and can still be released.
+
+        The same sent again is not told again; something else under its name is. Raises Conflict for one that is not
+        quarantined.
+        """
+        dismissed = Patch(set={"state": ReportState.DISMISSED})
+        found = self._change(report, dismissed, state=ReportState.QUARANTINED)
+        now = found or self._reports.get(report.id)
+        if now.state is not ReportState.DISMISSED:
+            raise Conflict(f"Report {now.name} is {now.state}; only what is quarantined can be dismissed.")
+        return now
 
     def read_all(self, instance: str, *, again: bool = False) -> list[ReportRecord]:
         """Read all reports of an instance that were not read yet by this parser; return what became of each.
 
-        `again`: also those that were read.
+        `again`: also those that were read. Raises StoreError where any could not be read, once all others are.
         """
-        arrived = self._arrived(instance) if again else self.unread(instance)
-        return [self.read(report) for report in arrived]
+        read: list[ReportRecord] = []
+        failed: list[tuple[ReportRecord, Exception]] = []
+        for report in self._arrived(instance) if again else self.unread(instance):
+            try:
+                read.append(self.read(report))
+            except (KnockemError, OSError, duckdb.Error, pa.ArrowException) as error:
+                check_wanted(self._records, instance)
+                failed.append((report, error))
+        if failed:
+            report, error = failed[0]
+            told = f"{len(failed):,} of {len(failed) + len(read):,} reports could not be read, the first {report.name}"
+            raise StoreError(f"{told}: {error}") from error
+        return read
 
     def unread(self, instance: str) -> list[ReportRecord]:
         """Return the reports of an instance that this parser has not read yet, in the order of their arrival."""
@@ -182,7 +215,10 @@ class Ledger:
 
     def _arrived(self, instance: str) -> list[ReportRecord]:
         found = self._reports.find({"instanceId": instance})
-        return sorted((each for each in found if each.digest and not is_beside(each)), key=lambda each: each.datetime)
+        arrived = (
+            each for each in found if each.digest and not is_beside(each) and each.state is not ReportState.DISMISSED
+        )
+        return sorted(arrived, key=lambda each: each.datetime)
 
     def sweep(self, instances: Set[str]) -> None:
         """Remove the tables of these instances that earlier parsers read. No reader is at them any more."""
@@ -207,10 +243,10 @@ class Ledger:
         return self._quarantine(report, QuarantineValue(what=what, remedy="nothing is to be done"))
 
     def _replace(self, there: ReportRecord, sent: ReportRecord) -> ReportRecord | None:
-        """Put what was sent in the place of a quarantined report; None where that is not quarantined any more."""
+        """Put what was sent in the place of a report that is not in use; None where it is not what it was any more."""
         fields = {"digest": sent.digest, "archiveDigest": sent.archive_digest, "datetime": sent.datetime}
         anew = Patch(set={**fields, "state": ReportState.RECEIVED}, unset=_OF_READING)
-        taken = self._change(there, anew, state=ReportState.QUARANTINED)
+        taken = self._change(there, anew, state=there.state)
         if taken is not None:
             self._reports.documents.delete(self._reports.name, {"_id": _id_beside(sent)})
         return taken

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -10,6 +11,8 @@ from knockem_dagster.joblogs.archive_fault import ArchiveFault
 
 MOST_BYTES = 16 << 20
 """Version 1 lists all tools of a server."""
+MOST_AHEAD = timedelta(days=1)
+"""How long after its arrival a report may say that it was made: clocks differ, and some tell local time."""
 _Seconds = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,10}(\.[0-9]{1,9})?$")]
 _State = Annotated[str, StringConstraints(max_length=100)]
 _Number = Annotated[int, Field(ge=0, lt=1 << 53)]
@@ -73,3 +76,13 @@ def read_metadata(text: bytes) -> ReportMetadata:
             for each in error.errors()[:5]
         ]
         raise ArchiveFault(f"The metadata are not those of a report ({'; '.join(faults)})", remedy) from error
+
+
+def check_made_by(metadata: ReportMetadata, arrived: datetime) -> None:
+    """Raise ArchiveFault for a report that says that it was made after it had arrived: no later one would count."""
+    if float(metadata.generated) > (arrived + MOST_AHEAD).timestamp():
+        made = datetime.fromtimestamp(float(metadata.generated), UTC)
+        raise ArchiveFault(
+            f"It says that it was made at {made:%Y-%m-%d %H:%M} UTC, and arrived at {arrived:%Y-%m-%d %H:%M}",
+            "correct the clock of the server that makes reports, and export it again",
+        )

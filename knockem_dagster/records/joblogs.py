@@ -22,15 +22,16 @@ class InstanceRecord(Record):
 
 
 class ReportState(StrEnum):
-    """What became of a report: stored but not read yet, in the lake, or not to be trusted."""
+    """What became of a report: stored but not read yet, in the lake, not to be trusted, or that and dealt with."""
 
     RECEIVED = "received"
     LOADED = "loaded"
     QUARANTINED = "quarantined"
+    DISMISSED = "dismissed"
 
 
 class RejectValue(Value):
-    """A row that was left out: its member and line, why, and how it begins."""
+    """A row that was left out: its member and line, why, and how it begins, unless that is not to be told."""
 
     member: str
     line: int

@@ -47,7 +47,7 @@ def test_the_real_archives_are_taken_in_once(home: Path) -> None:
     instances = told("list", home=home)
     assert {each["id"] for each in instances} == {archive.parents[1].name for archive in REAL}
     assert sorted(each["jobs"] for each in instances) == [98, 1970]
-    assert all(each["reports"] == {"received": 0, "loaded": 1, "quarantined": 0} for each in instances)
+    assert all(each["reports"] == {"received": 0, "loaded": 1, "quarantined": 0, "dismissed": 0} for each in instances)
     shown = run("joblogs", "list", home=home).stdout
     assert "2017-08-04 08:49:57" in shown
     assert run("joblogs", "quarantine", home=home).stdout == "No report is quarantined.\n"
@@ -75,6 +75,26 @@ def test_a_bad_report_is_told_and_taken_in_once_it_is_good(home: Path, tmp_path:
     [instance] = told("list", home=home)
     assert instance["name"] == "our server"
     assert run("joblogs", "release", there["id"], home=home).stdout == "Report june is loaded.\n"
+
+
+def test_what_is_dismissed_is_told_no_more(home: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "server"
+    folder.mkdir()
+    for name, content in {"a": b"no archive", "b": b"nor this"}.items():
+        (folder / f"{name}.tar.gz").write_bytes(content)
+    assert run("joblogs", "upload", folder, home=home).exit_code == 1
+    shown = run("joblogs", "quarantine", home=home)
+    assert len(shown.stdout.splitlines()) == 2 and "dismiss ID..." in shown.stderr
+    ids = [str(each["id"]) for each in told("quarantine", home=home)]
+    dismissed = run("joblogs", "dismiss", *(id[:8] for id in ids), home=home)
+    assert [line.split()[-1] for line in dismissed.stdout.splitlines()] == ["dismissed.", "dismissed."]
+    assert [each["state"] for each in told("dismiss", *ids, home=home)] == ["dismissed", "dismissed"]
+    assert run("joblogs", "quarantine", home=home).stdout == "No report is quarantined.\n"
+    again = run("joblogs", "upload", folder, home=home)
+    assert again.exit_code == 0 and "send NAME.json" not in again.stdout and "dismissed" in again.stdout
+    released = run("joblogs", "release", ids[0], home=home)
+    assert released.exit_code == 1 and "send NAME.json" in released.stdout
+    assert [each["id"] for each in told("quarantine", home=home)] == ids[:1]
 
 
 def test_rows_that_are_left_out_are_told(home: Path, tmp_path: Path) -> None:

@@ -9,7 +9,10 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import duckdb
+import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
@@ -18,9 +21,9 @@ from knockem_dagster.joblogs import ledger as ledgers
 from knockem_dagster.joblogs.archive_fault import ArchiveFault
 from knockem_dagster.joblogs.instances import reports_of
 from knockem_dagster.joblogs.ledger import SCRATCH, Ledger, archive_key, metadata_key, sweep_scratch, table_key
-from knockem_dagster.joblogs.report import PARSER_VERSION
+from knockem_dagster.joblogs.report import PARSER_VERSION, ReadReport
 from knockem_dagster.platform import Platform
-from knockem_dagster.records.joblogs import InstanceRecord, ReportRecord, ReportState
+from knockem_dagster.records.joblogs import InstanceRecord, QuarantineValue, ReportRecord, ReportState
 from knockem_dagster.records.record import Repository
 from knockem_dagster.stores.objects import Objects
 from tests.services.job_play import record_in
@@ -291,3 +294,85 @@ def test_what_is_no_name_is_refused_and_nothing_is_stored(
         receive(ledger, sent(tmp_path, "a", MEMBERS), name)
     assert list(platform.objects.list()) == []
     assert reports_of(platform.records, "i") == []
+
+
+@pytest.mark.parametrize("error", [OSError("No space left"), duckdb.Error("no memory"), pa.ArrowException("no")])
+def test_one_that_cannot_be_read_holds_up_no_other(
+    platform: Platform, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    parts = {
+        name: {"jobs": table("jobs", [(id, "cat", "1", "ok", "2026-01-01 00:00:00")])} for id, name in enumerate("abc")
+    }
+    for name, members in parts.items():
+        receive(ledger, sent(tmp_path, name, members), name)
+    read, failing = ledgers.read_report, iter([None, error])
+
+    def read_but_one(*given: Any) -> ReadReport:
+        if (raised := next(failing, None)) is not None:
+            raise raised
+        return read(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledgers, "read_report", read_but_one)
+        with pytest.raises(StoreError, match=f"1 of 3 reports could not be read, the first b: {error}"):
+            ledger.read_all("i")
+    assert [each.name for each in ledger.in_use("i")] == ["a", "c"]
+    assert [each.name for each in ledger.read_all("i")] == ["b"]
+
+
+def test_what_is_dismissed_is_off_the_list_until_something_else_arrives(
+    platform: Platform, ledger: Ledger, tmp_path: Path
+) -> None:
+    bad = ledger.read(receive(ledger, damaged(sent(tmp_path, "a", MEMBERS))))
+    dismissed = ledger.dismiss(bad)
+    assert dismissed.state is ReportState.DISMISSED and platform.objects.exists(archive_key(dismissed))
+    assert ledger.dismiss(bad) == dismissed
+    again = receive(ledger, damaged(sent(tmp_path, "a", MEMBERS)))
+    assert again == dismissed and ledger.read_all("i", again=True) == ledger.in_use("i") == []
+    assert ledger.read(dismissed).state is ReportState.QUARANTINED, "released, it is read"
+    ledger.dismiss(bad)
+    loaded = ledger.read(receive(ledger, sent(tmp_path, "b", MEMBERS)))
+    assert (loaded.id, loaded.state) == (bad.id, ReportState.LOADED)
+    with pytest.raises(Conflict, match="is loaded; only what is quarantined"):
+        ledger.dismiss(loaded)
+
+
+def test_twins_and_what_was_kept_beside_can_be_dismissed_for_good(
+    platform: Platform, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = ledger.read(receive(ledger, sent(tmp_path, "a", MEMBERS)))
+    ledger.dismiss(ledger.read(receive(ledger, sent(tmp_path, "a", MEMBERS), "twin")))
+    ledger.dismiss(receive(ledger, sent(tmp_path, "b", OTHERS)))
+    monkeypatch.setattr(ledgers, "PARSER_VERSION", "another")
+    for _ in range(2):
+        receive(ledger, sent(tmp_path, "a", MEMBERS), "twin")
+        receive(ledger, sent(tmp_path, "b", OTHERS))
+        ledger.read_all("i")
+        states = [each.state for each in reports_of(platform.records, "i")]
+        assert sorted(states) == ["dismissed", "dismissed", "loaded"]
+    assert [each.id for each in ledger.in_use("i")] == [loaded.id]
+
+
+def test_a_refusal_that_is_dismissed_is_told_again_when_it_is_another(platform: Platform, ledger: Ledger) -> None:
+    def refused(what: str) -> ReportRecord:
+        ledger.refuse("i", "unnamed", QuarantineValue(what=what, remedy="send it again"))
+        [report] = reports_of(platform.records, "i")
+        return report
+
+    ledger.dismiss(refused("It is too large"))
+    assert refused("It is too large").state is ReportState.DISMISSED
+    assert refused("It has no data").state is ReportState.QUARANTINED
+    assert refused("It is too large").state is ReportState.QUARANTINED
+
+
+def test_a_report_from_the_future_is_quarantined(ledger: Ledger, tmp_path: Path) -> None:
+    """Its jobs would be right for ever, whatever later reports tell of them."""
+    day = 86400.0
+    first, second = ({"jobs": table("jobs", [(id, "cat", "1", "ok", "2026-01-01 00:00:00")])} for id in (1, 2))
+    near = report_of(tmp_path, first, generated=f"{time.time() + day - 600:.3f}")
+    assert ledger.read(receive(ledger, near, "near")).state is ReportState.LOADED
+    far = ledger.read(receive(ledger, report_of(tmp_path, second, generated=f"{time.time() + day + 600:.3f}"), "far"))
+    assert far.state is ReportState.QUARANTINED
+    assert "It says that it was made at" in str(far.quarantine) and "correct the clock" in str(far.quarantine)
+    right = ledger.read(receive(ledger, report_of(tmp_path, second, generated=f"{time.time():.3f}"), "far"))
+    assert (right.id, right.state) == (far.id, ReportState.LOADED)

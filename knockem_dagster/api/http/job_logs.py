@@ -50,7 +50,8 @@ from knockem_dagster.joblogs.instances import (
 from knockem_dagster.joblogs.ledger import SCRATCH, Ledger, check_name, is_beside
 from knockem_dagster.joblogs.marts import Marts
 from knockem_dagster.joblogs.questions import QUESTIONS, answer
-from knockem_dagster.joblogs.tpv import TOOLS_FILE
+from knockem_dagster.joblogs.recommendations import recommend
+from knockem_dagster.joblogs.tpv import TOOLS_FILE, fragment
 from knockem_dagster.records.accounts import Scope
 from knockem_dagster.records.joblogs import InstanceRecord, QuarantineValue, ReportRecord, ReportState
 from knockem_dagster.records.record import Value
@@ -221,10 +222,9 @@ async def instance_table(sender: Sender, table: TableName, at: At, tool: Tool = 
 async def recommended_tools(sender: Sender) -> Response:
     """Return what is recommended for the tools of an instance, as a fragment for the Total Perspective Vortex.
 
-    It is made by the instance's run in Dagster. Answers 404 where that was not yet.
+    Answers 404 where no report of it is in use.
     """
-    marts = Marts(sender.site.records, sender.site.platform.objects)
-    found = await asyncio.to_thread(marts.kept, sender.instance.id, TOOLS_FILE)
+    found = await asyncio.to_thread(_tools, sender.site, sender.instance)
     return Response(found, media_type="application/yaml")
 
 
@@ -275,10 +275,11 @@ async def upload(request: Request, response: Response, sender: Sender) -> Report
 
 @galaxy.post("/api/whoami")
 async def whoami(sender: Uploader) -> Whoami:
-    """Tell Galaxy's uploader what need not be sent again: all but what is quarantined."""
+    """Tell Galaxy's uploader what need not be sent again: all but what is quarantined, and in use nowhere."""
     reports = await asyncio.to_thread(reports_of, sender.site.records, sender.instance.id)
-    names = sorted({each.name for each in reports if each.state is not ReportState.QUARANTINED})
-    return Whoami(galaxy=sender.instance.name, uploaded_reports=tuple(names))
+    used = {each.archive_digest for each in reports if each.state is ReportState.LOADED}
+    there = {each.name for each in reports if each.state is not ReportState.QUARANTINED or each.archive_digest in used}
+    return Whoami(galaxy=sender.instance.name, uploaded_reports=tuple(sorted(there)))
 
 
 @galaxy.post("/api/v2/upload", status_code=HTTPStatus.CREATED)
@@ -358,7 +359,19 @@ def _table(site: Site, name: str, at: PlaceInList, *, tool: str, instance: str |
     )
 
 
+def _tools(site: Site, instance: InstanceRecord) -> bytes:
+    """Return the fragment that the instance's run in Dagster has kept, or, where it was not there yet, another."""
+    marts = Marts(site.records, site.platform.objects)
+    marts.generation_of(instance.id)
+    try:
+        return marts.kept(instance.id, TOOLS_FILE)
+    except NotFound:
+        with marts.opened([instance.id]) as found:
+            return fragment(recommend(found), name=instance.name).encode()
+
+
 def _report(report: ReportRecord) -> ReportModel:
+    is_told = report.quarantine is not None and report.state is ReportState.QUARANTINED
     return ReportModel(
         id=report.id,
         name=report.name,
@@ -367,7 +380,7 @@ def _report(report: ReportRecord) -> ReportModel:
         generated=report.generated,
         kept=report.kept,
         rejected=report.rejected,
-        quarantine=None if report.quarantine is None else str(report.quarantine),
+        quarantine=str(report.quarantine) if is_told else None,
     )
 
 

@@ -26,6 +26,11 @@ PAGE = Path(__file__).parents[3] / "docs" / "job-logs.md"
 INSTANCE = "73963672-455e-5e8d-a714-71ad52a4de27"
 
 
+def reports_in(**states: int) -> dict[str, int]:
+    """Return how many reports are in each state."""
+    return {state.value: states.get(state.value, 0) for state in ReportState}
+
+
 def upload_as_galaxy(url: str, instance: str, key: str, folder: Path) -> list[int]:
     """Make the requests that Galaxy's scripts/grt/upload.py makes; return what was answered."""
     headers = {"AUTHORIZATION": f"{instance}:{key}"}
@@ -59,6 +64,29 @@ def test_galaxys_uploader_sends_each_report_once(api: ApiServer, instance: dict[
     assert upload_as_galaxy(api.url, instance["id"], instance["token"], tmp_path) == []
 
 
+def test_galaxys_uploader_sends_nothing_that_is_in_use_by_another_name_or_was_dismissed(
+    api: ApiServer, instance: dict[str, str], tmp_path: Path
+) -> None:
+    for name in ("a", "twin"):
+        (tmp_path / f"{name}.tar.gz").symlink_to(REAL[0])
+        (tmp_path / f"{name}.json").symlink_to(REAL[0].with_name("0.json"))
+    (tmp_path / "bad.tar.gz").symlink_to(REAL[1])
+    (tmp_path / "bad.json").write_text("{}")
+    assert upload_as_galaxy(api.url, instance["id"], instance["token"], tmp_path) == [201, 201, 201]
+    ledger = Ledger(api.platform.records, api.platform.objects)
+    read = {each.name: each for each in ledger.read_all(instance["id"])}
+    assert [read[name].state for name in ("a", "bad", "twin")] == ["loaded", "quarantined", "quarantined"]
+    assert upload_as_galaxy(api.url, instance["id"], instance["token"], tmp_path) == [200], "the bad one"
+    for name in ("bad", "twin"):
+        ledger.dismiss(read[name])
+    assert upload_as_galaxy(api.url, instance["id"], instance["token"], tmp_path) == []
+    client = api.client(token=instance["token"])
+    told = {
+        each["name"]: (each["state"], each["quarantine"]) for each in client.get(reports_path(instance)).json()["items"]
+    }
+    assert told == {"a": ("loaded", None), "bad": ("dismissed", None), "twin": ("dismissed", None)}
+
+
 def test_what_was_sent_is_told_and_sending_it_again_changes_nothing(
     sender: httpx.Client, instance: dict[str, str]
 ) -> None:
@@ -69,7 +97,7 @@ def test_what_was_sent_is_told_and_sending_it_again_changes_nothing(
     assert listed == first.json()
     assert sender.post(path, files=form_of(REAL[0])).json() == first.json()
     seen = sender.get(f"/v1/jobLogs/instances/{instance['id']}").json()
-    assert (seen["reports"], seen["mayUpload"]) == ({"received": 1, "loaded": 0, "quarantined": 0}, True)
+    assert (seen["reports"], seen["mayUpload"]) == (reports_in(received=1), True)
 
 
 def test_something_else_under_the_name_of_a_report_in_use_is_refused_and_kept(
@@ -204,7 +232,7 @@ def test_tables_are_for_the_instance_itself_and_for_administrators(
     assert sender.get("/v1/jobLogs/tables/tools").status_code == 401
 
 
-def test_what_is_recommended_is_given_once_it_was_made(
+def test_what_is_recommended_is_given_as_soon_as_there_are_marts(
     api: ApiServer, sender: httpx.Client, instance: dict[str, str]
 ) -> None:
     place = f"/v1/jobLogs/instances/{instance['id']}/tools.yml"
@@ -212,8 +240,12 @@ def test_what_is_recommended_is_given_once_it_was_made(
     sender.post(reports_path(instance), files=form_of(REAL[0]))
     marts = Marts(api.platform.records, api.platform.objects)
     marts.refresh(instance["id"])
-    assert sender.get(place).status_code == 404
+    made = sender.get(place)
+    assert (made.status_code, made.headers["content-type"]) == (200, "application/yaml")
+    assert made.text.startswith(f'# Recommended from the jobs of "{GALAXY}"')
     marts.keep(instance["id"], marts.generation_of(instance["id"]), "tools.yml", b"tools: {}\n")
     found = sender.get(place)
     assert (found.text, found.headers["content-type"]) == ("tools: {}\n", "application/yaml")
     assert api.client().get(place).status_code == 401
+    marts.refresh(instance["id"], again=True)
+    assert sender.get(place).text == made.text, "what was kept was of other marts"
