@@ -8,7 +8,7 @@ import dagster as dg
 from pydantic import Field
 
 from assets.partitions import instances
-from knockem_dagster.joblogs.instances import reports_of
+from knockem_dagster.joblogs.instances import reports_of, told_of
 from knockem_dagster.joblogs.ledger import Ledger
 from knockem_dagster.joblogs.marts import Marts
 from knockem_dagster.joblogs.recommendations import Recommendation, described, recommend
@@ -66,9 +66,9 @@ def job_log_tables(
     used = [each for each in reports if each.state is ReportState.LOADED]
     metadata["rows"] = sum(sum(each.kept.values()) for each in used)
     metadata["rows left out"] = sum(sum(each.rejected.values()) for each in used)
-    if bad := [each for each in reports if each.quarantine is not None]:
+    if bad := [each for each in reports if each.state is ReportState.QUARANTINED]:
         metadata["quarantine"] = _quarantine_table(bad)
-    return dg.MaterializeResult(metadata=metadata)
+    return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(told_of(reports)))
 
 
 @dg.asset(
@@ -129,7 +129,7 @@ def job_log_recommendations(
     generation = marts.in_use().get(instance)
     with marts.opened([instance]) as found:
         recommended = recommend(found)
-    if generation is not None:
+    if generation is not None and marts.in_use().get(instance) == generation:  # else another run is at the new one
         name = opened.records.job_log_instances.get(instance).name
         marts.keep(instance, generation, TOOLS_FILE, fragment(recommended, name=name).encode())
     tools = [each for each in recommended if not each.tool_version]

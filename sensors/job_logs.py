@@ -3,22 +3,28 @@
 import json
 import tempfile
 import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
+from assets.job_logs import job_log_tables
 from assets.partitions import JOB_LOGS_JOB, instances
-from knockem_dagster.errors import Conflict, InvalidInput, StoreError
+from knockem_dagster.errors import Conflict, Fault, InvalidInput, KnockemError, NotFound, StoreError
+from knockem_dagster.joblogs import folders, report_metadata
 from knockem_dagster.joblogs.folders import DROPS, dropped, metadata_of
-from knockem_dagster.joblogs.instances import local_instance
-from knockem_dagster.joblogs.ledger import SCRATCH, Ledger, sweep_scratch
+from knockem_dagster.joblogs.instances import local_instance, reports_of, told_of
+from knockem_dagster.joblogs.ledger import SCRATCH, Ledger, check_name, sweep_scratch
 from knockem_dagster.joblogs.marts import Marts
 from knockem_dagster.joblogs.own_jobs import archive_own_jobs
 from knockem_dagster.joblogs.served import open_served
+from knockem_dagster.joblogs.tpv import TOOLS_FILE
 from knockem_dagster.platform import Platform
-from knockem_dagster.records.joblogs import ReportState
+from knockem_dagster.records.joblogs import QuarantineValue, ReportState
 from knockem_dagster.stores.objects import StoredObject
 from resources.names import INSTANCES, USER_TAG
 from resources.platform import PlatformResource
@@ -38,10 +44,14 @@ _MOST_FAILED = 8
 
 @dataclass(slots=True)
 class _Seen:
-    """What was looked at: `drops` with their versions, and whether they were taken in; instances until this one."""
+    """What was looked at: `drops` with their versions, and whether they were taken in; instances until this one.
+
+    `failed`: drops that could not be taken in, those that failed first in front.
+    """
 
     drops: dict[str, str] = field(default_factory=dict[str, str])
     taken: dict[str, str] = field(default_factory=dict[str, str])
+    failed: list[str] = field(default_factory=list[str])
     after: str = START
 
 
@@ -57,12 +67,15 @@ def watch_job_logs(context: dg.SensorEvaluationContext, platform: PlatformResour
     opened = platform.open()
     seen = _Seen(**json.loads(context.cursor)) if context.cursor else _Seen()
     trouble = _take_in(opened, seen)
-    archive_own_jobs(opened.records, opened.objects)
+    with _told("the platform's own jobs", trouble):
+        archive_own_jobs(opened.records, opened.objects)
     marts = _marts(opened, trouble)
-    marts.sweep()
-    sweep_scratch()
+    with _told("what is not in use any more", trouble):
+        marts.sweep()
+        sweep_scratch()
     arrived = opened.records.job_log_reports.find({"state": ReportState.RECEIVED})
-    wanted = list(dict.fromkeys([*(each.instance_id for each in arrived), *_not_current(opened, marts, seen)]))
+    looked_at = _not_current(opened, context.instance, marts, seen)
+    wanted = list(dict.fromkeys([*(each.instance_id for each in arrived), *looked_at]))
     now = [instance for instance in wanted[:MOST_REQUESTS] if _may_run(context.instance, instance)]
     unknown = [each for each in now if not context.instance.has_dynamic_partition(INSTANCES, each)]
     for each in trouble:
@@ -98,35 +111,66 @@ def _request(instance: str) -> dg.RunRequest:
     )
 
 
+@contextmanager
+def _told(what: str, trouble: list[str]) -> Generator[None]:
+    """Let what goes wrong here be told, and hold up nothing else."""
+    try:
+        yield
+    except (KnockemError, OSError) as error:
+        trouble.append(f"{what}: {error}")
+
+
 def _take_in(platform: Platform, seen: _Seen) -> list[str]:
     """Take in each report that has not changed since the last tick; return what went wrong."""
     ledger, began = Ledger(platform.records, platform.objects), time.monotonic()
     entries = {entry.key: entry for entry in platform.objects.list(DROPS)}
     now = {key: _version(entries, key) for key in sorted(entries) if dropped(key)}
     trouble: list[str] = []
-    for key, version in now.items():
+    seen.failed = [key for key in seen.failed if key in now]
+    for key in [*(key for key in now if key not in seen.failed), *seen.failed]:
+        version = now[key]
         is_still = seen.drops.get(key) == version and _is_whole(entries, key)
         if not is_still or seen.taken.get(key) == version or time.monotonic() - began > TICK_SECONDS:
             continue
+        seen.failed = [each for each in seen.failed if each != key]
         try:
-            _receive(platform, ledger, key)
+            _receive(platform, ledger, key, entries)
         except (InvalidInput, Conflict) as error:
             trouble.append(f"{key}: {error}")
+        except (KnockemError, OSError) as error:  # which may pass: it is tried again, after all others
+            trouble.append(f"{key}: {error}")
+            seen.failed.append(key)
+            continue
         seen.taken[key] = version
     seen.drops = now
     seen.taken = {key: version for key, version in seen.taken.items() if key in now}
     return trouble
 
 
-def _receive(platform: Platform, ledger: Ledger, key: str) -> None:
+def _receive(platform: Platform, ledger: Ledger, key: str, entries: Mapping[str, StoredObject]) -> None:
     names = dropped(key)
     assert names is not None
-    described = metadata_of(key)
-    metadata = platform.objects.get(described) if platform.objects.exists(described) else b""
+    instance = local_instance(platform.records, names[0]).id
+    try:
+        check_name(names[1])
+        _check_size(entries[key])
+    except InvalidInput as error:
+        what = f"It was refused as it was dropped: {'; '.join(map(str, error.faults))}"
+        ledger.refuse(instance, names[1], QuarantineValue(what=what, remedy="put it there again as this says"))
+        raise
+    described, metadata = metadata_of(key), b""
+    if described in entries:
+        metadata = platform.objects.get_range(described, start=0, length=report_metadata.MOST_BYTES + 1)
     with tempfile.TemporaryDirectory(prefix=SCRATCH) as scratch:
         archive = Path(scratch) / "archive"
         platform.objects.fetch(key, archive)
-        ledger.receive(local_instance(platform.records, names[0]).id, names[1], archive, metadata)
+        ledger.receive(instance, names[1], archive, metadata)
+
+
+def _check_size(archive: StoredObject) -> None:
+    if archive.size > folders.MOST_REPORT_BYTES:
+        allowed = f"at most {folders.MOST_REPORT_BYTES:,} bytes are"
+        raise InvalidInput("The report is too large.", [Fault("its archive", f"{archive.size:,} bytes", allowed)])
 
 
 def _version(entries: dict[str, StoredObject], key: str) -> str:
@@ -140,12 +184,29 @@ def _is_whole(entries: dict[str, StoredObject], key: str) -> bool:
     return metadata_of(key) in entries or age > SECONDS_WITHOUT_METADATA
 
 
-def _not_current(platform: Platform, marts: Marts, seen: _Seen) -> list[str]:
-    """Return those of the next instances whose marts are not what they should be; go round all of them."""
+def _not_current(platform: Platform, instance: dg.DagsterInstance, marts: Marts, seen: _Seen) -> list[str]:
+    """Return those of the next instances whose marts, or what was told of them, are not current; go round all."""
     where = {"_id": {"$gt": seen.after}}
     found = list(platform.records.job_log_instances.find(where, sort=[("_id", 1)], limit=MOST_LOOKED_AT))
     seen.after = found[-1].id if len(found) == MOST_LOOKED_AT else START
-    return [each.id for each in found if not marts.is_current(each.id)]
+    ids = [each.id for each in found]
+    return [id for id in ids if not (marts.is_current(id) and _is_told(platform, instance, marts, id))]
+
+
+def _is_told(platform: Platform, instance: dg.DagsterInstance, marts: Marts, id: str) -> bool:
+    """Tell whether Dagster knows of an instance what is so: others than its runs read reports, release and dismiss."""
+    reports = reports_of(platform.records, id)
+    if not reports:
+        return True
+    of_instance = dg.AssetRecordsFilter(asset_key=job_log_tables.key, asset_partitions=[id])
+    latest = [each.asset_materialization for each in instance.fetch_materializations(of_instance, limit=1).records]
+    if [(each.tags or {}).get(DATA_VERSION_TAG) for each in latest if each is not None] != [told_of(reports)]:
+        return False
+    try:
+        marts.kept(id, TOOLS_FILE)
+    except NotFound:
+        return id not in marts.in_use()
+    return True
 
 
 def _may_run(instance: dg.DagsterInstance, id: str) -> bool:

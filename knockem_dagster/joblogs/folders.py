@@ -13,6 +13,8 @@ from knockem_dagster.joblogs.report_metadata import MOST_BYTES
 from knockem_dagster.records.record import derived_id
 
 ARCHIVE = ".tar.gz"
+MOST_REPORT_BYTES = 4 << 30
+"""Of a report that is sent or dropped: an archive of a hundred million jobs has as many."""
 _ARCHIVES = "archives"
 DROPS = "uploads/joblogs/"
 """Such a folder in the object store: who puts reports there need not send them."""

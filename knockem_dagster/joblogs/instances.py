@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
@@ -95,6 +97,12 @@ def instance_called(records: Records, given: str) -> InstanceRecord:
 def reports_of(records: Records, instance: str) -> list[ReportRecord]:
     """Return the reports of an instance, in the order of their arrival."""
     return sorted(records.job_log_reports.find({"instanceId": instance}), key=lambda each: each.datetime)
+
+
+def told_of(reports: Sequence[ReportRecord]) -> str:
+    """Return what is another text whenever anything became of any of these reports."""
+    parts = sorted((each.id, each.digest, each.state, each.parser_version, str(each.quarantine)) for each in reports)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
 def view_instances(records: Records) -> list[InstanceView]:

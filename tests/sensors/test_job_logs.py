@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 
 from assets.partitions import JOB_LOGS_JOB
 from knockem_dagster.definitions import build_definitions
+from knockem_dagster.errors import StoreError
+from knockem_dagster.joblogs import folders, report_metadata
 from knockem_dagster.joblogs import ledger as ledgers
 from knockem_dagster.joblogs.folders import DROPS
 from knockem_dagster.joblogs.instances import local_instance
@@ -17,7 +20,7 @@ from knockem_dagster.joblogs.ledger import Ledger
 from knockem_dagster.joblogs.marts import Marts
 from knockem_dagster.joblogs.served import SCHEMA
 from knockem_dagster.platform import Platform
-from knockem_dagster.records.joblogs import ReportState
+from knockem_dagster.records.joblogs import ReportRecord, ReportState
 from resources.names import INSTANCES
 from resources.platform import PlatformResource, SubmissionRuns
 from sensors import job_logs
@@ -136,12 +139,114 @@ def test_an_archive_without_metadata_waits_for_them_a_while(
     assert report.state is ReportState.QUARANTINED and "no metadata" in str(report.quarantine)
 
 
-def test_what_cannot_be_a_report_is_told_once(platform: Platform, instance: dg.DagsterInstance) -> None:
-    platform.objects.put(f"{DROPS}x/archives/a b.tar.gz", NEW.read_bytes())
-    platform.objects.put(f"{DROPS}x/archives/a b.json", b"{}")
+@pytest.mark.parametrize("refused", [("a b", 4 << 30, "'a b' is not allowed"), ("0", 1000, "at most 1,000 bytes")])
+def test_what_cannot_be_a_report_is_quarantined_and_told_once(
+    platform: Platform, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, refused: tuple[str, int, str]
+) -> None:
+    name, most, why = refused
+    monkeypatch.setattr(folders, "MOST_REPORT_BYTES", most)
+    platform.objects.put(f"{DROPS}x/archives/{name}.tar.gz", NEW.read_bytes())
+    platform.objects.put(f"{DROPS}x/archives/{name}.json", b"{}")
     second = watched(platform, instance, watched(platform, instance).cursor)
-    assert "a b.tar.gz" in str(second.skip_reason)
-    assert "a b.tar.gz" not in str(watched(platform, instance, second.cursor).skip_reason)
+    [request] = second.run_requests or ()
+    done = run(platform, instance, request)
+    assert done.success and seen(materialized(done)["job_log_tables"], "quarantined") == 1
+    [report] = platform.records.job_log_reports.find({})
+    assert (report.name, report.state) == (name, ReportState.QUARANTINED) and why in str(report.quarantine)
+    assert not list(platform.objects.list("joblogs/raw"))
+    third = watched(platform, instance, second.cursor)
+    assert not third.run_requests and str(third.skip_reason) == str(dg.SkipReason("Nothing has arrived."))
+
+
+def test_what_cannot_be_an_instance_is_told_once(platform: Platform, instance: dg.DagsterInstance) -> None:
+    platform.objects.put(f"{DROPS}{'x' * 201}/archives/0.tar.gz", NEW.read_bytes())
+    platform.objects.put(f"{DROPS}{'x' * 201}/archives/0.json", b"{}")
+    second = watched(platform, instance, watched(platform, instance).cursor)
+    assert "The instance cannot be registered." in str(second.skip_reason)
+    third = watched(platform, instance, second.cursor)
+    assert str(third.skip_reason) == str(dg.SkipReason("Nothing has arrived."))
+
+
+def test_metadata_are_read_no_further_than_any_are_long(
+    platform: Platform, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report_metadata, "MOST_BYTES", 100)
+    put(platform, NEW)
+    watched(platform, instance, watched(platform, instance).cursor)
+    [metadata] = [each for each in platform.objects.list("joblogs/raw") if each.key.endswith(".json")]
+    assert metadata.size == 101
+
+
+@pytest.mark.parametrize("error", [StoreError("the disk is full"), OSError("No space left on device")])
+def test_what_cannot_be_stored_holds_up_nothing_and_is_tried_again_after_all_others(
+    platform: Platform, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    put(platform, OLD)
+    put(platform, NEW)
+    receive, tried = Ledger.receive, list[str]()
+
+    def receive_others(self: Ledger, instance: str, *given: Any) -> ReportRecord:
+        tried.append(instance)
+        if instance == bad:
+            raise error
+        return receive(self, instance, *given)
+
+    bad, good = sorted(archive.parents[1].name for archive in REAL)
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "receive", receive_others)
+        second = watched(platform, instance, watched(platform, instance).cursor)
+        assert [each.partition_key for each in second.run_requests or ()] == [good]
+        platform.objects.put(f"{DROPS}{good}/archives/1.tar.gz", NEW.read_bytes())
+        platform.objects.put(f"{DROPS}{good}/archives/1.json", NEW.with_name("0.json").read_bytes())
+        third = watched(platform, instance, second.cursor)
+        fourth = watched(platform, instance, third.cursor)
+        assert tried == [bad, good, bad, good, bad]
+    last = watched(platform, instance, fourth.cursor)
+    assert {each.partition_key for each in last.run_requests or ()} == {bad, good}
+
+
+def test_what_else_a_tick_does_holds_up_no_report(
+    platform: Platform, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise StoreError("the disk is full")
+
+    put(platform, NEW)
+    monkeypatch.setattr(job_logs, "archive_own_jobs", fail)
+    monkeypatch.setattr(Marts, "sweep", fail)
+    first = watched(platform, instance)
+    assert str(first.skip_reason).count("the disk is full") == 2
+    assert watched(platform, instance, first.cursor).run_requests
+
+
+def test_what_others_than_its_runs_read_reaches_dagster_too(platform: Platform, instance: dg.DagsterInstance) -> None:
+    """As `joblogs upload`, `dismiss` and `release` do: all is read, and the marts are current."""
+    ledger, marts = Ledger(platform.records, platform.objects), Marts(platform.records, platform.objects)
+    whose, metadata = local_instance(platform.records, INSTANCE), NEW.with_name("0.json").read_bytes()
+
+    def runs() -> list[dict[str, dg.AssetMaterialization]]:
+        requests = watched(platform, instance).run_requests or ()
+        return [materialized(run(platform, instance, request)) for request in requests]
+
+    assert runs() == [], "an instance of which nothing is known is not told"
+    ledger.read(ledger.receive(whose.id, "0", NEW, metadata))
+    marts.refresh(whose.id)
+    [told] = runs()
+    assert instance.has_dynamic_partition(INSTANCES, INSTANCE)
+    assert seen(told["job_log_tables"], "loaded") == 1 and marts.kept(whose.id, "tools.yml")
+    assert runs() == []
+    bad = ledger.read(ledger.receive(whose.id, "bad", OLD, b""))
+    [told] = runs()
+    table = told["job_log_tables"].metadata["quarantine"]
+    assert isinstance(table, dg.TableMetadataValue)
+    assert "There are no metadata" in str(table.records[0].data["why"])
+    assert runs() == []
+    ledger.dismiss(bad)
+    [told] = runs()
+    assert "quarantine" not in told["job_log_tables"].metadata
+    marts.refresh(whose.id, again=True)
+    [told] = runs()
+    assert marts.kept(whose.id, "tools.yml") and runs() == []
 
 
 def test_a_new_parser_reads_everything_again(
@@ -165,8 +270,10 @@ def test_a_copy_that_is_missing_is_made_by_a_run_and_a_database_that_is_away_hol
     whose = local_instance(platform.records, INSTANCE)
     Ledger(platform.records, platform.objects).receive(whose.id, "0", NEW, NEW.with_name("0.json").read_bytes())
     monkeypatch.setenv("KNOCKEM_WAREHOUSE_URL", "postgresql://user:secret@127.0.0.1:1/name")
-    assert watched(platform, instance).run_requests
-    Marts(platform.records, platform.objects).refresh(whose.id)
+    [request] = watched(platform, instance).run_requests or ()
+    with monkeypatch.context() as patch:
+        patch.delenv("KNOCKEM_WAREHOUSE_URL")
+        assert run(platform, instance, request).success
     found = watched(platform, instance)
     assert not found.run_requests
     assert "KNOCKEM_WAREHOUSE_URL" in str(found.skip_reason) and "secret" not in str(found.skip_reason)

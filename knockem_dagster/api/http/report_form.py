@@ -21,9 +21,10 @@ from starlette.requests import Request
 
 from knockem_dagster.errors import Fault, InvalidInput
 from knockem_dagster.joblogs import report_metadata
+from knockem_dagster.joblogs.folders import MOST_REPORT_BYTES
 
-MOST_BYTES = 4 << 30
-"""Of a form: an archive of a hundred million jobs has as many."""
+MOST_BYTES = MOST_REPORT_BYTES
+"""Of a form."""
 MOST_SECONDS = 3600.0
 SILENT_SECONDS = 30.0
 """How long a sender may send nothing."""
