@@ -45,6 +45,8 @@ _ANOTHER = QuarantineValue(
     what="Something else has arrived as this report before, and is in use",
     remedy="give this one a name of its own if it is another report; else nothing is to be done",
 )
+_OF_THE_MACHINE = (duckdb.OperationalError, pa.ArrowMemoryError)
+"""What is raised where memory or disk are too small, whatever the report."""
 _OF_READING = ("quarantine", "parserVersion", "generated", "galaxyVersion", "kept", "rejected", "rejects")
 
 
@@ -139,6 +141,10 @@ class Ledger:
                 write_job_resources(tables)
             except ArchiveFault as fault:
                 return self._quarantine(report, fault.quarantine)
+            except (duckdb.Error, pa.ArrowException) as error:
+                if isinstance(error, _OF_THE_MACHINE):
+                    raise
+                return self._quarantine(report, _unreadable(error))
             for table in tables.iterdir():
                 self._objects.put(table_key(reading, table.stem), table)
         loaded = self._settle(
@@ -200,7 +206,7 @@ class Ledger:
         for report in self._arrived(instance) if again else self.unread(instance):
             try:
                 read.append(self.read(report))
-            except (KnockemError, OSError, duckdb.Error, pa.ArrowException) as error:
+            except (KnockemError, OSError, *_OF_THE_MACHINE) as error:
                 check_wanted(self._records, instance)
                 failed.append((report, error))
         if failed:
@@ -291,6 +297,12 @@ def table_key(report: ReportRecord, member: str) -> str:
     """Return where a member's rows are in the lake, as the parser read them that the report names."""
     file = f"{report.name}.{report.digest[:16]}.parquet"
     return f"{_LAKE}/{report.parser_version}/{member}/{report.instance_id}/{file}"
+
+
+def _unreadable(error: Exception) -> QuarantineValue:
+    """Tell of an error that comes again whenever the report is read. Its own text may hold anything of the report."""
+    what = f"knockem itself cannot read it ({type(error).__name__})"
+    return QuarantineValue(what=what, remedy="report this, and release it with a newer version")
 
 
 def check_name(name: str) -> None:

@@ -296,7 +296,7 @@ def test_what_is_no_name_is_refused_and_nothing_is_stored(
     assert reports_of(platform.records, "i") == []
 
 
-@pytest.mark.parametrize("error", [OSError("No space left"), duckdb.Error("no memory"), pa.ArrowException("no")])
+@pytest.mark.parametrize("error", [OSError("full"), duckdb.OutOfMemoryException("full"), pa.ArrowMemoryError("full")])
 def test_one_that_cannot_be_read_holds_up_no_other(
     platform: Platform, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
@@ -318,6 +318,20 @@ def test_one_that_cannot_be_read_holds_up_no_other(
             ledger.read_all("i")
     assert [each.name for each in ledger.in_use("i")] == ["a", "c"]
     assert [each.name for each in ledger.read_all("i")] == ["b"]
+
+
+@pytest.mark.parametrize("error", [duckdb.ConversionException("no 'hunter2'"), pa.ArrowInvalid("no 'hunter2'")])
+def test_one_that_is_never_read_is_quarantined(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """It would let every run of its instance fail."""
+    receive(ledger, sent(tmp_path, "a", MEMBERS))
+    with monkeypatch.context() as patch:
+        patch.setattr(ledgers, "write_job_resources", lambda *given: raising(error))
+        [report] = ledger.read_all("i")
+        assert ledger.read_all("i") == []
+    assert str(report.quarantine).startswith(f"knockem itself cannot read it ({type(error).__name__}): report this")
+    assert ledger.read(report).state is ReportState.LOADED
 
 
 def test_what_is_dismissed_is_off_the_list_until_something_else_arrives(
