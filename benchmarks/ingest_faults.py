@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import re
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,7 +81,7 @@ class _Campaign:
         self._ledger = Ledger(platform.records, platform.objects)
         self._marts = Marts(platform.records, platform.objects)
         self._file = folder / "sent"
-        self._beside = (good.shifted(OTHER_JOBS, generated="1"), good.shifted(OTHER_JOBS, generated="9999999999"))
+        self._beside = tuple(good.shifted(OTHER_JOBS, generated=made) for made in ("1", f"{time.time():.0f}"))
         self._number = itertools.count()
         self._instance = ""
         instance = self._with_good_report()
