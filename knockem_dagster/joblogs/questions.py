@@ -32,8 +32,8 @@ _JOBS = (
 _ERROR_RATE = "errors / nullif(ok + errors, 0) AS error_rate"
 _USE = (
     Column("hours", "float64", "h", "how long jobs ran, added up"),
-    Column("cpu_hours", "float64", "h", "CPU time of jobs, added up"),
-    Column("allocated_gb_hours", "float64", "GB h", "memory that jobs were given, times how long they ran"),
+    Column("cpu_hours", "float64", "h", "CPU time of jobs, where it is known, added up"),
+    Column("allocated_gb_hours", "float64", "GB h", "memory of jobs whose peak is known, times how long they ran"),
     Column("used_gb_hours", "float64", "GB h", "peak memory of the same jobs, times how long they ran"),
     Column("wasted_gb_hours", "float64", "GB h", "the difference of the two"),
 )

@@ -20,7 +20,7 @@ from knockem_dagster.joblogs.pipeline import behind
 from knockem_dagster.joblogs.report_metadata import ReportMetadata
 from knockem_dagster.joblogs.rows import Reading, Reject, read_rows, too_many_rejected
 
-PARSER_VERSION = "3"
+PARSER_VERSION = "4"
 """A parser that reads anything differently has another, and tables of its own beside those of the one before."""
 
 _MOST_STATES = 1000

@@ -62,6 +62,23 @@ def test_months_and_tools_of_an_instance(platform: Platform) -> None:
     assert all(each["memory_largest"] is None for each in asked(platform, "tools", archive=OLD)), "unknown, and not 0"
 
 
+def test_a_tool_of_a_tool_shed_has_its_name_and_all_its_versions(platform: Platform, tmp_path: Path) -> None:
+    shed = "toolshed.g2.bx.psu.edu/repos/devteam/bwa/bwa_mem"
+    versions = {"0.7.17.2": "ok", "0.7.18": "error", "0.7.19+galaxy1": "ok"}
+    jobs = [
+        (id, f"{shed}/{version}", version, state, f"2026-01-0{1 + id} 00:00:00")
+        for id, (version, state) in enumerate(versions.items())
+    ]
+    report = report_of(tmp_path, {"jobs": table("jobs", jobs)})
+    send(platform, report.archive, report.metadata.model_dump_json(by_alias=True).encode(), instance="shed")
+    id = local_instance(platform.records, "shed").id
+    marts = Marts(platform.records, platform.objects)
+    [row] = answer(marts, "tools", instance=id).rows
+    assert row[:3] == ("bwa_mem", shed, 3)
+    found = [(row[0], row[1], row[4]) for row in answer(marts, "versions", instance=id, tool=shed).rows]
+    assert found == [("0.7.19+galaxy1", 1, 0), ("0.7.18", 1, 1), ("0.7.17.2", 1, 0)]
+
+
 def test_what_is_known_of_a_tool(platform: Platform) -> None:
     versions = asked(platform, "versions", archive=NEW, tool=HISAT)
     memory = asked(platform, "memory", archive=NEW, tool=HISAT)
