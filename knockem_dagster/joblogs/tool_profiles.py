@@ -1,6 +1,6 @@
-"""Profiles of tools as one expression, for any engine that ibis has: DuckDB here, Spark for what outgrows a machine.
+"""Profiles of tools as one expression, for any engine that ibis has: DuckDB here, Spark where there is a cluster.
 
-They are the mart `tools`. Needs the extra `spark`.
+They are the mart `tools`, of the mart `jobs`. Needs the extra `spark`.
 """
 
 from __future__ import annotations
