@@ -1,4 +1,4 @@
-"""Profiles of an instance's tools by Spark, in a process of its own: the mart `tools`, for what outgrows DuckDB."""
+"""Profiles of an instance's tools by Spark, in a process of its own: the mart `tools`, from the mart `jobs`."""
 
 import sys
 import tempfile

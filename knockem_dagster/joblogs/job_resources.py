@@ -28,8 +28,26 @@ _NO_LIMIT = float(1 << 60)
 _CENSORED_SHARE = 0.99
 """Of its limit: a peak that is so near it says only that the job wanted as much, or more."""
 
+# An id that ends in another version than the job's is kept: which of the two is right, nobody knows. Where the job has
+# none, the id tells it.
+_NAMED = """
+    SELECT
+        id,
+        CASE WHEN version = version_in_id THEN regexp_replace(tool_id, '/[^/]+$', '') ELSE tool_id END AS tool_id,
+        version AS tool_version,
+        state::VARCHAR AS state,
+        make_timestamp(epoch_us(create_time)) AS created
+    FROM (
+        SELECT
+            * REPLACE (tool_id::VARCHAR AS tool_id),
+            nullif(regexp_extract(tool_id::VARCHAR, '^[^/]+/repos/[^/]+/[^/]+/[^/]+/([^/]+)$', 1), '') AS version_in_id,
+            coalesce(nullif(tool_version::VARCHAR, ''), version_in_id, '') AS version
+        FROM jobs
+    )
+"""
 _JOB_RESOURCES = f"""
-WITH metrics AS (
+WITH named AS ({_NAMED}),
+metrics AS (
     SELECT
         job_id,
         max(value) FILTER (plugin = 'core' AND name = 'galaxy_slots') AS cores,
@@ -52,10 +70,10 @@ sizes AS (
 )
 SELECT
     id,
-    tool_id::VARCHAR AS tool_id,
-    tool_version::VARCHAR AS tool_version,
-    state::VARCHAR AS state,
-    make_timestamp(epoch_us(create_time)) AS created,
+    tool_id,
+    tool_version,
+    state,
+    created,
     cores,
     runtime,
     cpu,
@@ -64,9 +82,9 @@ SELECT
     memory_limit,
     coalesce(was_held_back OR memory_peak >= {_CENSORED_SHARE} * memory_limit, false) AS is_censored,
     input_size
-FROM jobs
-LEFT JOIN metrics ON metrics.job_id = jobs.id
-LEFT JOIN sizes ON sizes.job_id = jobs.id
+FROM named
+LEFT JOIN metrics ON metrics.job_id = id
+LEFT JOIN sizes ON sizes.job_id = id
 WHERE state IN {OVER}
 """
 

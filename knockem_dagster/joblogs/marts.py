@@ -31,7 +31,7 @@ from knockem_dagster.records.record import new_id, now
 from knockem_dagster.stores.documents import Patch
 from knockem_dagster.stores.objects import Objects
 
-MARTS_VERSION = "2"
+MARTS_VERSION = "3"
 """Another one where any mart would be another."""
 KEPT_FOR_READERS = timedelta(hours=1)
 """How long marts are there that went out of use: somebody may be reading them."""
@@ -44,6 +44,7 @@ FROM told
 QUALIFY row_number() OVER (PARTITION BY id ORDER BY generated DESC, report DESC) = 1
 ORDER BY tool_id, tool_version, id
 """
+# Both sums of GB hours are of the jobs that tell what they had and what they used: the difference was wasted.
 _PROFILE = """
     count(*) AS jobs,
     count(*) FILTER (state = 'ok') AS ok,
@@ -52,7 +53,7 @@ _PROFILE = """
     max(created) AS last_created,
     sum(runtime) / 3600 AS hours,
     sum(cpu) / 3600 AS cpu_hours,
-    sum(memory_allocated * runtime) / 3.6e12 AS allocated_gb_hours,
+    sum(memory_allocated * runtime) FILTER (memory_peak IS NOT NULL) / 3.6e12 AS allocated_gb_hours,
     sum(memory_peak * runtime) FILTER (memory_allocated IS NOT NULL) / 3.6e12 AS used_gb_hours,
     count(memory_peak) AS memory_known,
     count(*) FILTER (is_censored) AS memory_censored,

@@ -1,6 +1,7 @@
 """What people ask of job logs, each a table over the marts: of one instance, or of all.
 
-Of all, a tool is shown only where FEWEST_INSTANCES ran it and FEWEST_JOBS are known, so that nobody's work is told.
+Of all, a tool, or a version of it, is shown only where FEWEST_INSTANCES ran it and FEWEST_JOBS are known, a month and a
+bin only where they are of so many instances, and nothing is told of a single job, so that nobody's work is.
 Memory is in GB (10^9 bytes), times in hours or seconds; what is not known is null, and never 0.
 """
 
@@ -22,6 +23,9 @@ FEWEST_INSTANCES = 3
 FEWEST_JOBS = 20
 Cell = str | int | float | None
 
+# How many instances must be behind what is told: one, unless `shown` says otherwise.
+_FEWEST_INSTANCES = "coalesce(getvariable('fewest_instances'), 1)"
+_FEWEST_JOBS = "coalesce(getvariable('fewest_jobs'), 1)"
 _SHORT = "regexp_extract(tool_id, '[^/]+$')"
 _JOBS = (
     Column("jobs", "int64", "", "jobs that are over"),
@@ -32,15 +36,28 @@ _JOBS = (
 _ERROR_RATE = "errors / nullif(ok + errors, 0) AS error_rate"
 _USE = (
     Column("hours", "float64", "h", "how long jobs ran, added up"),
-    Column("cpu_hours", "float64", "h", "CPU time of jobs, added up"),
-    Column("allocated_gb_hours", "float64", "GB h", "memory that jobs were given, times how long they ran"),
+    Column("cpu_hours", "float64", "h", "CPU time of jobs, where it is known, added up"),
+    Column("allocated_gb_hours", "float64", "GB h", "memory of jobs whose peak is known, times how long they ran"),
     Column("used_gb_hours", "float64", "GB h", "peak memory of the same jobs, times how long they ran"),
     Column("wasted_gb_hours", "float64", "GB h", "the difference of the two"),
 )
-_SUMS = """
-    sum(jobs)::BIGINT AS jobs, sum(ok)::BIGINT AS ok, sum(errors)::BIGINT AS errors, sum(hours) AS hours,
-    sum(cpu_hours) AS cpu_hours, sum(allocated_gb_hours) AS allocated_gb_hours, sum(used_gb_hours) AS used_gb_hours
-"""
+
+
+def _of_enough(number: str, quantity: str) -> str:
+    """Return a number where enough instances know the quantity it is of; null elsewhere."""
+    instances = f"count(DISTINCT instance) FILTER ({quantity} IS NOT NULL)"
+    return f"CASE WHEN {instances} >= {_FEWEST_INSTANCES} THEN {number} END"
+
+
+_SUMS = ", ".join(
+    [
+        *(f"sum({name})::BIGINT AS {name}" for name in ("jobs", "ok", "errors")),
+        *(
+            f"{_of_enough(f'sum({name})', name)} AS {name}"
+            for name in ("hours", "cpu_hours", "allocated_gb_hours", "used_gb_hours")
+        ),
+    ]
+)
 _USE_OF = "hours, cpu_hours, allocated_gb_hours, used_gb_hours, allocated_gb_hours - used_gb_hours AS wasted_gb_hours"
 _TOOL = (
     Column("tool", "str", "", "the last part of the tool's id"),
@@ -76,9 +93,12 @@ def _histogram(name: str, quantity: str, unit: str) -> Question:
         name,
         (Column(low.name, low.dtype, unit, low.meaning), Column(high.name, high.dtype, unit, high.meaning), jobs),
         f"""
-        SELECT 2 ** (place / 2) AS low, 2 ** ((place + 1) / 2) AS high, count(*) AS jobs
-        FROM (SELECT floor(2 * log2({quantity})) AS place FROM jobs WHERE tool_id = $tool AND {quantity} > 0)
-        GROUP BY place ORDER BY place
+        SELECT 2 ** (place / 2) AS low, 2 ** ((place + 1) / 2) AS high, sum(jobs)::BIGINT AS jobs
+        FROM (
+            SELECT instance, floor(2 * log2({quantity})) AS place, count(*) AS jobs
+            FROM jobs WHERE tool_id = $tool AND {quantity} > 0 GROUP BY ALL
+        )
+        GROUP BY place HAVING count(*) >= {_FEWEST_INSTANCES} ORDER BY place
         """,
         of_a_tool=True,
     )
@@ -95,8 +115,9 @@ QUESTIONS = {
                 Column("jobs", "int64", "", "jobs that are over"),
                 Column("hours", "float64", "h", "how long they ran, added up"),
             ),
-            "SELECT strftime(month, '%Y-%m') AS month, state, sum(jobs)::BIGINT AS jobs, sum(hours) AS hours "
-            "FROM months GROUP BY ALL ORDER BY month, state",
+            "SELECT strftime(month, '%Y-%m') AS month, state, sum(jobs)::BIGINT AS jobs, "
+            f"{_of_enough('sum(hours)', 'hours')} AS hours "
+            f"FROM months GROUP BY ALL HAVING count(DISTINCT instance) >= {_FEWEST_INSTANCES} ORDER BY month, state",
         ),
         Question(
             "tools",
@@ -119,7 +140,7 @@ QUESTIONS = {
         Question(
             "versions",
             (
-                Column("tool_version", "str", "", "as the instance tells it"),
+                Column("tool_version", "str", "", "as the instance tells it; none: others, of all instances together"),
                 *_JOBS,
                 Column("memory_known", "int64", "", "jobs whose peak memory is known"),
                 Column("memory_median", "float64", "GB", "median of their peaks"),
@@ -140,10 +161,13 @@ QUESTIONS = {
                 SELECT
                     tool_version, count(*) AS jobs, count(*) FILTER (state = 'ok') AS ok,
                     count(*) FILTER (state = 'error') AS errors, count(memory_peak) AS memory_known,
-                    quantile_cont(memory_peak / 1e9, [0.5, 0.95]) AS memory, max(memory_peak) / 1e9 AS memory_largest,
-                    count(*) FILTER (is_censored) AS memory_at_limit, quantile_cont(runtime, [0.5, 0.95]) AS runtime,
+                    {_of_enough("quantile_cont(memory_peak / 1e9, [0.5, 0.95])", "memory_peak")} AS memory,
+                    CASE WHEN {_FEWEST_INSTANCES} = 1 THEN max(memory_peak) / 1e9 END AS memory_largest,
+                    count(*) FILTER (is_censored) AS memory_at_limit,
+                    {_of_enough("quantile_cont(runtime, [0.5, 0.95])", "runtime")} AS runtime,
                     min(created) AS first_used, max(created) AS last_used
                 FROM jobs WHERE tool_id = $tool GROUP BY tool_version
+                HAVING count(DISTINCT instance) >= {_FEWEST_INSTANCES} AND count(*) >= {_FEWEST_JOBS}
             )
             ORDER BY last_used DESC, tool_version
             """,
@@ -176,14 +200,33 @@ QUESTIONS = {
 }
 """By name."""
 _IS_KNOWN = "SELECT 1 FROM tools WHERE tool_id = $tool LIMIT 1"
-# Views of the same names, found before those of all tools.
+# Views of the same names, found before those of all. What is recommended is of enough instances, too: versions of fewer
+# have no name there, and peaks and CPU times that fewer know are not known.
 _SHOWN = f"""
+SET VARIABLE fewest_instances = {FEWEST_INSTANCES};
+SET VARIABLE fewest_jobs = {FEWEST_JOBS};
 CREATE SCHEMA shown;
 CREATE TABLE shown.known AS
-    SELECT tool_id FROM main.tools GROUP BY tool_id
+    SELECT
+        tool_id, {_of_enough("true", "nullif(memory_known, 0)")} AS has_memory,
+        {_of_enough("true", "cpu_hours")} AS has_cpu
+    FROM main.tools GROUP BY tool_id
     HAVING count(DISTINCT instance) >= {FEWEST_INSTANCES} AND sum(jobs) >= {FEWEST_JOBS};
-CREATE VIEW shown.tools AS FROM main.tools WHERE tool_id IN (FROM shown.known);
-CREATE VIEW shown.jobs AS FROM main.jobs WHERE tool_id IN (FROM shown.known);
+CREATE TABLE shown.versions AS
+    SELECT tool_id, tool_version, tool_version AS shown_version
+    FROM main.tools JOIN shown.known USING (tool_id) GROUP BY tool_id, tool_version
+    HAVING count(DISTINCT instance) >= {FEWEST_INSTANCES} AND sum(jobs) >= {FEWEST_JOBS}
+        AND count(DISTINCT instance) FILTER (has_memory AND memory_known > 0) NOT BETWEEN 1 AND {FEWEST_INSTANCES - 1}
+        AND count(DISTINCT instance) FILTER (has_cpu AND cpu_hours >= 0) NOT BETWEEN 1 AND {FEWEST_INSTANCES - 1};
+CREATE VIEW shown.tools AS
+    SELECT * REPLACE (NULL::DOUBLE AS memory_largest, date_trunc('month', last_created)::TIMESTAMP AS last_created)
+    FROM main.tools WHERE tool_id IN (SELECT tool_id FROM shown.known);
+CREATE VIEW shown.jobs AS
+    SELECT jobs.* REPLACE (
+        shown_version AS tool_version, date_trunc('month', created)::TIMESTAMP AS created,
+        CASE WHEN has_memory THEN memory_peak END AS memory_peak, CASE WHEN has_cpu THEN cpu END AS cpu
+    )
+    FROM main.jobs AS jobs JOIN shown.known USING (tool_id) LEFT JOIN shown.versions USING (tool_id, tool_version);
 SET search_path = 'shown,main';
 """
 

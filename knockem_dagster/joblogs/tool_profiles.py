@@ -1,6 +1,6 @@
-"""Profiles of tools as one expression, for any engine that ibis has: DuckDB here, Spark for what outgrows a machine.
+"""Profiles of tools as one expression, for any engine that ibis has: DuckDB here, Spark where there is a cluster.
 
-They are the mart `tools`. Needs the extra `spark`.
+They are the mart `tools`, of the mart `jobs`. Needs the extra `spark`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def tool_profiles(jobs: Any) -> Any:
         last_created=jobs.created.max(),
         hours=jobs.runtime.sum() / 3600,
         cpu_hours=jobs.cpu.sum() / 3600,
-        allocated_gb_hours=(jobs.memory_allocated * jobs.runtime).sum() / 3.6e12,
+        allocated_gb_hours=(jobs.memory_allocated * jobs.runtime).sum(where=jobs.memory_peak.notnull()) / 3.6e12,
         used_gb_hours=(jobs.memory_peak * jobs.runtime).sum(where=jobs.memory_allocated.notnull()) / 3.6e12,
         memory_known=jobs.memory_peak.count(),
         memory_censored=number(jobs.is_censored),

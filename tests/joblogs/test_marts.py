@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from knockem_dagster.errors import StoreError
+from knockem_dagster.joblogs import job_resources
 from knockem_dagster.joblogs import ledger as ledgers
 from knockem_dagster.joblogs.instances import local_instance
 from knockem_dagster.joblogs.ledger import Ledger
@@ -22,6 +23,15 @@ from knockem_dagster.stores.documents import Patch
 from knockem_dagster.stores.objects import Objects
 from tests.services.job_play import record_in
 from tests.services.joblogs import REAL, report_of, table
+
+AS_TOLD = """
+    SELECT
+        id, tool_id::VARCHAR AS tool_id, tool_version::VARCHAR AS tool_version, state::VARCHAR AS state,
+        make_timestamp(epoch_us(create_time)) AS created, 1.0 AS cores, 1.0 AS runtime, 1.0 AS cpu,
+        1.0 AS memory_allocated, 1.0 AS memory_peak, 1.0 AS memory_limit, false AS is_censored, 1.0 AS input_size
+    FROM jobs
+"""
+"""The jobs of a report with the ids of tools as they are told."""
 
 
 @pytest.fixture
@@ -131,6 +141,52 @@ def test_a_peak_at_its_limit_says_only_that_it_wanted_as_much(platform: Platform
     marts.refresh("i")
     found = rows(marts, "SELECT memory_limit, is_censored FROM jobs ORDER BY id")
     assert found == [(100, True), (100, False), (100, True), (None, False)]
+
+
+def test_a_tool_of_a_tool_shed_is_one_in_all_its_versions(platform: Platform, marts: Marts, tmp_path: Path) -> None:
+    shed = "toolshed.g2.bx.psu.edu/repos/iuc/hisat2/hisat2"
+    told = [
+        (f"{shed}/2.2.1+galaxy1", "2.2.1+galaxy1", shed, "2.2.1+galaxy1"),
+        (f"{shed}/2.1.0+galaxy5", "2.1.0+galaxy5", shed, "2.1.0+galaxy5"),
+        (f"{shed}/2.2.0", "", shed, "2.2.0"),
+        (shed, "1.0", shed, "1.0"),
+        (f"{shed}/2.2.1", "1.0.0", f"{shed}/2.2.1", "1.0.0"),
+        ("localhost:9009/repos/me/cat/cat/1.0", "1.0", "localhost:9009/repos/me/cat/cat", "1.0"),
+        ("Cut1", "1.0.2", "Cut1", "1.0.2"),
+        ("a/b/c/d/e/1.0", "1.0", "a/b/c/d/e/1.0", "1.0"),
+        ("Cut1", "", "Cut1", ""),
+    ]
+    given = [(id, tool, version, "ok", "2026-01-01 00:00:00") for id, (tool, version, *_) in enumerate(told)]
+    receive(platform, tmp_path, jobs_of(*given))
+    marts.refresh("i")
+    assert rows(marts, "SELECT tool_id, tool_version FROM jobs ORDER BY id") == [tuple(each[2:]) for each in told]
+    assert rows(marts, f"SELECT count(*), sum(jobs) FROM tools WHERE tool_id = '{shed}'") == [(4, 4)]
+
+
+def test_what_an_earlier_parser_read_is_read_and_computed_anew(
+    platform: Platform, marts: Marts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive(platform, tmp_path, jobs_of(job(1, tool="t.org/repos/o/r/cat/1.0")))
+    with monkeypatch.context() as earlier:
+        earlier.setattr(ledgers, "PARSER_VERSION", "3")
+        earlier.setattr(job_resources, "_JOB_RESOURCES", AS_TOLD)
+        marts.refresh("i")
+    assert rows(marts, "SELECT tool_id FROM tools") == [("t.org/repos/o/r/cat/1.0",)]
+    assert not marts.is_current("i")
+    marts.refresh("i")
+    assert rows(marts, "SELECT tool_id, jobs FROM tools") == [("t.org/repos/o/r/cat", 1)]
+
+
+def test_wasted_is_what_the_same_jobs_had_and_did_not_use(platform: Platform, marts: Marts, tmp_path: Path) -> None:
+    mib, hour = 1 << 20, 3600
+    metrics = [(id, "core", "runtime_seconds", hour) for id in (1, 2, 3, 4)]
+    metrics += [(id, "core", "galaxy_memory_mb", 1000) for id in (1, 2, 3, 5)]
+    metrics += [(id, "cgroup", "memory.peak", 900 * mib) for id in (1, 4, 5)]  # 5 ran for nobody knows how long
+    receive(platform, tmp_path, {**jobs_of(*map(job, range(1, 6))), "metric_num": table("metric_num", metrics)})
+    marts.refresh("i")
+    for name in ("tools", "tool_months", "months"):
+        [found] = rows(marts, f"SELECT hours, allocated_gb_hours, used_gb_hours FROM {name}")
+        assert found == pytest.approx((4, 1000 * mib / 1e9, 900 * mib / 1e9)), name
 
 
 def test_refreshing_again_changes_nothing_and_a_new_report_takes_the_place(

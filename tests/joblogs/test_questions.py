@@ -62,6 +62,23 @@ def test_months_and_tools_of_an_instance(platform: Platform) -> None:
     assert all(each["memory_largest"] is None for each in asked(platform, "tools", archive=OLD)), "unknown, and not 0"
 
 
+def test_a_tool_of_a_tool_shed_has_its_name_and_all_its_versions(platform: Platform, tmp_path: Path) -> None:
+    shed = "toolshed.g2.bx.psu.edu/repos/devteam/bwa/bwa_mem"
+    versions = {"0.7.17.2": "ok", "0.7.18": "error", "0.7.19+galaxy1": "ok"}
+    jobs = [
+        (id, f"{shed}/{version}", version, state, f"2026-01-0{1 + id} 00:00:00")
+        for id, (version, state) in enumerate(versions.items())
+    ]
+    report = report_of(tmp_path, {"jobs": table("jobs", jobs)})
+    send(platform, report.archive, report.metadata.model_dump_json(by_alias=True).encode(), instance="shed")
+    id = local_instance(platform.records, "shed").id
+    marts = Marts(platform.records, platform.objects)
+    [row] = answer(marts, "tools", instance=id).rows
+    assert row[:3] == ("bwa_mem", shed, 3)
+    found = [(row[0], row[1], row[4]) for row in answer(marts, "versions", instance=id, tool=shed).rows]
+    assert found == [("0.7.19+galaxy1", 1, 0), ("0.7.18", 1, 1), ("0.7.17.2", 1, 0)]
+
+
 def test_what_is_known_of_a_tool(platform: Platform) -> None:
     versions = asked(platform, "versions", archive=NEW, tool=HISAT)
     memory = asked(platform, "memory", archive=NEW, tool=HISAT)
@@ -107,6 +124,42 @@ def test_of_all_instances_only_tools_that_several_run_are_told(platform: Platfor
     for tool in ("only_1", "nothing"):
         with pytest.raises(NotFound, match="of which enough is known"):
             asked(platform, "versions", tool=tool)
+
+
+def test_of_all_instances_nothing_is_told_of_a_single_one_or_job(platform: Platform, tmp_path: Path) -> None:
+    for number in range(3):
+        jobs = [(id, "shared", "1.0", "ok", "2025-03-04 05:06:07") for id in range(30)]
+        metrics = [(id, "core", "runtime_seconds", 100) for id in range(30)]
+        metrics += [(id, "cgroup", "memory.peak", 3_000_000_000 + id) for id in range(30)]
+        if number == 0:  # what only this one did
+            jobs += [(id, "shared", "2.0", "ok", "2025-05-06 07:08:09") for id in range(100, 130)]
+            jobs += [
+                (200, "shared", "1.0", "error", "2025-05-31 23:59:59"),
+                (201, "alone", "1", "ok", "2025-04-01 00:00:00"),
+            ]
+            metrics += [(id, "core", "runtime_seconds", 7000) for id in (*range(100, 130), 200)]
+            metrics += [(id, "cgroup", "memory.peak", 99_000_000_000) for id in (*range(100, 130), 200)]
+        if number != 1:  # of the CPU, two are too few
+            metrics += [(id, "cgroup", "cpuacct.usage", 10**11) for id in range(30)]
+        report = report_of(tmp_path, {"jobs": table("jobs", jobs), "metric_num": table("metric_num", metrics)})
+        send(platform, report.archive, report.metadata.model_dump_json(by_alias=True).encode(), instance=f"s{number}")
+    months = [(each["month"], each["jobs"]) for each in asked(platform, "months") if str(each["month"]) < "2026"]
+    assert months == [("2025-03", 90)]
+    [tool] = [each for each in asked(platform, "tools") if each["tool"] == "shared"]
+    assert (tool["jobs"], tool["memory_largest"], tool["cpu_hours"]) == (121, None, None)
+    assert tool["last_used"] == "2025-05-01T00:00:00"
+    [version] = asked(platform, "versions", tool="shared")
+    assert (version["tool_version"], version["jobs"], version["memory_largest"]) == ("1.0", 91, None)
+    assert (version["first_used"], version["last_used"]) == ("2025-03-01T00:00:00", "2025-05-01T00:00:00")
+    for name, most in (("memory", 5), ("runtime", 200)):
+        [bin] = asked(platform, name, tool="shared")
+        assert bin["jobs"] == 90 and float(bin["high"] or 0) < most
+    recommended = asked(platform, "recommendations", tool="shared")
+    assert {each["tool_version"] for each in recommended} <= {"", "1.0"}
+    assert {(each["cores"], each["last_used"]) for each in recommended} <= {
+        (None, "2025-03-01T00:00:00"),
+        (None, "2025-05-01T00:00:00"),
+    }
 
 
 def test_a_table_or_a_tool_that_is_none_is_told(platform: Platform) -> None:

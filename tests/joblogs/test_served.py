@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import threading
 import time
@@ -21,7 +22,7 @@ from knockem_dagster.joblogs.marts import TABLES, Marts, mart_key
 from knockem_dagster.joblogs.removal import remove_instance
 from knockem_dagster.joblogs.served import InstanceCopy, ServedMarts, open_served
 from knockem_dagster.platform import Platform
-from tests.services.command_line import command_line, environment_of, knockem
+from tests.services.command_line import ROOT, command_line, environment_of, knockem
 from tests.services.job_play import record_in
 from tests.services.joblogs import REAL, report_of, table
 from tests.services.postgres import asked, postgres_server
@@ -112,6 +113,23 @@ def test_every_row_and_every_total_is_that_of_duckdb(platform: Platform, marts: 
     assert here[0][:3] == there[0][:3] == (2038, *here[0][1:3])
     assert here[0][3:] == pytest.approx(there[0][3:], rel=1e-12)
     assert dict(asked(url, f"SELECT * FROM {SCHEMA}.generations")) == marts.in_use()
+
+
+def test_the_example_of_the_page_tells_what_was_wasted(
+    platform: Platform, marts: Marts, url: str, tmp_path: Path
+) -> None:
+    metrics = [(id, "core", name, 3600) for id in (1, 2, 3) for name in ("runtime_seconds", "galaxy_memory_mb")]
+    metrics += [(1, "cgroup", "memory.peak", 3000 << 20)]  # nobody knows those of the others
+    jobs = [(id, "cat", f"1.{id % 2}", "ok", "2026-01-01 00:00:00") for id in (1, 2, 3)]
+    report = report_of(tmp_path, {"jobs": table("jobs", jobs), "metric_num": table("metric_num", metrics)})
+    id = local_instance(platform.records, "i").id
+    metadata = report.metadata.model_dump_json(by_alias=True).encode()
+    Ledger(platform.records, platform.objects).receive(id, "1", report.archive, metadata)
+    marts.refresh(id)
+    [example] = re.findall(r"```sql\n(.*?);\n```", (ROOT / "docs" / "job-logs.md").read_text(), re.S)
+    assert asked(url, example.replace("knockem_joblogs.", f"{SCHEMA}.")) == [
+        ("cat", 3, pytest.approx(600 * (1 << 20) / 1e9))
+    ]
 
 
 def test_a_second_copy_changes_nothing_and_another_generation_takes_the_place(
