@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from knockem_dagster.cli.terminal import aside
 from knockem_dagster.cli.wording import counted
+from knockem_dagster.errors import KnockemError
 from knockem_dagster.jobs.requirements import Capacity
 from knockem_dagster.jobs.working import capacity_here
 from knockem_dagster.platform import Platform
@@ -19,19 +20,36 @@ Tool = tuple[str, str]
 """Its name and its version."""
 
 
-def measured_of(platform: Platform, tools: Sequence[Tool]) -> Mapping[Tool, Measured]:
-    """Return what earlier jobs of these tools used, as far as enough of them are known."""
-    from knockem_dagster.joblogs.marts import Marts  # here: DuckDB and what it brings take a second
-    from knockem_dagster.joblogs.measured import measured
-    from knockem_dagster.joblogs.own_jobs import archive_own_jobs
-    from knockem_dagster.joblogs.served import open_served
+def measured_of(platform: Platform, tools: Sequence[Tool], *, anew: bool) -> Mapping[Tool, Measured]:
+    """Return what earlier jobs of these tools used, as far as enough of them are known.
 
-    instance = archive_own_jobs(platform.records, platform.objects)
-    if instance is None:
+    `anew`: archive and read first what is not yet, however long it takes; else this is done only where it is little.
+    Where anything fails, that is said aside, and nothing is known: no submission may depend on it.
+    """
+    import duckdb  # here: DuckDB and what it brings take a second
+
+    try:
+        return _measured_of(platform, tools, anew=anew)
+    except (KnockemError, duckdb.Error) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        aside().print(f"What earlier jobs used cannot be told now: {why}", markup=False, soft_wrap=True)
         return {}
-    marts = Marts(platform.records, platform.objects, open_served(platform.settings))
-    marts.refresh(instance)
-    return measured(marts, instance, tools)
+
+
+def _measured_of(platform: Platform, tools: Sequence[Tool], *, anew: bool) -> Mapping[Tool, Measured]:
+    from knockem_dagster.joblogs.marts import Marts
+    from knockem_dagster.joblogs.measured import measured
+    from knockem_dagster.joblogs.own_jobs import archive_own_jobs, has_little_new, own_instance
+
+    records, objects = platform.records, platform.objects
+    marts = Marts(records, objects)  # the copy in PostgreSQL follows in the next run
+    if anew or has_little_new(records, objects):
+        instance = archive_own_jobs(records, objects, most=None)
+        if instance is not None:
+            marts.refresh(instance)
+    else:
+        instance = own_instance(records)
+    return {} if instance is None else measured(marts, instance, tools)
 
 
 def offer(platform: Platform, what: str, given: ResourcesValue, found: Measured, *, accepted: bool) -> None:
@@ -42,7 +60,7 @@ def offer(platform: Platform, what: str, given: ResourcesValue, found: Measured,
     here = capacity_here(platform)
     used = f"used {found.largest_peak / (1 << 20):,.0f} MiB at most"
     if found.at_limit:
-        used += f", {counted(found.at_limit, 'job')} of them all they were given"
+        used += f"; {found.at_limit:,} more {'was at its' if found.at_limit == 1 else 'were at their'} limit"
     giving = "Each is given" if accepted else "`--measured` gives each"
     aside().print(
         f"{what}: {counted(found.jobs, 'job')} from {found.first:%Y-%m-%d} to {found.last:%Y-%m-%d} {used}. "

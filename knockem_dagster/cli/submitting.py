@@ -122,7 +122,7 @@ async def _examine(platform: Platform, file: Path, *, measured: bool) -> tuple[A
     limits = accepted.submission.limits
     given = ResourcesValue(cpus=limits.cpus, memoryMiB=limits.memory_mib)
     tool = (tool_of_image(asked.container_image), accepted.submission.image_digest)
-    found = (await asyncio.to_thread(measured_of, platform, [tool])).get(tool)
+    found = (await asyncio.to_thread(measured_of, platform, [tool], anew=measured)).get(tool)
     if found is not None:
         offer(platform, tool[0], given, found, accepted=measured)
         if measured:
@@ -130,5 +130,5 @@ async def _examine(platform: Platform, file: Path, *, measured: bool) -> tuple[A
             limits = LimitsValue(cpus=better.cpus, memoryMiB=better.memory_mib)
             accepted = await examine(platform, asked.model_copy(update={"limits": limits}))
     elif measured:
-        aside().print(f"Of {tool[0]} too few jobs were measured: its limits are those of the file.", markup=False)
+        aside().print(f"Of {tool[0]} too few jobs are known: its limits are those of the file.", markup=False)
     return accepted, await time_competitions(platform, accepted)

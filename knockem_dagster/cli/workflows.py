@@ -42,6 +42,7 @@ from knockem_dagster.jobs.workflows import (
     MOST_ACTIVE,
     Submitter,
     cancel_workflow,
+    command_of,
     resources_of,
     start_workflow,
     store_workflow,
@@ -274,8 +275,9 @@ async def _submit(platform: Platform, graph: JobGraph, submitter: Submitter, *, 
 
 def _measured_resources(platform: Platform, graph: JobGraph, *, accepted: bool) -> dict[str, ResourcesValue]:
     """Offer what earlier jobs of the same programs used; return what jobs get, by name, if that is accepted."""
-    tools = {name: (tool_of_command(("bash", "-c", job.spec.command)), COMMAND) for name, job in graph.jobs.items()}
-    found = measured_of(platform, sorted(set(tools.values())))
+    names = {name: name for name in graph.user_data}  # what they stand for differs each time
+    tools = {name: (tool_of_command(command_of(graph, job, names)), COMMAND) for name, job in graph.jobs.items()}
+    found = measured_of(platform, sorted(set(tools.values())), anew=accepted)
     jobs = {name: job.spec.resource_requirements for name, job in graph.jobs.items() if tools[name] in found}
     given = {needs: resources_of(graph, needs) for needs in set(jobs.values())}
     for tool, needs in sorted({(tools[name], needs or "") for name, needs in jobs.items()}):

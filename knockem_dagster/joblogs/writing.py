@@ -16,7 +16,6 @@ from pathlib import Path
 from isal import igzip
 
 from knockem_dagster.joblogs.members import JOBS, METRIC_NUM
-from knockem_dagster.records.record import revision
 
 _MEMBERS = (JOBS, METRIC_NUM)
 _BLANKS = str.maketrans(dict.fromkeys("\t\n\r\0", " "))
@@ -44,8 +43,11 @@ class RanJob:
     is_out_of_memory: bool
 
 
-def write_report(folder: Path, jobs: Iterable[RanJob], *, generated: datetime) -> tuple[Path, bytes]:
-    """Write a report of these jobs into a folder; return its archive and its metadata."""
+def write_report(folder: Path, jobs: Iterable[RanJob], *, generated: datetime, revision: str) -> tuple[Path, bytes]:
+    """Write a report of these jobs into a folder; return its archive and its metadata.
+
+    The same jobs are the same bytes, whoever writes them, and whenever. `revision`: of knockem, told of as theirs.
+    """
     archive = folder / "report.tar.gz"
     states: Counter[str] = Counter()
     with ExitStack() as opened:
@@ -59,7 +61,7 @@ def write_report(folder: Path, jobs: Iterable[RanJob], *, generated: datetime) -
             fields = (job.id, job.tool_id, job.tool_version, job.state, job.created.replace(tzinfo=None).isoformat(" "))
             texts[JOBS.name].write(_line(fields))
             texts[METRIC_NUM.name].writelines(_line((job.id, *metric)) for metric in _metrics(job))
-        packed = opened.enter_context(igzip.IGzipFile(archive, "wb", compresslevel=_COMPRESSION))
+        packed = opened.enter_context(igzip.IGzipFile(archive, "wb", compresslevel=_COMPRESSION, mtime=0))
         with tarfile.open(fileobj=packed, mode="w") as out:
             for name, path in paths.items():
                 texts[name].close()
@@ -67,7 +69,7 @@ def write_report(folder: Path, jobs: Iterable[RanJob], *, generated: datetime) -
         packed.close()
     metadata = {
         "version": 3,
-        "galaxy_version": f"knockem {revision()}",
+        "galaxy_version": f"knockem {revision}",
         "generated": f"{generated.timestamp():.6f}",
         "report_hash": f"sha256:{hashlib.sha256(archive.read_bytes()).hexdigest()}",
         "jobs": states,
@@ -77,6 +79,7 @@ def write_report(folder: Path, jobs: Iterable[RanJob], *, generated: datetime) -
 
 def _of_nobody(header: tarfile.TarInfo) -> tarfile.TarInfo:
     header.uid = header.gid = header.mtime = 0
+    header.mode = 0o644
     header.uname = header.gname = ""
     return header
 

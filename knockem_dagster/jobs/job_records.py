@@ -20,7 +20,14 @@ from knockem_dagster.jobs.job_enqueueing import enqueue_jobs, settings_of
 from knockem_dagster.jobs.queue import Entry, Queue
 from knockem_dagster.jobs.unblocking import follow_up, recount, state_after, state_changes
 from knockem_dagster.records.catalog import Records
-from knockem_dagster.records.jobs import EventRecord, JobRecord, JobState, ResultRecord, WorkflowRecord
+from knockem_dagster.records.jobs import (
+    EventRecord,
+    JobRecord,
+    JobState,
+    ResourcesValue,
+    ResultRecord,
+    WorkflowRecord,
+)
 from knockem_dagster.records.record import derived_id, new_id
 from knockem_dagster.stores.documents import Operation, Patch
 from knockem_dagster.stores.paging import pages
@@ -103,8 +110,11 @@ def to_payload(ended: CommandEnded, *, worker: str, began: str | None = None, ma
     )
 
 
-def result_of(workflow: str, entry: Entry) -> ResultRecord:
-    """Return the record of a try; the same entry always has the same id, and the last try of a job the job's."""
+def result_of(workflow: str, entry: Entry, given: ResourcesValue | None = None) -> ResultRecord:
+    """Return the record of a try, which could use what is given, if that is known.
+
+    The same entry always has the same id, and the last try of a job the job's.
+    """
     fields = fields_of(entry.payload)
     job = attempt_id_of(entry.job)
     return ResultRecord(
@@ -121,6 +131,7 @@ def result_of(workflow: str, entry: Entry) -> ResultRecord:
         compute_node=fields.get("worker", ""),
         began=fields.get("began"),
         marks=fields.get("marks", ()),
+        given=given,
     )
 
 
@@ -148,8 +159,10 @@ async def record_entries(records: Records, queue: Queue, workflow: str, entries:
 
     Whoever records the same ones changes nothing.
     """
-    results = [result_of(workflow, entry) for entry in entries]
-    jobs = await asyncio.to_thread(records.jobs.get_many, [result.job_id for result in results])
+    jobs = await asyncio.to_thread(records.jobs.get_many, [attempt_id_of(entry.job) for entry in entries])
+    # A restart gives a job more only after all that came of it before is recorded.
+    given = {id: job.resources for id, job in jobs.items()}
+    results = [result_of(workflow, entry, given.get(attempt_id_of(entry.job))) for entry in entries]
     over = {each.job_id: state_after(each) for each in results if each.final and _has_state(jobs.get(each.job_id))}
     operations = [*records.results.additions(results), *state_changes(over)]
     await asyncio.to_thread(records.documents.bulk, operations)
@@ -199,7 +212,7 @@ class JobJournal:
 
     def record(self, job: JobRecord, entry: Entry) -> None:
         """Record what came of a try at a job; then what waited for it goes on, and the queue may forget the try."""
-        result = result_of(job.workflow_id, entry)
+        result = result_of(job.workflow_id, entry, job.resources)
         self._batch.operations += self._records.results.additions([result])
         if result.final and job.state is not None:
             state = state_after(result)

@@ -85,6 +85,12 @@ def store_workflow(records: Records, graph: JobGraph, submitter: Submitter) -> W
     return workflow
 
 
+def command_of(graph: JobGraph, job: GraphJob, user_data: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the command of a job, with what is given for user data, by name."""
+    script = "" if job.spec.invocation_script is None else f"{job.spec.invocation_script} "
+    return "bash", "-c", graph.with_references(f"{script}{job.spec.command}", user_data)
+
+
 async def start_workflow(records: Records, queue: Queue, workflow: WorkflowRecord) -> None:
     """Let a recorded workflow run: what waits for nothing is ready. Raises Conflict if it is canceled by now."""
     await say_it_runs(records, workflow)
@@ -203,14 +209,13 @@ class _Documents:
 
     def _job(self, name: str, job: GraphJob) -> JobRecord:
         spec, id = job.spec, self._job_ids[name]
-        script = "" if spec.invocation_script is None else f"{spec.invocation_script} "
         return JobRecord(
             id=id,
             datetime=self._stamps["datetime"],
             revision_knockem=self._stamps["revisionKnockem"],
             workflow_id=self._workflow.id,
             name=name,
-            command=("bash", "-c", self._filled(f"{script}{spec.command}")),
+            command=command_of(self._graph, job, self._user_data_ids),
             environment={
                 **self._environment(spec.env or {}),
                 "TORC_JOB_ID": id,

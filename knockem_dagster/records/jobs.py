@@ -129,6 +129,9 @@ class ResultRecord(Record):
     compute_node: str = ""
     began: str | None = Field(default=None, description="ISO 8601, UTC, by the clock of its worker")
     marks: tuple[str, ...] = Field(default=(), description="what the files it `reads` were when it began")
+    given: ResourcesValue | None = Field(
+        default=None, description="what the try could use; none in results of early versions: then what its job may use"
+    )
 
 
 class ComputeNodeRecord(Record):

@@ -218,9 +218,8 @@ def test_what_was_measured_is_offered_to_the_next_and_may_be_taken(server: Queue
     home, machine_mib = server.settings.home, psutil.virtual_memory().total >> 20
     given_mib = machine_mib * 6 // 10  # so that one fits at a time
     (tmp_path / "fill.py").write_text("import time; kept = bytearray(20 << 20); time.sleep(0.2)")
-    jobs = (
-        "{name: 'fill_{i}', command: 'python3 fill.py {i}', parameters: {i: '1:20'}, resource_requirements: generous}"
-    )
+    how = "command: 'fill.py {i}', invocation_script: python3, parameters: {i: '1:20'}"
+    jobs = f"{{name: 'fill_{{i}}', {how}, resource_requirements: generous}}"
     needs = f"{{name: generous, num_cpus: 1, memory: {given_mib}m}}"
     file = written(tmp_path, f"name: measured\njobs: [{jobs}]\nresource_requirements: [{needs}]\n")
     first = run("submit", file, "--wait", home=home)
@@ -241,3 +240,4 @@ def test_what_was_measured_is_offered_to_the_next_and_may_be_taken(server: Queue
     assert f"Each is given {after} MiB and 1 CPU instead of {given_mib:,} MiB and 1 CPU" in third.stderr
     assert f"{fitting:,} at a time on this machine instead of 1." in third.stderr
     assert len(results) == 20 and {each.outcome for each in results} == {"succeeded"}
+    assert {each.given.memory_mib for each in results if each.given is not None} == {after}

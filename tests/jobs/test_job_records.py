@@ -25,7 +25,7 @@ from knockem_dagster.jobs.job_records import (
 from knockem_dagster.jobs.queue import Claim, Entry, Queue, Report, Verdict, Wanted
 from knockem_dagster.jobs.unblocking import complete_if_over
 from knockem_dagster.platform import Platform
-from knockem_dagster.records.jobs import JobRecord, ResourcesValue, WorkflowRecord
+from knockem_dagster.records.jobs import JobRecord, ResourcesValue, ResultRecord, WorkflowRecord
 from tests.services.job_play import new_job, new_workflow, record_in, results_of
 from tests.services.queue_play import join, play, tally
 from tests.services.queues import QueueServer
@@ -195,6 +195,24 @@ def test_first_of_two_last_results_stays(queue_server: QueueServer, platform: Pl
     play(queue_server, scenario)
     [result] = results_of(platform, workflow)
     assert (result.id, result.outcome, result.exit_code) == (jobs[0].id, Outcome.SUCCEEDED, 0)
+
+
+def test_result_says_what_the_try_could_use(queue_server: QueueServer, platform: Platform) -> None:
+    """Its job may be given more afterwards."""
+    workflow = new_workflow()
+    jobs = some_jobs(workflow, 1)
+
+    async def scenario(queue: Queue) -> None:
+        await join(queue, WORKER)
+        await submit_jobs(platform.records, queue, workflow, jobs)
+        await hand_in(queue, await claimed(queue, jobs, 1), [job_of(jobs[0].id)], ENDED)
+        await record_unrecorded(platform.records, queue, workflow.id)
+
+    play(queue_server, scenario)
+    [result] = results_of(platform, workflow)
+    assert result.given == jobs[0].resources
+    early = {name: value for name, value in result.to_document().items() if name != "given"}
+    assert ResultRecord.from_document(early) == result.model_copy(update={"given": None})
 
 
 def test_result_says_what_the_try_used_and_where_it_was() -> None:
