@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from knockem_dagster.cli.measured import measured_of
+from knockem_dagster.cli.measured import measured_of, offer
+from knockem_dagster.containers.attempts import Outcome
 from knockem_dagster.joblogs.instances import PLATFORM
 from knockem_dagster.joblogs.own_jobs import archive_own_jobs, own_instance
 from knockem_dagster.joblogs.tool_names import COMMAND
 from knockem_dagster.platform import Platform
+from knockem_dagster.records.jobs import ResourcesValue
 from knockem_dagster.stores.documents import Patch
 from tests.joblogs.test_own_jobs import a_workflow, ran
 from tests.services.job_play import record_in
@@ -70,3 +72,14 @@ def test_what_cannot_be_told_is_said_in_a_sentence(platform: Platform, capsys: p
         assert measured_of(platform, [TOOL], anew=anew) == {}
         told = capsys.readouterr().err
         assert told == f"What earlier jobs used cannot be told now: The instance {PLATFORM} is being removed.\n"
+
+
+def test_the_offer_counts_those_at_their_limit_apart(platform: Platform, capsys: pytest.CaptureFixture[str]) -> None:
+    run_20_jobs(platform)
+    given = ResourcesValue(cpus=1.0, memoryMiB=64)
+    ran(platform, a_workflow(platform), 0, outcome=Outcome.OUT_OF_MEMORY, peak_memory=60 << 20, given=given)
+    found = measured_of(platform, [TOOL], anew=False)[TOOL]
+    offer(platform, TOOL[0], given, found, accepted=False)
+    told = capsys.readouterr().err
+    assert "fit.py: 20 jobs from 2026-11-20 to 2026-11-20 used 69 MiB at most; 1 more was at its limit. " in told
+    assert "`--measured` gives each 128 MiB and 1 CPU instead of 64 MiB and 1 CPU" in told
