@@ -61,8 +61,12 @@ class _Over:
 
     @property
     def is_settled(self) -> bool:
-        """Tell whether all results are there: what was canceled may still be about to end."""
-        return self.is_completed or datetime.fromisoformat(self.moment) < datetime.now(UTC) - _SETTLED_AFTER
+        """Tell whether all results are there: what was canceled may still be about to end.
+
+        What ends in the future, by the clock of its machine, waits until then: such reports are quarantined.
+        """
+        age = datetime.now(UTC) - datetime.fromisoformat(self.moment)
+        return age >= (timedelta(0) if self.is_completed else _SETTLED_AFTER)
 
 
 def archive_own_jobs(records: Records, objects: Objects, *, most: int | None = MOST_AT_ONCE) -> str | None:
