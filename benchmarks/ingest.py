@@ -10,8 +10,8 @@ copies the members as they are (psycopg2) into tables of the same server, one of
 durability as it comes; where none is installed, peer and copy are left out.
 
 Each runs in a process of its own, imports excluded; rounds are in turns, and the ratio is the median of those within a
-round. Then many small archives in one process, which starts no other; and the memory at three sizes: it is not to grow
-with the rows.
+round. Then many small archives in one process, which starts no other; and the memory at three sizes, of reading, of all
+of it, and with the copy: it is not to grow with the rows.
 
     python -m benchmarks.ingest [--scale 1.0] [--seed 1] [--json]
 """
@@ -26,7 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -62,7 +62,7 @@ FEWEST_ARCHIVES = 3
 JOBS_OF_SMALL = 2_000
 MOST_MEMORY_MB = 512
 SIZES = (10**5, 10**6, 10**7)
-"""Rows of archives whose reading may take no more memory the larger they are."""
+"""Rows of archives that may take no more memory the larger they are."""
 
 
 Report = tuple[Path, Path]
@@ -101,7 +101,7 @@ def run(scale: float, seed: int) -> list[Measurement]:
         whole = _measure_whole(archive, rounds=rounds, rng=rng)
     ratio = _ratio(read, sent)
     sizes = [size for size in SIZES if size <= max(SIZES[0], scale * SIZES[-1])]
-    smallest, *larger = [_alone_at(size, seed) for size in sizes]
+    peaks = _measure_peaks(sizes, seed)
     return [
         Measurement("archive to Parquet, checked", _rate(read), "rows/s", rounds, "isal and polars, unchecked",
                     read[0].rows / _median(sent)),
@@ -110,11 +110,30 @@ def run(scale: float, seed: int) -> list[Measurement]:
                     max(each.peak_mb for each in sent)),
         *whole,
         *_measure_many(max(FEWEST_ARCHIVES, round(ARCHIVES * min(1.0, scale))), seed),
-        *(Measurement(f"peak memory at {each.rows:,} rows", each.peak_mb, "MB", 1, "limit", MOST_MEMORY_MB)
-          for each in (smallest, *larger)),
-        *(Measurement(f"peak memory at {each.rows:,} rows", each.peak_mb, "MB", 1, f"at {smallest.rows:,}",
-                      smallest.peak_mb)
-          for each in larger),
+        *peaks,
+    ]  # fmt: skip
+
+
+def _measure_peaks(sizes: Sequence[int], seed: int) -> list[Measurement]:
+    """Measure the memory at these sizes, beside the limit, and of the larger ones beside that of the smallest."""
+    programs = server_programs()
+    with ExitStack() as open_till_then:
+        contestants: dict[str, Callable[[Path, Path], _Taken]] = {"reading": _read, "whole ingest": _whole}
+        if programs is not None:
+            server = open_till_then.enter_context(running_server(programs))
+            contestants["whole ingest and copy"] = partial(_whole, server=server)
+        taken: dict[str, list[_Taken]] = {name: [] for name in contestants}
+        for size in sizes:
+            folder = open_till_then.enter_context(tempfile.TemporaryDirectory(prefix="knockem-bench-"))
+            archive = write_archive(Path(folder), size // ROWS_PER_JOB, seed=seed)
+            for name, contestant in contestants.items():
+                taken[name].append(_alone(contestant, *archive))
+    named = [(f"peak memory of {name}", each, of) for name, of in taken.items() for each in of]
+    return [
+        *(Measurement(f"{name} at {each.rows:,} rows", each.peak_mb, "MB", 1, "limit", MOST_MEMORY_MB)
+          for name, each, _ in named),
+        *(Measurement(f"{name} at {each.rows:,} rows", each.peak_mb, "MB", 1, f"at {of[0].rows:,}", of[0].peak_mb)
+          for name, each, of in named if each is not of[0]),
     ]  # fmt: skip
 
 
@@ -122,7 +141,7 @@ def _measure_whole(archive: Report, *, rounds: int, rng: Generator) -> list[Meas
     programs = server_programs()
     if programs is None:
         [whole] = _in_turns([_whole], archive, rounds=rounds, rng=rng)
-        return [Measurement("whole ingest", _rate(whole), "rows/s", rounds)]
+        return [Measurement("whole ingest", _rate(whole), "rows/s", rounds), _peak("whole ingest", whole)]
     with running_server(programs) as server:
         contestants = [_whole, partial(_whole, server=server), partial(_copied, server=server)]
         whole, served, copied = _in_turns(contestants, archive, rounds=rounds, rng=rng)
@@ -132,8 +151,14 @@ def _measure_whole(archive: Report, *, rounds: int, rng: Generator) -> list[Meas
         for measurement in (
             Measurement(name, _rate(ours), "rows/s", rounds, "isal and psycopg2 COPY, unchecked", _rate(copied)),
             Measurement(f"{name}, in a round", _ratio(ours, copied), "ratio", rounds, "at least", LEAST_WHOLE_RATIO),
+            _peak(name, ours),
         )
     ]
+
+
+def _peak(name: str, taken: Sequence[_Taken]) -> Measurement:
+    most = max(each.peak_mb for each in taken)
+    return Measurement(f"{name}: peak memory", most, "MB", len(taken), "limit", MOST_MEMORY_MB)
 
 
 def _measure_many(number: int, seed: int) -> list[Measurement]:
@@ -180,11 +205,6 @@ def _median(taken: Sequence[_Taken]) -> float:
 def _alone(contestant: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         return process.submit(contestant, *given, **named).result()
-
-
-def _alone_at(rows: int, seed: int) -> _Taken:
-    with tempfile.TemporaryDirectory(prefix="knockem-bench-") as folder:
-        return _alone(_read, *write_archive(Path(folder), rows // ROWS_PER_JOB, seed=seed))
 
 
 def _peak_mb() -> float:

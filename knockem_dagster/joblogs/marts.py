@@ -35,7 +35,7 @@ MARTS_VERSION = "3"
 """Another one where any mart would be another."""
 KEPT_FOR_READERS = timedelta(hours=1)
 """How long marts are there that went out of use: somebody may be reading them."""
-_MEMORY_MB = 1024
+_MEMORY_MB, _MEMORY_MB_OF_READERS = 192, 1024
 _TRIES = 5
 # The latest report to tell of a job is right; of two made at once, the one whose name is last.
 _JOBS = """
@@ -198,7 +198,7 @@ class Marts:
         """Give a database with the marts in use as views, of these instances, or of all."""
         with (
             tempfile.TemporaryDirectory(prefix=SCRATCH) as folder,
-            warehouse(Path(folder), memory_mb=_MEMORY_MB) as found,
+            warehouse(Path(folder), memory_mb=_MEMORY_MB_OF_READERS) as found,
         ):
             files = self._files_in_use(None if instances is None else set(instances), Path(folder))
             if files:

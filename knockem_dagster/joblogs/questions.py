@@ -49,6 +49,14 @@ def _of_enough(number: str, quantity: str) -> str:
     return f"CASE WHEN {instances} >= {_FEWEST_INSTANCES} THEN {number} END"
 
 
+_ALLOCATION = "(memory_allocated + memory_peak + runtime)"
+
+
+def _gb_hours(memory: str) -> str:
+    total = f"sum({memory} * runtime) FILTER ({_ALLOCATION} IS NOT NULL) / 3.6e12"
+    return _of_enough(total, _ALLOCATION)
+
+
 _SUMS = ", ".join(
     [
         *(f"sum({name})::BIGINT AS {name}" for name in ("jobs", "ok", "errors")),
@@ -151,12 +159,19 @@ QUESTIONS = {
                 Column("runtime_95", "float64", "s", "95th percentile of how long jobs ran"),
                 Column("first_used", "str", "", "when its first job was created, UTC"),
                 Column("last_used", "str", "", "when its last job was created, UTC"),
+                Column("allocation_known", "int64", "", "jobs of which runtime, given and peak memory are known"),
+                Column(
+                    "allocated_gb_hours", "float64", "GB h", "memory that these were given, times how long they ran"
+                ),
+                Column("used_gb_hours", "float64", "GB h", "their peak memory, times how long they ran"),
+                Column("used_share", "float64", "", "of what was allocated"),
             ),
             f"""
             SELECT
                 tool_version, jobs, ok, errors, {_ERROR_RATE}, memory_known, memory[1] AS memory_median,
                 memory[2] AS memory_95, memory_largest, memory_at_limit, runtime[1] AS runtime_median,
-                runtime[2] AS runtime_95, first_used, last_used
+                runtime[2] AS runtime_95, first_used, last_used, allocation_known, allocated AS allocated_gb_hours,
+                used AS used_gb_hours, used / nullif(allocated, 0) AS used_share
             FROM (
                 SELECT
                     tool_version, count(*) AS jobs, count(*) FILTER (state = 'ok') AS ok,
@@ -165,7 +180,10 @@ QUESTIONS = {
                     CASE WHEN {_FEWEST_INSTANCES} = 1 THEN max(memory_peak) / 1e9 END AS memory_largest,
                     count(*) FILTER (is_censored) AS memory_at_limit,
                     {_of_enough("quantile_cont(runtime, [0.5, 0.95])", "runtime")} AS runtime,
-                    min(created) AS first_used, max(created) AS last_used
+                    min(created) AS first_used, max(created) AS last_used,
+                    count({_ALLOCATION}) AS allocation_known,
+                    {_gb_hours("memory_allocated")} AS allocated,
+                    {_gb_hours("memory_peak")} AS used
                 FROM jobs WHERE tool_id = $tool GROUP BY tool_version
                 HAVING count(DISTINCT instance) >= {_FEWEST_INSTANCES} AND count(*) >= {_FEWEST_JOBS}
             )

@@ -63,7 +63,7 @@ class ReportRecord(Record):
     collection: ClassVar[Collection] = Collection(
         "jobLogReports",
         (
-            Index(("instanceId", "state")),
+            Index(("instanceId", "state", "name")),
             Index(("instanceId", "name")),
             Index(("instanceId", "archiveDigest")),
             Index(("state",)),

@@ -7,15 +7,16 @@ refused is told in the quarantine, too.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import re
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path as FilePath
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import Field
@@ -35,7 +36,7 @@ from knockem_dagster.api.http.paging import (
     page_of,
     page_of_all,
 )
-from knockem_dagster.api.http.report_form import ReportForm
+from knockem_dagster.api.http.report_form import FORM, ReportForm
 from knockem_dagster.api.http.site import Site, site_of
 from knockem_dagster.errors import Conflict, InvalidInput, NotFound
 from knockem_dagster.joblogs.instances import (
@@ -69,6 +70,7 @@ InstanceId = Annotated[str, Path(alias="instance", max_length=100)]
 _OF_ALL = (name for name, each in QUESTIONS.items() if not each.of_an_instance)
 TableName = Annotated[str, Path(max_length=100, description=f"one of {', '.join(QUESTIONS)}")]
 TableOfAll = Annotated[str, Path(alias="table", max_length=100, description=f"one of {', '.join(_OF_ALL)}")]
+State = Annotated[ReportState | None, Query(description="only reports in this state")]
 Tool = Annotated[str, Query(max_length=1000, description="a tool's id, for tables about one")]
 
 
@@ -89,6 +91,13 @@ class InstanceModel(Value):
     last_generated: float | None = Field(description="when its last good report was made, seconds since 1970")
     usual_interval: float | None = Field(description="median of the seconds between its good reports")
     is_late: bool = Field(description="its last good report is older than twice the usual interval")
+    marts: str | None = Field(description="what its tables are made of: another one where any may be another")
+
+
+class MartsModel(Value):
+    """What the tables of all instances are made of."""
+
+    generation: str = Field(description="another one where any table may be another")
 
 
 class RegisteredInstance(Value):
@@ -179,13 +188,14 @@ async def create(request: Request, caller: Administrator) -> RegisteredInstance:
 async def list_instances(caller: Administrator, at: At) -> Page[InstanceModel]:
     """Return the instances, by id."""
     views = await asyncio.to_thread(view_instances, caller.site.records)
-    return page_of_all({view.instance.id: _model(view) for view in views}, at)
+    in_use = await asyncio.to_thread(_marts(caller.site).in_use)
+    return page_of_all({view.instance.id: _model(view, in_use) for view in views}, at)
 
 
 @router.get("/instances/{instance}", operation_id="get_instance")
 async def get(sender: Sender) -> InstanceModel:
     """Return an instance, to itself and to administrators."""
-    return _model(await asyncio.to_thread(view_instance, sender.site.records, sender.instance))
+    return await asyncio.to_thread(_view, sender.site, sender.instance)
 
 
 @router.delete("/instances/{instance}/token", operation_id="revoke_instance_token")
@@ -196,13 +206,13 @@ async def delete_token(instance: InstanceId, caller: Administrator) -> InstanceM
     if found is None:
         raise NotFound(f"There is no instance {instance!r}.")
     without = await asyncio.to_thread(revoke, records, found)
-    return _model(await asyncio.to_thread(view_instance, records, without))
+    return await asyncio.to_thread(_view, caller.site, without)
 
 
 @router.get("/instances/{instance}/reports", operation_id="list_reports")
-async def list_reports(sender: Sender, at: At) -> Page[ReportModel]:
+async def list_reports(sender: Sender, at: At, state: State = None) -> Page[ReportModel]:
     """Return what has arrived of an instance, by name: what is not here, or quarantined, is to be sent."""
-    where = {"instanceId": sender.instance.id}
+    where = {"instanceId": sender.instance.id} | ({} if state is None else {"state": state})
     found = await asyncio.to_thread(page_of, sender.site.records.job_log_reports, where, at, field="name")
     return Page(items=tuple(map(_report, found.items)), next=found.next)
 
@@ -228,36 +238,23 @@ async def recommended_tools(sender: Sender) -> Response:
     return Response(found, media_type="application/yaml")
 
 
+@router.get("/marts", operation_id="get_job_log_marts")
+async def marts(caller: User) -> MartsModel:
+    """Tell what the tables of all instances are made of, for who has read them and wants to know whether to again."""
+    in_use = await asyncio.to_thread(_marts(caller.site).in_use)
+    return MartsModel(generation=hashlib.sha256(repr(sorted(in_use.items())).encode()).hexdigest()[:32])
+
+
 @router.get("/tables/{table}", operation_id="get_job_log_table")
 async def table(caller: User, table: TableOfAll, at: At, tool: Tool = "") -> TableModel:
     """Return rows of a table of the jobs of all instances: no tool that few run is in it."""
     return await asyncio.to_thread(_table, caller.site, table, at, tool=tool)
 
 
-_FORM: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["identifier", "meta", "data"],
-                    "properties": {
-                        "identifier": {"type": "string", "description": "the report's name"},
-                        "meta": {"type": "string", "format": "binary", "description": "NAME.json"},
-                        "data": {"type": "string", "format": "binary", "description": "NAME.tar.gz"},
-                    },
-                }
-            }
-        },
-    }
-}
-
-
 @router.post(
     "/instances/{instance}/reports",
     status_code=HTTPStatus.CREATED,
-    openapi_extra=_FORM,
+    openapi_extra=FORM,
     operation_id="upload_report",
 )
 async def upload(request: Request, response: Response, sender: Sender) -> ReportModel:
@@ -333,7 +330,15 @@ def _one_more(site: Site, instance: InstanceRecord) -> Generator[None]:
         site.uploading[instance.id] -= 1
 
 
-def _model(view: InstanceView) -> InstanceModel:
+def _marts(site: Site) -> Marts:
+    return Marts(site.records, site.platform.objects)
+
+
+def _view(site: Site, instance: InstanceRecord) -> InstanceModel:
+    return _model(view_instance(site.records, instance), _marts(site).in_use())
+
+
+def _model(view: InstanceView, in_use: Mapping[str, str]) -> InstanceModel:
     return InstanceModel(
         id=view.instance.id,
         name=view.instance.name,
@@ -343,12 +348,13 @@ def _model(view: InstanceView) -> InstanceModel:
         last_generated=view.last_generated,
         usual_interval=view.usual_interval,
         is_late=view.is_late,
+        marts=in_use.get(view.instance.id),
     )
 
 
 def _table(site: Site, name: str, at: PlaceInList, *, tool: str, instance: str | None = None) -> TableModel:
     begin = first_row(at)
-    found = answer(Marts(site.records, site.platform.objects), name, instance=instance, tool=tool)
+    found = answer(_marts(site), name, instance=instance, tool=tool)
     end = begin + at.limit
     return TableModel(
         name=name,
@@ -361,7 +367,7 @@ def _table(site: Site, name: str, at: PlaceInList, *, tool: str, instance: str |
 
 def _tools(site: Site, instance: InstanceRecord) -> bytes:
     """Return the fragment that the instance's run in Dagster has kept, or, where it was not there yet, another."""
-    marts = Marts(site.records, site.platform.objects)
+    marts = _marts(site)
     marts.generation_of(instance.id)
     try:
         return marts.kept(instance.id, TOOLS_FILE)

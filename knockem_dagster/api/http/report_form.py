@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from http import HTTPStatus
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
@@ -168,3 +168,24 @@ async def _next(stream: AsyncIterator[bytes], end: float) -> bytes | None:
 
 def _no_form(field: str, value: str, allowed: str) -> InvalidInput:
     return InvalidInput("This is no report.", [Fault(field, value[:_MOST_NAME], allowed)])
+
+
+FORM: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["identifier", "meta", "data"],
+                    "properties": {
+                        "identifier": {"type": "string", "description": "the report's name"},
+                        "meta": {"type": "string", "format": "binary", "description": "NAME.json"},
+                        "data": {"type": "string", "format": "binary", "description": "NAME.tar.gz"},
+                    },
+                }
+            }
+        },
+    }
+}
+"""How its requests are described."""

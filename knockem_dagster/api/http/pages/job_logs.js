@@ -4,6 +4,8 @@
 
 const OUTCOMES = { ok: "completed", error: "failed", deleted: "canceled", failed: "failed", stopped: "terminated", skipped: "disabled" };
 const JOB_LOG_TABLE_ROWS = 15;
+const QUARANTINED_SHOWN = 50;
+const wholeTables = new Set(); // names of tables that somebody asked for
 const day = (seconds) => (seconds === null || seconds === undefined ? "" : new Date(seconds * 1000).toLocaleDateString());
 const percent = (share) => (share === null || share === undefined ? "" : `${(100 * share).toFixed(1)} %`);
 
@@ -42,13 +44,14 @@ function takeAway(found, name) {
   } }, "CSV");
 }
 
-// A card with a chart, the table below it, and the table as CSV; long tables are shown in part until asked for.
+// A card with a chart, the table below it, and the table as CSV; long tables are shown in part until asked for, and from
+// then on whole, also when there are other rows.
 function tableCard({ title, about, found, name, chart, columns, line }) {
   const body = element("div", {});
-  const isLong = found.rows.length > JOB_LOG_TABLE_ROWS;
+  const isLong = found.rows.length > JOB_LOG_TABLE_ROWS && !wholeTables.has(name);
   const showRows = (rows) => fill(body, table(columns, rows.map(line)));
-  showRows(found.rows.slice(0, JOB_LOG_TABLE_ROWS));
-  const more = isLong ? element("button", { type: "button", class: "more", onclick: () => { showRows(found.rows); more.remove(); } }, `All ${number(found.rows.length)}`) : null;
+  showRows(isLong ? found.rows.slice(0, JOB_LOG_TABLE_ROWS) : found.rows);
+  const more = isLong ? element("button", { type: "button", class: "more", onclick: () => { wholeTables.add(name); showRows(found.rows); more.remove(); } }, `All ${number(found.rows.length)}`) : null;
   return element("section", { class: "card" },
     element("div", { class: "row apart" }, element("h2", {}, title), takeAway(found, name)),
     about ? element("p", { class: "soft" }, about) : null,
@@ -118,6 +121,19 @@ function wastefulCard(id, tools) {
   });
 }
 
+function allocationCard(versions) {
+  const found = { columns: versions.columns, rows: versions.rows.filter((row) => row.allocated_gb_hours !== null) };
+  const most = Math.max(1e-9, ...found.rows.map((row) => row.allocated_gb_hours));
+  return tableCard({
+    title: "Allocation against use", found, name: "allocation",
+    about: "Memory times how long jobs ran, of those whose memory, given and used, is known: blue is what they used at most, yellow what they were given beyond that.",
+    columns: [["version"], ["used of what was allocated"], ["jobs", "number"], ["allocated, GB h", "number"], ["used, GB h", "number"], ["used", "number"]],
+    line: (row) => element("tr", {}, element("td", {}, row.tool_version), element("td", { class: "wide" }, allocation(row, most)),
+      element("td", { class: "number" }, number(row.allocation_known)), element("td", { class: "number" }, number(row.allocated_gb_hours)),
+      element("td", { class: "number" }, number(row.used_gb_hours)), element("td", { class: "number" }, percent(row.used_share))),
+  });
+}
+
 function histogramCard(found, title, name, unit) {
   const label = (row) => `${number(row.low)} to ${number(row.high)} ${unit}`;
   return tableCard({
@@ -144,8 +160,9 @@ function recommendationsCard(found) {
   return tableCard({
     title: "Recommended", found: shown, name: "recommendations",
     about: "From what its latest jobs used, for review: memory by the size of inputs, in GB. Failed tries are how many to expect in 100 jobs.",
-    columns: [["version"], ["jobs", "number"], ["cores", "number"], ["memory, GB"], ["next try", "number"], ["failed tries", "number"], ["at its limit", "number"], ["time", "number"]],
+    columns: [["version"], ["jobs", "number"], ["from"], ["to"], ["cores", "number"], ["memory, GB"], ["next try", "number"], ["failed tries", "number"], ["at its limit", "number"], ["time", "number"]],
     line: (row) => element("tr", {}, element("td", {}, row.tool_version || "all"), element("td", { class: "number" }, number(row.jobs)),
+      ...[row.first_used, row.last_used].map((each) => element("td", { class: "date" }, each.slice(0, 10))),
       ...(row.verdict ? [element("td", { colspan: 6 }, row.verdict)] : [
         element("td", { class: "number" }, row.cores === null ? "unknown" : number(row.cores)), element("td", {}, row.memory_rule ?? "unknown"),
         element("td", { class: "number" }, row.next_try === null ? "" : `× ${number(row.next_try)}`), element("td", { class: "number" }, row.failed_tries === null ? "" : number(row.failed_tries)),
@@ -153,9 +170,11 @@ function recommendationsCard(found) {
   });
 }
 
+// What an instance is, for the header; what is quarantined, as far as it is shown.
 function instanceHead(seen, quarantined) {
   const age = seen.lastGenerated === null ? null : Date.now() / 1000 - seen.lastGenerated;
-  return element("header", { class: "card" },
+  const unshown = seen.reports.quarantined - quarantined.length;
+  return [
     element("div", { class: "row apart" }, element("h1", {}, element("a", { href: placeOfInstance(seen.id) }, seen.name)),
       seen.lastGenerated === null ? null : state(seen.isLate ? "ready" : "completed", seen.isLate ? "late" : "as usual")),
     seen.name === seen.id ? null : element("p", { class: "soft" }, seen.id),
@@ -167,46 +186,71 @@ function instanceHead(seen, quarantined) {
       ["last good report", age === null ? "none" : `${day(seen.lastGenerated)}, ${duration(age)} ago`],
       ["usually one in", seen.usualInterval === null ? "" : duration(seen.usualInterval)],
     ]),
-    quarantined.map((each) => element("p", { class: "warned" }, `${each.name}: ${each.quarantine}`)));
+    quarantined.map((each) => element("p", { class: "warned" }, `${each.name}: ${each.quarantine}`)),
+    unshown > 0 ? element("p", { class: "soft" }, `${number(unshown)} more are quarantined.`) : null,
+  ];
+}
+
+// Gives a function that shows the cards of what the marts say when another generation of them is in use, and else
+// nothing: what somebody opened or marked stays as it is.
+function cardsOfMarts(cardsOf) {
+  let shown;
+  const cards = element("div", { class: "cards" });
+  return [cards, async (generation) => {
+    if (generation === shown) return;
+    fill(cards, ...(await cardsOf()));
+    shown = generation;
+  }];
 }
 
 // One instance: all its tools, or one of them.
 function jobLogsOf(id) {
   const place = `/v1/jobLogs/instances/${id}`;
   const tool = new URLSearchParams(location.search).get("tool");
-  let shown = "";
+  const tables = (...names) => Promise.all(names.map((each) => rowsOf(`${place}/tables/${each}`, tool)));
+  const head = element("header", { class: "card" });
+  const [cards, showCards] = cardsOfMarts(async () => {
+    if (tool) {
+      const [recommended, versions, memory, runtime] = await tables("recommendations", "versions", "memory", "runtime");
+      return [element("section", { class: "card" }, element("h1", {}, tool.split("/").at(-1)), element("p", { class: "soft" }, tool)),
+        recommendationsCard(recommended), versionsCard(versions), allocationCard(versions),
+        histogramCard(memory, "Memory that jobs used at most", "memory", "GB"), histogramCard(runtime, "How long jobs ran", "runtime", "s")];
+    }
+    const [months, tools] = await tables("months", "tools");
+    return [monthsCard(months), mostUsedCard(id, tools), wastefulCard(id, tools)];
+  });
   return async function refresh() {
     const seen = await call(place);
-    const reports = (await call(`${place}/reports?limit=1000`)).items;
-    const now = JSON.stringify([seen, reports]);
-    if (now === shown) return; // nothing has arrived, and what somebody opened stays open
-    const head = instanceHead(seen, reports.filter((each) => each.quarantine));
+    const quarantined = seen.reports.quarantined ? (await call(`${place}/reports?state=quarantined&limit=${QUARANTINED_SHOWN}`)).items : [];
     entitle(tool ? `${tool.split("/").at(-1)} · ${seen.name}` : seen.name);
     who({ userEmail: seen.name, scope: "job logs" });
-    if (tool) {
-      const [recommended, versions, memory, runtime] = await Promise.all(["recommendations", "versions", "memory", "runtime"].map((each) => rowsOf(`${place}/tables/${each}`, tool)));
-      show(head, element("section", { class: "card" }, element("h1", {}, tool.split("/").at(-1)), element("p", { class: "soft" }, tool)),
-        recommendationsCard(recommended), versionsCard(versions), histogramCard(memory, "Memory that jobs used at most", "memory", "GB"), histogramCard(runtime, "How long jobs ran", "runtime", "s"));
-    } else {
-      const [months, tools] = await Promise.all(["months", "tools"].map((each) => rowsOf(`${place}/tables/${each}`)));
-      show(head, monthsCard(months), mostUsedCard(id, tools), wastefulCard(id, tools));
-    }
-    shown = now;
+    fill(head, ...instanceHead(seen, quarantined));
+    await showCards(seen.marts);
+    if (!head.isConnected) show(head, cards);
   };
 }
 
 // All instances together: for administrators the list of them, for everybody the tools that several of them run.
-async function allJobLogs() {
-  const self = await call("/v1/self");
-  const instances = self.scope === "administrator" ? (await call("/v1/jobLogs/instances?limit=1000")).items : [];
-  const [months, tools] = await Promise.all(["months", "tools"].map((each) => rowsOf(`/v1/jobLogs/tables/${each}`)));
-  entitle("Job logs");
-  show(
-    instances.length ? element("section", { class: "card" }, element("h2", {}, "Instances"),
-      table([["instance"], ["reports", "number"], ["quarantined", "number"], ["jobs", "number"], ["last good report"]], instances.map((each) => element("tr", {},
-        element("td", {}, element("a", { href: placeOfInstance(each.id) }, each.name)), element("td", { class: "number" }, number(each.reports.loaded)),
-        element("td", { class: "number" }, number(each.reports.quarantined)), element("td", { class: "number" }, number(each.jobs)),
-        element("td", {}, each.lastGenerated === null ? "none" : state(each.isLate ? "ready" : "completed", day(each.lastGenerated))))))) : null,
-    monthsCard(months), mostUsedCard(null, tools), wastefulCard(null, tools),
-    element("p", { class: "soft" }, "A tool is shown here once three instances have run it, and 20 jobs of it are known."));
+function allJobLogs() {
+  const list = element("div", { class: "cards" });
+  const [cards, showCards] = cardsOfMarts(async () => {
+    const [months, tools] = await Promise.all(["months", "tools"].map((each) => rowsOf(`/v1/jobLogs/tables/${each}`)));
+    return [monthsCard(months), mostUsedCard(null, tools), wastefulCard(null, tools)];
+  });
+  return async function refresh() {
+    const self = await call("/v1/self");
+    const instances = self.scope === "administrator" ? (await call("/v1/jobLogs/instances?limit=1000")).items : [];
+    entitle("Job logs");
+    fill(list, instances.length ? instancesCard(instances) : null);
+    await showCards((await call("/v1/jobLogs/marts")).generation);
+    if (!list.isConnected) show(list, cards, element("p", { class: "soft" }, "A tool is shown here once three instances have run it, and 20 jobs of it are known."));
+  };
+}
+
+function instancesCard(instances) {
+  return element("section", { class: "card" }, element("h2", {}, "Instances"),
+    table([["instance"], ["reports", "number"], ["quarantined", "number"], ["jobs", "number"], ["last good report"]], instances.map((each) => element("tr", {},
+      element("td", {}, element("a", { href: placeOfInstance(each.id) }, each.name)), element("td", { class: "number" }, number(each.reports.loaded)),
+      element("td", { class: "number" }, number(each.reports.quarantined)), element("td", { class: "number" }, number(each.jobs)),
+      element("td", {}, each.lastGenerated === null ? "none" : state(each.isLate ? "ready" : "completed", day(each.lastGenerated)))))));
 }

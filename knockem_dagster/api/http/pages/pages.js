@@ -387,7 +387,7 @@ async function start() {
     login(error.status === 401 ? "The token is unknown, revoked or expired." : error.message);
     return;
   }
-  const pages = { submissions: submission, workflows: workflow, joblogs: id ? jobLogsOf : () => allJobLogs };
+  const pages = { submissions: submission, workflows: workflow, joblogs: id ? jobLogsOf : allJobLogs };
   await keepShowing(pages[kind] ? pages[kind](id) : home);
 }
 
