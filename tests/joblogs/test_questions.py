@@ -17,6 +17,7 @@ from tests.services.job_play import record_in
 from tests.services.joblogs import REAL, report_of, table
 
 OLD, NEW = REAL if REAL[0].parents[1].name.startswith("a8fe") else REAL[::-1]
+_GIVEN = {"galaxy_memory_mb": 2048, "runtime_seconds": 3600}
 HISAT = "toolshed.g2.bx.psu.edu/repos/iuc/hisat2/hisat2"
 
 
@@ -88,6 +89,24 @@ def test_what_is_known_of_a_tool(platform: Platform) -> None:
     assert 0 < sum(int(each["jobs"] or 0) for each in runtime) <= 50
     largest = max(float(each["memory_largest"] or 0) for each in versions)
     assert float(memory[-1]["low"] or 0) <= largest < float(memory[-1]["high"] or 0)
+
+
+def test_allocation_against_use_is_of_jobs_whose_memory_is_known(platform: Platform, tmp_path: Path) -> None:
+    jobs = [(id, "cat", "1.0", "ok", "2026-01-01 00:00:00") for id in range(3)]
+    given = [(id, "core", name, value) for id in range(3) for name, value in _GIVEN.items()]
+    used = [(0, "cgroup", "memory.peak", 1 << 30), (1, "cgroup", "memory.peak", 1 << 29)]
+    report = report_of(tmp_path, {"jobs": table("jobs", jobs), "metric_num": table("metric_num", [*given, *used])})
+    id = local_instance(platform.records, "given").id
+    metadata = report.metadata.model_dump_json(by_alias=True).encode()
+    Ledger(platform.records, platform.objects).receive(id, "0", report.archive, metadata)
+    marts = Marts(platform.records, platform.objects)
+    marts.refresh(id)
+    found = answer(marts, "versions", instance=id, tool="cat")
+    [row] = [dict(zip([column.name for column in found.question.columns], each, strict=True)) for each in found.rows]
+    assert (row["jobs"], row["allocation_known"]) == (3, 2)
+    assert row["allocated_gb_hours"] == pytest.approx(2 * 2 * 2**30 / 1e9)
+    assert row["used_gb_hours"] == pytest.approx(1.5 * 2**30 / 1e9)
+    assert row["used_share"] == pytest.approx(0.375)
 
 
 def test_reports_are_told_of_an_instance_and_not_of_all(platform: Platform) -> None:

@@ -160,13 +160,13 @@ function recommendationsCard(found) {
   return tableCard({
     title: "Recommended", found: shown, name: "recommendations",
     about: "From what its latest jobs used, for review: memory by the size of inputs, in GB. Failed tries are how many to expect in 100 jobs.",
-    columns: [["version"], ["jobs", "number"], ["from"], ["to"], ["cores", "number"], ["memory, GB"], ["next try", "number"], ["failed tries", "number"], ["at its limit", "number"], ["time", "number"]],
+    columns: [["version"], ["jobs", "number"], ["cores", "number"], ["memory, GB"], ["next try", "number"], ["failed tries", "number"], ["at its limit", "number"], ["time", "number"], ["jobs from"], ["to"]],
     line: (row) => element("tr", {}, element("td", {}, row.tool_version || "all"), element("td", { class: "number" }, number(row.jobs)),
-      ...[row.first_used, row.last_used].map((each) => element("td", { class: "date" }, each.slice(0, 10))),
       ...(row.verdict ? [element("td", { colspan: 6 }, row.verdict)] : [
         element("td", { class: "number" }, row.cores === null ? "unknown" : number(row.cores)), element("td", {}, row.memory_rule ?? "unknown"),
         element("td", { class: "number" }, row.next_try === null ? "" : `× ${number(row.next_try)}`), element("td", { class: "number" }, row.failed_tries === null ? "" : number(row.failed_tries)),
-        element("td", { class: "number" }, percent(row.memory_at_limit)), element("td", { class: "number" }, row.runtime === null ? "unknown" : duration(row.runtime))])),
+        element("td", { class: "number" }, percent(row.memory_at_limit)), element("td", { class: "number" }, row.runtime === null ? "unknown" : duration(row.runtime))]),
+      ...[row.first_used, row.last_used].map((each) => element("td", { class: "date" }, each.slice(0, 10)))),
   });
 }
 
