@@ -388,10 +388,8 @@ def test_what_is_quarantined_is_shown_however_many_reports_are_in_use(
 ) -> None:
     reports = api.platform.records.job_log_reports
     of = ReportRecord(id="", instance_id=instance["id"], name="", archive_digest="", digest="")
-    loaded = (f"a{number:04}" for number in range(1000))
-    reports.add_many(
-        of.model_copy(update={"id": new_id(), "name": name, "state": ReportState.LOADED}) for name in loaded
-    )
+    loaded = [{"id": new_id(), "name": f"a{number:04}", "state": ReportState.LOADED} for number in range(1000)]
+    reports.add_many(of.model_copy(update=each) for each in loaded)
     why = QuarantineValue(what="It is spoiled", remedy="send it again")
     spoiled = {"state": ReportState.QUARANTINED, "quarantine": why}
     reports.add_many(of.model_copy(update={"id": new_id(), "name": f"z{number:02}", **spoiled}) for number in range(53))
