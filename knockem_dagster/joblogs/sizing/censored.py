@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import log_ndtr, ndtr, ndtri
 
 from knockem_dagster.joblogs.sizing.history import Floats, History
 
@@ -38,18 +38,23 @@ def completed(history: History) -> History:
         middle = design @ line
         residual = known - middle
         beyond = (at_limit[cut] - middle[cut]) / spread
-        hazard = np.exp(norm.logpdf(beyond) - norm.logsf(beyond))
+        hazard = _hazard(beyond)
         unexplained = np.sum(1 + beyond * hazard - hazard**2)  # of what is beyond, in units of spread squared
         total = np.sum(residual**2) + spread**2 * max(float(unexplained), 0.0)
         spread = max(float(np.sqrt(total / len(history))), _LEAST_SPREAD)
-        known[cut] = middle[cut] + spread * np.exp(norm.logpdf(beyond) - norm.logsf(beyond))
+        known[cut] = middle[cut] + spread * _hazard(beyond)
     beyond = (at_limit[cut] - middle[cut]) / spread
     shares = np.empty(beyond.size)
     shares[np.argsort(middle[cut], kind="stable")] = (np.arange(beyond.size) * _GOLDEN + 0.5) % 1
-    guessed = middle[cut] + spread * norm.isf(norm.sf(beyond) * (1 - shares))
+    guessed = middle[cut] + spread * -ndtri(ndtr(-beyond) * (1 - shares))
     peaks = history.peaks.copy()
     peaks[cut] = np.maximum(np.exp(np.minimum(guessed, at_limit.max() + np.log(16))), history.peaks[cut])
     return replace(history, peaks=peaks)
+
+
+def _hazard(beyond: Floats) -> Floats:
+    """Return the density of the standard normal distribution there, over what is beyond."""
+    return np.exp(-0.5 * beyond**2 - log_ndtr(-beyond)) / np.sqrt(2 * np.pi)
 
 
 def _design(sizes: Floats) -> Floats:

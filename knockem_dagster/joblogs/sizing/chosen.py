@@ -131,8 +131,8 @@ def _candidates(history: History) -> Iterator[tuple[_Candidate, Rule]]:
         ratios = history.peaks / middle.of(history.sizes)
         largest = float(ratios.max())
         tail = max(float(np.exp(_TAIL * np.log(ratios).std())), largest)
-        for share in _SHARES:
-            upper, otherwise = float(np.quantile(ratios, share)), float(np.quantile(history.peaks, share))
+        uppers, enough_of_all = np.quantile(ratios, _SHARES).tolist(), np.quantile(history.peaks, _SHARES).tolist()
+        for share, upper, otherwise in zip(_SHARES, uppers, enough_of_all, strict=True):
             for margin in _MARGINS:
                 rule = _scaled(middle, upper * margin, otherwise * margin)
                 growth = min(max(tail / (upper * margin), _LEAST_GROWTH), 2.0)
