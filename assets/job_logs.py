@@ -11,7 +11,7 @@ from assets.partitions import instances
 from knockem_dagster.joblogs.instances import reports_of, told_of
 from knockem_dagster.joblogs.ledger import Ledger
 from knockem_dagster.joblogs.marts import Marts
-from knockem_dagster.joblogs.recommendations import Recommendation, described, recommend
+from knockem_dagster.joblogs.recommendations import KEPT_FILE, Recommendation, as_file, described, recommend
 from knockem_dagster.joblogs.served import open_served
 from knockem_dagster.joblogs.tpv import TOOLS_FILE, fragment
 from knockem_dagster.records.joblogs import ReportRecord, ReportState
@@ -132,6 +132,7 @@ def job_log_recommendations(
     if generation is not None and marts.in_use().get(instance) == generation:  # else another run is at the new one
         name = opened.records.job_log_instances.get(instance).name
         marts.keep(instance, generation, TOOLS_FILE, fragment(recommended, name=name).encode())
+        marts.keep(instance, generation, KEPT_FILE, as_file(recommended))
     tools = [each for each in recommended if not each.tool_version]
     known = sorted((each for each in tools if each.memory is not None), key=lambda each: -each.jobs)
     metadata: dict[str, Any] = {"tools": len(known), "tools with too few jobs": len(tools) - len(known)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Generator, Iterable, Sequence, Set
+from collections.abc import Generator, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -35,14 +35,16 @@ MARTS_VERSION = "3"
 """Another one where any mart would be another."""
 KEPT_FOR_READERS = timedelta(hours=1)
 """How long marts are there that went out of use: somebody may be reading them."""
-_MEMORY_MB, _MEMORY_MB_OF_READERS = 192, 1024
+_LEAST_MEMORY_MB, _MEMORY_MB_OF_READERS = 192, 1024
+_MEMORY_OF_A_JOB = 40
+"""Bytes. All else that does not fit goes to a file; what a quantile is of does not."""
 _TRIES = 5
 # The latest report to tell of a job is right; of two made at once, the one whose name is last.
-_JOBS = """
-SELECT * EXCLUDE (generated, report)
-FROM told
-QUALIFY row_number() OVER (PARTITION BY id ORDER BY generated DESC, report DESC) = 1
-ORDER BY tool_id, tool_version, id
+_LATEST = """
+CREATE TABLE latest AS
+    SELECT * EXCLUDE (generated, report)
+    FROM told
+    QUALIFY row_number() OVER (PARTITION BY id ORDER BY generated DESC, report DESC) = 1
 """
 # Both sums of GB hours are of the jobs that tell what they had and what they used: the difference was wasted.
 _PROFILE = """
@@ -63,7 +65,10 @@ _PROFILE = """
     quantile_cont(runtime, [0.5, 0.95]) AS runtime_quantiles,
     max(runtime) AS runtime_longest,
 """
-_TABLES = {
+JOBS = "jobs"
+REPORTS = "reports"
+_QUERIES = {
+    JOBS: "SELECT * FROM latest ORDER BY tool_id, tool_version, id",
     "tools": f"SELECT tool_id, tool_version, {_PROFILE} FROM jobs GROUP BY ALL ORDER BY tool_id, tool_version",
     "tool_months": f"""
         SELECT tool_id, date_trunc('month', created) AS month, {_PROFILE}
@@ -73,10 +78,9 @@ _TABLES = {
         SELECT date_trunc('month', created) AS month, state, {_PROFILE}
         FROM jobs GROUP BY ALL ORDER BY month, state
     """,
+    REPORTS: "SELECT * FROM report_rows ORDER BY generated, report",
 }
-JOBS = "jobs"
-REPORTS = "reports"
-TABLES = (JOBS, *_TABLES, REPORTS)
+TABLES = tuple(_QUERIES)
 """The marts: a row per job, per tool and version, per tool and month, per month and state, and per report in use. Sizes
 are bytes, times seconds, GB 10^9 bytes; what is not known is null."""
 _REPORTS = pa.schema(
@@ -206,7 +210,8 @@ class Marts:
                     found.read_parquet([str(each[name]) for each in files]).create_view(name)
             else:
                 _open_reports(found, [], [])
-                _compute(found, "", _REPORTS.empty_table())
+                for name, rows in _computed(found, "", _REPORTS.empty_table()):
+                    rows.create(name)
             yield found
 
     def jobs_of(self, instance: str, scratch: Path) -> tuple[str, Path]:
@@ -243,17 +248,19 @@ class Marts:
         return all(self._objects.exists(mart_key(instance, generation, name)) for name in TABLES)
 
     def _build(self, instance: str, generation: str, reports: Sequence[ReportRecord]) -> None:
+        jobs = sum(each.jobs for each in reports)
+        memory_mb = max(_LEAST_MEMORY_MB, jobs * _MEMORY_OF_A_JOB // 10**6)
         with (
             tempfile.TemporaryDirectory(prefix=SCRATCH) as folder,
-            warehouse(Path(folder), memory_mb=_MEMORY_MB) as made,
+            warehouse(Path(folder), memory_mb=memory_mb) as made,
         ):
             scratch = Path(folder)
             files = [self._file(table_key(each, job_resources.NAME), scratch) for each in reports]
             _open_reports(made, reports, files)
-            _compute(made, instance, self._tell_of(reports))
-            for name in TABLES:
+            for name, rows in _computed(made, instance, self._tell_of(reports)):
                 path = scratch / f"{name}.parquet"
-                made.table(name).write_parquet(str(path), compression="zstd")
+                rows.write_parquet(str(path), compression="zstd")
+                made.read_parquet(str(path)).create_view(name)
                 self._objects.put(mart_key(instance, generation, name), path)
 
     def _tell_of(self, reports: Sequence[ReportRecord]) -> pa.Table:
@@ -327,11 +334,16 @@ def _open_reports(
     connection.sql(rows, params={"files": list(map(str, files))}).create_view("told")
 
 
-def _compute(connection: duckdb.DuckDBPyConnection, instance: str, reports: pa.Table) -> None:
-    """Compute the marts of what is told, as tables; `reports` has a row for each report."""
+def _computed(
+    connection: duckdb.DuckDBPyConnection, instance: str, reports: pa.Table
+) -> Iterator[tuple[str, duckdb.DuckDBPyRelation]]:
+    """Yield the marts of what is told, each to be there by its name before the next is asked for.
+
+    `reports` has a row for each report.
+    """
     connection.register("report_rows", reports)
-    of_reports = "FROM report_rows ORDER BY generated, report"
-    for name, query in {JOBS: _JOBS, **_TABLES, REPORTS: of_reports}.items():
-        connection.execute(
-            f"CREATE TABLE {name} AS SELECT $instance AS instance, * FROM ({query})", {"instance": instance}
-        )
+    connection.execute(_LATEST)  # and sorted only then: one of the two at a time needs memory
+    for name, query in _QUERIES.items():
+        yield name, connection.sql(f"SELECT $instance AS instance, * FROM ({query})", params={"instance": instance})
+        if name == JOBS:
+            connection.execute("DROP TABLE latest")

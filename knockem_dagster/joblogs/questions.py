@@ -83,7 +83,7 @@ class Question:
     """A table: its columns in order, and the query that gives them, or, where none does, a function.
 
     `of_a_tool`: whether it is about one, whose id the function gets. `of_an_instance`: whether it is never told of all
-    together.
+    together. `kept`: what is kept of it with an instance's marts, maybe, and a function that finds the tool there.
     """
 
     name: str
@@ -92,6 +92,7 @@ class Question:
     of_a_tool: bool = False
     of_an_instance: bool = False
     compute: Callable[[duckdb.DuckDBPyConnection, str], Iterable[tuple[Any, ...]]] | None = None
+    kept: tuple[str, Callable[[bytes, str], list[tuple[Any, ...]]]] | None = None
 
 
 def _histogram(name: str, quantity: str, unit: str) -> Question:
@@ -213,6 +214,7 @@ QUESTIONS = {
             recommendations.COLUMNS,
             of_a_tool=True,
             compute=lambda opened, tool: recommendations.rows(recommendations.recommend(opened, tool)),
+            kept=(recommendations.KEPT_FILE, recommendations.rows_of_tool),
         ),
     )
 }
@@ -272,11 +274,23 @@ def answer(marts: Marts, name: str, *, instance: str | None = None, tool: str = 
             opened.execute(_SHOWN)
         if question.of_a_tool and not opened.execute(_IS_KNOWN, {"tool": tool}).fetchall():
             raise NotFound(f"There is no tool {tool!r} of which enough is known.")
-        if question.compute is not None:
+        found = [] if instance is None else _kept(marts, question, instance, tool)
+        if not found and question.compute is not None:
             found = list(question.compute(opened, tool))
-        else:
+        elif not found:
             found = opened.execute(question.query, {"tool": tool} if question.of_a_tool else {}).fetchall()
     return Answer(question, tuple(tuple(map(_cell, row)) for row in found))
+
+
+def _kept(marts: Marts, question: Question, instance: str, tool: str) -> list[tuple[Any, ...]]:
+    """Return the rows that are kept with the marts of an instance; none where no run has been there since."""
+    if question.kept is None:
+        return []
+    name, of_tool = question.kept
+    try:
+        return of_tool(marts.kept(instance, name), tool)
+    except NotFound:
+        return []
 
 
 def _cell(value: Any) -> Cell:

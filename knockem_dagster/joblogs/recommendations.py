@@ -5,13 +5,16 @@ Of each tool with all its versions, and of each version. Where fewer than FEWEST
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import accumulate, groupby
 
 import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+from pyarrow import parquet
 
 from knockem_dagster.joblogs.sizing.chosen import FEWEST, MOST, Chosen, bound, chosen
 from knockem_dagster.joblogs.sizing.history import Floats, History
@@ -29,14 +32,21 @@ _LEAST_MEMORY = 16.0 * (1 << 20)
 """Bytes that a job is taken to need: schedulers count in MiB, and to some none is all there is."""
 _ALL = 0.8
 """Of the cores they were given: who used so many would use more."""
+# The latest of each version; as a window they would take half as long again.
 _JOBS = f"""
-SELECT
-    tool_id, tool_version, created, input_size, memory_peak, runtime, cpu, cores, state = 'ok' AS is_ok, is_censored
-FROM jobs
-WHERE (state = 'ok' OR is_censored) AND ($tool = '' OR tool_id = $tool)
-QUALIFY row_number() OVER (PARTITION BY tool_id, tool_version ORDER BY created DESC, id DESC) <= {MOST}
-ORDER BY tool_id, created, id
+WITH latest AS (
+    SELECT tool_id, tool_version, unnest(max_by(
+        {{created: created, id: id, input_size: input_size, memory_peak: memory_peak, runtime: runtime, cpu: cpu,
+          cores: cores, is_ok: state = 'ok', is_censored: is_censored}}, (created, id), {MOST}
+    ), recursive := true)
+    FROM jobs
+    WHERE (state = 'ok' OR is_censored) AND tool_id BETWEEN $first AND $last
+    GROUP BY tool_id, tool_version
+)
+SELECT * EXCLUDE id FROM latest ORDER BY tool_id, created, id
 """
+_AT_A_TIME = 200_000
+"""Jobs of several tools, or of one that has more."""
 
 COLUMNS = (
     Column("tool_version", "str", "", "as the instance tells it; empty: of all versions"),
@@ -55,6 +65,10 @@ COLUMNS = (
     Column("runtime_rule", "str", "s", "for inputs of any size, in GB"),
 )
 """Of what is recommended, as a table."""
+KEPT_FILE = "recommendations.parquet"
+"""How such a table of all tools is called that is kept with an instance's marts."""
+_ARROW_TYPES = {"str": pa.string(), "int64": pa.int64(), "float64": pa.float64()}
+_KEPT = pa.schema([("tool_id", pa.string()), *((column.name, _ARROW_TYPES[column.dtype]) for column in COLUMNS)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +103,28 @@ class Recommendation:
 
 def recommend(opened: duckdb.DuckDBPyConnection, tool: str = "") -> list[Recommendation]:
     """Return what is recommended for a tool, or for all, from the marts; a tool before its versions."""
-    found = opened.execute(_JOBS, {"tool": tool}).df()
     recommended: list[Recommendation] = []
-    for tool_id, jobs in found.groupby("tool_id", sort=True):
-        whole = _recommend(str(tool_id), "", jobs)
+    for tool_id, jobs in _jobs_by_tool(opened, tool):
+        whole = _recommend(tool_id, "", jobs)
         versions = list(jobs.groupby("tool_version", sort=True))
         recommended.append(whole)
-        if len(versions) == 1:
+        if len(versions) == 1 and len(versions[0][1]) == len(jobs):  # else others have no name here
             recommended.append(replace(whole, tool_version=str(versions[0][0])))
         else:
-            recommended += [_recommend(str(tool_id), str(version), own) for version, own in versions]
+            recommended += [_recommend(tool_id, str(version), own) for version, own in versions]
     return [each for each in recommended if each.jobs]
+
+
+def _jobs_by_tool(opened: duckdb.DuckDBPyConnection, tool: str) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield the latest jobs of a tool, or of each: the marts are sorted by tool, and read some tools at a time."""
+    counted = "SELECT tool_id, count(*) FROM jobs GROUP BY tool_id ORDER BY tool_id"
+    number = {tool: 0} if tool else dict(opened.execute(counted).fetchall())
+    ends = zip(number, accumulate(number.values()), strict=True)
+    for _, batch in groupby(ends, key=lambda each: each[1] // _AT_A_TIME):
+        ids = [id for id, _ in batch]
+        found = opened.execute(_JOBS, {"first": ids[0], "last": ids[-1]}).df()
+        for tool_id, jobs in found.groupby("tool_id", sort=True):
+            yield str(tool_id), jobs
 
 
 def rows(recommended: Iterable[Recommendation]) -> Iterator[tuple[str | int | float | None, ...]]:
@@ -123,6 +148,23 @@ def rows(recommended: Iterable[Recommendation]) -> Iterator[tuple[str | int | fl
             None if each.runtime is None else _at(each.runtime, size),
             None if each.runtime is None else described(each.runtime, unit=1.0),
         )
+
+
+def as_file(recommended: Sequence[Recommendation]) -> bytes:
+    """Return the rows of all as a Parquet file, of which `rows_of_tool` finds those of a tool."""
+    told = [
+        dict(zip(_KEPT.names, (each.tool_id, *row), strict=True))
+        for each, row in zip(recommended, rows(recommended), strict=True)
+    ]
+    written = pa.BufferOutputStream()
+    parquet.write_table(pa.Table.from_pylist(told, schema=_KEPT), written, compression="zstd")
+    return written.getvalue().to_pybytes()
+
+
+def rows_of_tool(file: bytes, tool: str) -> list[tuple[str | int | float | None, ...]]:
+    """Return the rows of a tool, as COLUMNS say; none where nothing is recommended for it."""
+    found = parquet.read_table(pa.BufferReader(file), filters=[("tool_id", "=", tool)])
+    return [tuple(row.values()) for row in found.drop_columns("tool_id").to_pylist()]
 
 
 def described(rule: Rule, *, unit: float) -> str:

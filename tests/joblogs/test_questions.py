@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from knockem_dagster.joblogs.instances import local_instance
 from knockem_dagster.joblogs.ledger import Ledger
 from knockem_dagster.joblogs.marts import Marts
 from knockem_dagster.joblogs.questions import QUESTIONS, Cell, answer
+from knockem_dagster.joblogs.recommendations import KEPT_FILE, as_file, recommend
 from knockem_dagster.platform import Platform
 from tests.services.job_play import record_in
 from tests.services.joblogs import REAL, report_of, table
@@ -179,6 +181,23 @@ def test_of_all_instances_nothing_is_told_of_a_single_one_or_job(platform: Platf
         (None, "2025-03-01T00:00:00"),
         (None, "2025-05-01T00:00:00"),
     }
+
+
+def test_what_an_instances_run_has_kept_is_told_as_it_would_be_computed(platform: Platform) -> None:
+    marts, instance = Marts(platform.records, platform.objects), NEW.parents[1].name
+    computed = asked(platform, "recommendations", archive=NEW, tool=HISAT)
+    with marts.opened([instance]) as opened:
+        recommended = recommend(opened)
+    others = [each for each in recommended if each.tool_id != HISAT]
+    marts.keep(instance, marts.generation_of(instance), KEPT_FILE, as_file(others))
+    assert asked(platform, "recommendations", archive=NEW, tool=HISAT) == computed != [], "though it is not there"
+    marts.keep(instance, marts.generation_of(instance), KEPT_FILE, as_file(recommended))
+    assert asked(platform, "recommendations", archive=NEW, tool=HISAT) == computed
+    changed = [replace(each, jobs=12345) for each in recommended]
+    marts.keep(instance, marts.generation_of(instance), KEPT_FILE, as_file(changed))
+    assert {each["jobs"] for each in asked(platform, "recommendations", archive=NEW, tool=HISAT)} == {12345}
+    marts.refresh(instance, again=True)
+    assert asked(platform, "recommendations", archive=NEW, tool=HISAT) == computed, "it was of marts out of use"
 
 
 def test_a_table_or_a_tool_that_is_none_is_told(platform: Platform) -> None:

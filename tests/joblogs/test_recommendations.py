@@ -83,6 +83,16 @@ def test_each_version_has_its_own_and_cores_are_those_that_jobs_used() -> None:
     assert (first.cores, second.cores, whole.cores) == (1, 4, 4)
 
 
+def test_a_version_is_not_all_where_others_have_no_name() -> None:
+    jobs = [job(id, peak=1e9) for id in range(30)]
+    found = opened(*jobs, *(job(id, peak=4e9) for id in range(30, 90)))
+    found.execute("UPDATE jobs SET tool_version = NULL WHERE memory_peak > 2e9")
+    whole, version = recommend(found)
+    assert (whole.tool_version, whole.jobs, version.tool_version, version.jobs) == ("", 90, "1", 30)
+    assert whole.memory is not None and version.memory is not None
+    assert whole.memory.rule.base > 2 * version.memory.rule.base
+
+
 def test_who_used_more_cores_than_were_given_is_recommended_what_was_used() -> None:
     assert only(recommend(opened(*(job(id, cpu=750) for id in range(30))))).cores == 8
 

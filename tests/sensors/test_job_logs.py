@@ -18,6 +18,7 @@ from knockem_dagster.joblogs.folders import DROPS
 from knockem_dagster.joblogs.instances import local_instance
 from knockem_dagster.joblogs.ledger import Ledger
 from knockem_dagster.joblogs.marts import Marts
+from knockem_dagster.joblogs.recommendations import KEPT_FILE, rows_of_tool
 from knockem_dagster.joblogs.served import SCHEMA
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.joblogs import ReportRecord, ReportState
@@ -107,6 +108,8 @@ def test_reports_put_into_the_object_store_are_read_by_a_run_of_their_instance(
     assert seen(told["job_log_recommendations"], "tools") == 14
     assert "/fastqc` | 98 | 1 |" in str(seen(told["job_log_recommendations"], "recommended"))
     assert b"98 jobs" in Marts(platform.records, platform.objects).kept(INSTANCE, "tools.yml")
+    kept = rows_of_tool(Marts(platform.records, platform.objects).kept(INSTANCE, KEPT_FILE), "Cut1")
+    assert kept and kept[0][1] > 300
     [check] = done.get_asset_check_evaluations()
     assert check.passed
     third = watched(platform, instance, second.cursor)

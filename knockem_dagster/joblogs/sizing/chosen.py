@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 
 from knockem_dagster.joblogs.sizing.censored import completed
 from knockem_dagster.joblogs.sizing.history import Floats, History
-from knockem_dagster.joblogs.sizing.published import quantile_line
-from knockem_dagster.joblogs.sizing.rule import BYTE_SECONDS, NOTHING, Cost, Rule, cost
+from knockem_dagster.joblogs.sizing.quantile_line import quantile_line
+from knockem_dagster.joblogs.sizing.rule import BYTE_SECONDS, NOTHING, Cost, Rule, costs_of
 
 FEWEST = 20
 """Jobs of which a rule can be told."""
@@ -29,8 +30,10 @@ _FOLDS = ((0.3, 0.45), (0.45, 0.6), (0.6, 0.75), (0.75, 0.9), (0.9, 1.0))
 """What is fitted to ends at the first share of the jobs, and is judged on those until the second."""
 _SHARES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 1.0)
 _MARGINS = (1.0, 1.1)
+_AGAIN = ("tail", "largest")
+"""What the second try is to be enough for: nearly all that may come, but no more than double, or all there was."""
 _TAIL = 3.0
-"""Standard deviations of the logarithm of peaks that a second try is to be enough for."""
+"""Standard deviations of the logarithm of peaks, for nearly all."""
 _LEAST_GROWTH = 1.35
 _PRICE = 1.0
 """Of a failed try, beside what it wastes: in GB hours that a job of the tool commonly uses."""
@@ -57,12 +60,38 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """A shape, the share of jobs that it is enough for, the margin upon that, and how the second try is found."""
+    """A shape, how the second try is found, the share of jobs that the first is enough for, the margin upon that."""
 
     shape: str
+    again: str
     share: float
     margin: float
-    again: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Family:
+    """Rules of one shape, k of them: each gives so many times what the middle one does.
+
+    `by`, `otherwise` and `growth` have shape (k,).
+    """
+
+    candidates: list[_Candidate]
+    middle: Rule
+    by: Floats
+    otherwise: Floats
+    growth: Floats
+
+    def given(self, sizes: Floats) -> Floats:
+        """Return what each gives to jobs with inputs of these sizes, shape (k, n)."""
+        given = np.outer(self.by, replace(self.middle, most=np.inf).of(sizes))
+        if not self.middle.depends_on_size:
+            return given
+        return np.where(sizes > 0, np.minimum(given, self.middle.most), self.otherwise[:, None])
+
+    def rules(self) -> Iterator[Rule]:
+        """Yield each as a rule."""
+        for by, otherwise, growth in zip(self.by.tolist(), self.otherwise.tolist(), self.growth.tolist(), strict=True):
+            yield replace(_scaled(self.middle, by, otherwise), growth=growth)
 
 
 def chosen(history: History) -> Chosen:
@@ -70,10 +99,14 @@ def chosen(history: History) -> Chosen:
     recent = _with_usual_runtimes(completed(history.part(max(0, len(history) - MOST), len(history))))
     costs: dict[_Candidate, Cost] = {}
     for before, after in _folds(len(recent)):
-        for candidate, rule in _candidates(recent.part(0, before)):
-            costs[candidate] = costs.get(candidate, NOTHING) + cost(rule, recent.part(before, after))
+        following = recent.part(before, after)
+        for family in _families(recent.part(0, before)):
+            judged = costs_of(family.given(following.sizes), family.growth, following)
+            for candidate, each in zip(family.candidates, judged, strict=True):
+                costs[candidate] = costs.get(candidate, NOTHING) + each
     most = max(each.jobs for each in costs.values())  # a shape may not fit all parts of the history
-    rules = {each: rule for each, rule in _candidates(recent) if each in costs and costs[each].jobs == most}
+    fitted = (each for family in _families(recent) for each in zip(family.candidates, family.rules(), strict=True))
+    rules = {each: rule for each, rule in fitted if each in costs and costs[each].jobs == most}
     price = _PRICE * float(np.median(recent.peaks * recent.runtimes)) / BYTE_SECONDS
 
     def regret(candidate: _Candidate) -> float:
@@ -123,7 +156,7 @@ def _folds(number: int) -> Iterator[tuple[int, int]]:
         yield round(before * number), round(after * number)
 
 
-def _candidates(history: History) -> Iterator[tuple[_Candidate, Rule]]:
+def _families(history: History) -> Iterator[_Family]:
     for name, shape in _SHAPES.items():
         middle = shape(history)
         if middle is None:
@@ -131,15 +164,12 @@ def _candidates(history: History) -> Iterator[tuple[_Candidate, Rule]]:
         ratios = history.peaks / middle.of(history.sizes)
         largest = float(ratios.max())
         tail = max(float(np.exp(_TAIL * np.log(ratios).std())), largest)
-        uppers, enough_of_all = np.quantile(ratios, _SHARES).tolist(), np.quantile(history.peaks, _SHARES).tolist()
-        for share, upper, otherwise in zip(_SHARES, uppers, enough_of_all, strict=True):
-            for margin in _MARGINS:
-                rule = _scaled(middle, upper * margin, otherwise * margin)
-                growth = min(max(tail / (upper * margin), _LEAST_GROWTH), 2.0)
-                yield _Candidate(name, share, margin, "tail"), replace(rule, growth=growth)
-                if largest > upper * margin:
-                    enough = replace(rule, growth=largest / (upper * margin))
-                    yield _Candidate(name, share, margin, "largest"), enough
+        by = np.outer(np.quantile(ratios, _SHARES), _MARGINS).ravel()
+        otherwise = np.outer(np.quantile(history.peaks, _SHARES), _MARGINS).ravel()
+        growth = np.clip(tail / by, _LEAST_GROWTH, 2.0)
+        growth = np.concatenate([growth, np.where(largest > by, largest / by, growth)])
+        candidates = [_Candidate(name, *each) for each in product(_AGAIN, _SHARES, _MARGINS)]
+        yield _Family(candidates, middle, np.tile(by, len(_AGAIN)), np.tile(otherwise, len(_AGAIN)), growth)
 
 
 def _bounds(history: History, share: float) -> Iterator[tuple[str, Rule]]:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-from scipy.optimize import linprog
 
-from knockem_dagster.joblogs.sizing.history import Floats, History
+from knockem_dagster.joblogs.sizing.history import History
+from knockem_dagster.joblogs.sizing.quantile_line import quantile_line
 from knockem_dagster.joblogs.sizing.rule import Rule, cost
 
 WITT_SHARES = (0.5, 0.75, 0.9, 0.95, 0.99)
-MOST_FITTED = 1000
-"""Of the latest jobs, to which a line is fitted: fitting takes the square of their number."""
 
 
 def percentile(history: History, share: float = 0.95) -> Rule:
@@ -40,28 +37,16 @@ def witt(history: History) -> Rule:
     """Give what the line in the size of the inputs tells that would have wasted least, of several quantiles' lines.
 
     The low-wastage regression of Witt, van Santen and Leser, "Learning Low-Wastage Memory Allocations for Scientific
-    Workflows at IceCube" (HPCS 2019), with a linear program for each quantile.
+    Workflows at IceCube" (HPCS 2019).
     """
     otherwise = percentile(history)
     known = history.of(~np.isnan(history.sizes))
     if len(known) < 2 or np.ptp(known.sizes) == 0:
         return otherwise
-    recent = known.part(max(0, len(known) - MOST_FITTED), len(known))
-    least = float(recent.peaks.min())
-    lines = [quantile_line(recent.sizes, recent.peaks, share) for share in WITT_SHARES]
+    least = float(known.peaks.min())
+    lines = [quantile_line(known.sizes, known.peaks, share) for share in WITT_SHARES]
     rules = [Rule(base, factor, least=least, otherwise=otherwise.base) for base, factor in lines]
-    return min(rules, key=lambda rule: cost(rule, recent).wasted_gb_hours)
+    return min(rules, key=lambda rule: cost(rule, known).wasted_gb_hours)
 
 
 PUBLISHED: dict[str, Callable[[History], Rule]] = {"percentile": percentile, "tovar": tovar, "witt": witt}
-
-
-def quantile_line(sizes: Floats, values: Floats, share: float) -> tuple[float, float]:
-    """Return intercept and slope of the line below which this share of the values is (Koenker and Bassett 1978)."""
-    x_scale, y_scale = float(sizes.max()) or 1.0, float(np.abs(values).max()) or 1.0
-    design = np.stack([np.ones(sizes.size), sizes / x_scale])
-    found: Any = linprog(
-        -values / y_scale, A_eq=design, b_eq=(1 - share) * design.sum(axis=1), bounds=(0, 1), method="highs"
-    )
-    intercept, slope = -found.eqlin.marginals
-    return float(intercept * y_scale), float(slope * y_scale / x_scale)

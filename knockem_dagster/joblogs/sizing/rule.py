@@ -68,12 +68,19 @@ def cost(rule: Rule, history: History) -> Cost:
     A try that is given less than its peak fails, after the whole runtime of its job, and all it was given is wasted.
     The next ones are given more, as the rule says, until it is enough.
     """
-    first = np.maximum(rule.of(history.sizes), 1.0)
+    [found] = costs_of(rule.of(history.sizes)[None], np.array([rule.growth]), history)
+    return found
+
+
+def costs_of(given: Floats, growth: Floats, history: History) -> list[Cost]:
+    """Return the same for k rules, of which is known what each gives at first, shape (k, n), and its growth, (k,)."""
+    first = np.maximum(given, 1.0)
     peaks, seconds = history.peaks, history.runtimes
     fails = first < peaks
-    second = first * rule.growth
+    second = first * growth[:, None]
     doublings = np.where(fails, np.ceil(np.log2(np.maximum(peaks / second, 1.0))), 0.0)
     last = np.where(fails, second * 2**doublings, first)
     lost = np.where(fails, first + second * (2**doublings - 1), 0.0)
-    wasted = float(np.sum((lost + last - peaks) * seconds)) / BYTE_SECONDS
-    return Cost(peaks.size, wasted, int(np.sum(fails * (1 + doublings))), int(np.sum(fails)))
+    wasted = (lost + last - peaks) @ seconds / BYTE_SECONDS
+    tries, failed = np.sum(fails * (1 + doublings), axis=1).astype(int), np.sum(fails, axis=1)
+    return [Cost(peaks.size, *each) for each in zip(wasted.tolist(), tries.tolist(), failed.tolist(), strict=True)]

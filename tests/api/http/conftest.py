@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 
 import httpx
 import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from knockem_dagster.joblogs.removal import remove_instance
 from knockem_dagster.records.accounts import Scope
 from tests.services.api_server import ADMINISTRATOR, ApiServer, running_api
 from tests.services.queues import running_queue
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+SLOW_MS = 30_000
 
 
 @pytest.fixture(scope="module")
@@ -42,3 +47,29 @@ def another(api: ApiServer) -> Iterator[dict[str, str]]:
 @pytest.fixture
 def sender(api: ApiServer, instance: dict[str, str]) -> httpx.Client:
     return api.client(token=instance["token"])
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Give chromium, if there is one."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine")
+    expect.set_options(timeout=SLOW_MS)
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser: Browser, api: ApiServer) -> Iterator[Page]:
+    """Give a page of which no script may fail."""
+    context = browser.new_context(base_url=api.url)
+    opened = context.new_page()
+    opened.set_default_timeout(SLOW_MS)
+    failed: list[str] = []
+    opened.on("pageerror", lambda error: failed.append(str(error)))
+    yield opened
+    context.close()
+    assert not failed

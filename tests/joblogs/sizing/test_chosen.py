@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.random import default_rng
 
+from knockem_dagster.joblogs.sizing import chosen as chosen_module
 from knockem_dagster.joblogs.sizing.chosen import FEWEST, bound, chosen
 from knockem_dagster.joblogs.sizing.history import Floats, History
 from knockem_dagster.joblogs.sizing.published import percentile
@@ -70,6 +71,14 @@ def test_inputs_beyond_all_that_were_seen_are_not_given_without_bound() -> None:
     assert found.rule.depends_on_size
     [far] = found.rule.of(np.array([1e15]))
     assert far <= 10 * jobs(200, 1, slope=4).peaks.max()
+
+
+def test_many_rules_at_once_give_what_each_does() -> None:
+    sizes = np.array([np.nan, 0.0, 1.0, 1e6, 1e9, 1e12, 1e15])
+    families = list(chosen_module._families(jobs(200, 1, slope=4)))
+    assert [each.middle.depends_on_size for each in families] == [False, True, True, True]
+    for family in families:
+        np.testing.assert_allclose(family.given(sizes), [rule.of(sizes) for rule in family.rules()])
 
 
 @pytest.mark.parametrize("power", [0.0, 0.7])

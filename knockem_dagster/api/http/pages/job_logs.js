@@ -9,9 +9,13 @@ const wholeTables = new Set(); // names of tables that somebody asked for
 const day = (seconds) => (seconds === null || seconds === undefined ? "" : new Date(seconds * 1000).toLocaleDateString());
 const percent = (share) => (share === null || share === undefined ? "" : `${(100 * share).toFixed(1)} %`);
 
-function placeOfInstance(id, tool) {
-  return `/joblogs/${id}${tool ? `?tool=${encodeURIComponent(tool)}` : ""}`;
+// Where the page of an instance is, or of all (no id); of a tool there.
+function placeOfJobs(id, tool) {
+  return `/joblogs${id ? `/${id}` : ""}${tool ? `?tool=${encodeURIComponent(tool)}` : ""}`;
 }
+
+// A date; of all instances together only the month is told.
+const dateIn = (id, text) => (text ?? "").slice(0, id ? 10 : 7);
 
 // All rows of a table, as objects.
 async function rowsOf(place, tool) {
@@ -87,16 +91,16 @@ function monthsCard(found) {
 }
 
 function toolLink(id, row) {
-  return id ? element("a", { href: placeOfInstance(id, row.tool_id), title: row.tool_id }, row.tool) : element("span", { title: row.tool_id }, row.tool);
+  return element("a", { href: placeOfJobs(id, row.tool_id), title: row.tool_id }, row.tool);
 }
 
 function mostUsedCard(id, found) {
   return tableCard({
     title: "Most used tools", found, name: "tools",
-    columns: [["tool"], ["jobs", "number"], ["failed", "number"], ["hours", "number"], ["largest memory", "number"], ["last used"]],
+    columns: [["tool"], ["jobs", "number"], ["failed", "number"], ["hours", "number"], ...(id ? [["largest memory", "number"]] : []), ["last used"]],
     line: (row) => element("tr", {}, element("td", {}, toolLink(id, row)), element("td", { class: "number" }, number(row.jobs)),
       element("td", { class: "number" }, percent(row.error_rate)), element("td", { class: "number" }, number(row.hours)),
-      element("td", { class: "number" }, gigabytes(row.memory_largest)), element("td", {}, (row.last_used ?? "").slice(0, 10))),
+      id ? element("td", { class: "number" }, gigabytes(row.memory_largest)) : null, element("td", { class: "date" }, dateIn(id, row.last_used))),
   });
 }
 
@@ -128,7 +132,7 @@ function allocationCard(versions) {
     title: "Allocation against use", found, name: "allocation",
     about: "Memory times how long jobs ran, of those whose memory, given and used, is known: blue is what they used at most, yellow what they were given beyond that.",
     columns: [["version"], ["used of what was allocated"], ["jobs", "number"], ["allocated, GB h", "number"], ["used, GB h", "number"], ["used", "number"]],
-    line: (row) => element("tr", {}, element("td", {}, row.tool_version), element("td", { class: "wide" }, allocation(row, most)),
+    line: (row) => element("tr", {}, element("td", {}, row.tool_version ?? "others"), element("td", { class: "wide" }, allocation(row, most)),
       element("td", { class: "number" }, number(row.allocation_known)), element("td", { class: "number" }, number(row.allocated_gb_hours)),
       element("td", { class: "number" }, number(row.used_gb_hours)), element("td", { class: "number" }, percent(row.used_share))),
   });
@@ -143,19 +147,19 @@ function histogramCard(found, title, name, unit) {
   });
 }
 
-function versionsCard(found) {
+function versionsCard(id, found) {
   return tableCard({
     title: "Versions", found, name: "versions",
-    columns: [["version"], ["jobs", "number"], ["failed", "number"], ["memory: median", "number"], ["95 %", "number"], ["largest", "number"],
+    columns: [["version"], ["jobs", "number"], ["failed", "number"], ["memory: median", "number"], ["95 %", "number"], ...(id ? [["largest", "number"]] : []),
       ["at its limit", "number"], ["time: median", "number"], ["95 %", "number"], ["last used"]],
-    line: (row) => element("tr", {}, element("td", {}, row.tool_version), element("td", { class: "number" }, number(row.jobs)),
-      element("td", { class: "number" }, percent(row.error_rate)), ...[row.memory_median, row.memory_95, row.memory_largest].map((each) => element("td", { class: "number" }, gigabytes(each))),
+    line: (row) => element("tr", {}, element("td", {}, row.tool_version ?? "others"), element("td", { class: "number" }, number(row.jobs)),
+      element("td", { class: "number" }, percent(row.error_rate)), ...[row.memory_median, row.memory_95, ...(id ? [row.memory_largest] : [])].map((each) => element("td", { class: "number" }, gigabytes(each))),
       element("td", { class: "number" }, number(row.memory_at_limit)), element("td", { class: "number" }, duration(row.runtime_median)),
-      element("td", { class: "number" }, duration(row.runtime_95)), element("td", {}, (row.last_used ?? "").slice(0, 10))),
+      element("td", { class: "number" }, duration(row.runtime_95)), element("td", {}, dateIn(id, row.last_used))),
   });
 }
 
-function recommendationsCard(found) {
+function recommendationsCard(id, found) {
   const shown = { columns: found.columns, rows: found.rows.filter((row) => !row.verdict || !row.tool_version) };
   return tableCard({
     title: "Recommended", found: shown, name: "recommendations",
@@ -166,8 +170,15 @@ function recommendationsCard(found) {
         element("td", { class: "number" }, row.cores === null ? "unknown" : number(row.cores)), element("td", {}, row.memory_rule ?? "unknown"),
         element("td", { class: "number" }, row.next_try === null ? "" : `× ${number(row.next_try)}`), element("td", { class: "number" }, row.failed_tries === null ? "" : number(row.failed_tries)),
         element("td", { class: "number" }, percent(row.memory_at_limit)), element("td", { class: "number" }, row.runtime === null ? "unknown" : duration(row.runtime))]),
-      ...[row.first_used, row.last_used].map((each) => element("td", { class: "date" }, each.slice(0, 10)))),
+      ...[row.first_used, row.last_used].map((each) => element("td", { class: "date" }, dateIn(id, each)))),
   });
+}
+
+// Of all instances together nothing is kept of what is recommended, and it takes longer than the rest of the page.
+function askForRecommendations(answered) {
+  const card = element("section", { class: "card" }, element("h2", {}, "Recommended"), element("p", { class: "soft" }, "From the latest jobs of all instances together."),
+    button("Compute", async () => card.replaceWith(await answered())));
+  return card;
 }
 
 // What an instance is, for the header; what is quarantined, as far as it is shown.
@@ -175,7 +186,7 @@ function instanceHead(seen, quarantined) {
   const age = seen.lastGenerated === null ? null : Date.now() / 1000 - seen.lastGenerated;
   const unshown = seen.reports.quarantined - quarantined.length;
   return [
-    element("div", { class: "row apart" }, element("h1", {}, element("a", { href: placeOfInstance(seen.id) }, seen.name)),
+    element("div", { class: "row apart" }, element("h1", {}, element("a", { href: placeOfJobs(seen.id) }, seen.name)),
       seen.lastGenerated === null ? null : state(seen.isLate ? "ready" : "completed", seen.isLate ? "late" : "as usual")),
     seen.name === seen.id ? null : element("p", { class: "soft" }, seen.id),
     facts([
@@ -191,14 +202,31 @@ function instanceHead(seen, quarantined) {
   ];
 }
 
-// Gives a function that shows the cards of what the marts say when another generation of them is in use, and else
-// nothing: what somebody opened or marked stays as it is.
-function cardsOfMarts(cardsOf) {
+const toolAsked = () => new URLSearchParams(location.search).get("tool");
+const shortName = (tool) => tool.split("/").at(-1);
+
+// What the marts say of an instance, or of all (no id): of their tools, or of the one that is asked for. Gives the place
+// of that and a function that fills it when another generation of marts is in use, and else does nothing: what somebody
+// opened or marked stays as it is.
+function cardsOfMarts(id) {
+  const tool = toolAsked();
+  const tables = (...names) => Promise.all(names.map((each) => rowsOf(`/v1/jobLogs${id ? `/instances/${id}` : ""}/tables/${each}`, tool)));
+  const ofTool = async () => {
+    const [versions, memory, runtime, recommended] = await tables("versions", "memory", "runtime", ...(id ? ["recommendations"] : []));
+    return [element("section", { class: "card" }, element("h1", {}, shortName(tool)), element("p", { class: "soft" }, tool)),
+      recommended ? recommendationsCard(id, recommended) : askForRecommendations(async () => recommendationsCard(id, (await tables("recommendations"))[0])),
+      versionsCard(id, versions), allocationCard(versions),
+      histogramCard(memory, "Memory that jobs used at most", "memory", "GB"), histogramCard(runtime, "How long jobs ran", "runtime", "s")];
+  };
+  const ofTools = async () => {
+    const [months, tools] = await tables("months", "tools");
+    return [monthsCard(months), mostUsedCard(id, tools), wastefulCard(id, tools)];
+  };
   let shown;
   const cards = element("div", { class: "cards" });
   return [cards, async (generation) => {
     if (generation === shown) return;
-    fill(cards, ...(await cardsOf()));
+    fill(cards, ...(await (tool ? ofTool() : ofTools())));
     shown = generation;
   }];
 }
@@ -206,23 +234,13 @@ function cardsOfMarts(cardsOf) {
 // One instance: all its tools, or one of them.
 function jobLogsOf(id) {
   const place = `/v1/jobLogs/instances/${id}`;
-  const tool = new URLSearchParams(location.search).get("tool");
-  const tables = (...names) => Promise.all(names.map((each) => rowsOf(`${place}/tables/${each}`, tool)));
+  const tool = toolAsked();
   const head = element("header", { class: "card" });
-  const [cards, showCards] = cardsOfMarts(async () => {
-    if (tool) {
-      const [recommended, versions, memory, runtime] = await tables("recommendations", "versions", "memory", "runtime");
-      return [element("section", { class: "card" }, element("h1", {}, tool.split("/").at(-1)), element("p", { class: "soft" }, tool)),
-        recommendationsCard(recommended), versionsCard(versions), allocationCard(versions),
-        histogramCard(memory, "Memory that jobs used at most", "memory", "GB"), histogramCard(runtime, "How long jobs ran", "runtime", "s")];
-    }
-    const [months, tools] = await tables("months", "tools");
-    return [monthsCard(months), mostUsedCard(id, tools), wastefulCard(id, tools)];
-  });
+  const [cards, showCards] = cardsOfMarts(id);
   return async function refresh() {
     const seen = await call(place);
     const quarantined = seen.reports.quarantined ? (await call(`${place}/reports?state=quarantined&limit=${QUARANTINED_SHOWN}`)).items : [];
-    entitle(tool ? `${tool.split("/").at(-1)} · ${seen.name}` : seen.name);
+    entitle(tool ? `${shortName(tool)} · ${seen.name}` : seen.name);
     who({ userEmail: seen.name, scope: "job logs" });
     fill(head, ...instanceHead(seen, quarantined));
     await showCards(seen.marts);
@@ -230,17 +248,16 @@ function jobLogsOf(id) {
   };
 }
 
-// All instances together: for administrators the list of them, for everybody the tools that several of them run.
+// All instances together: for administrators the list of them, for everybody the tools that several of them run, or one
+// of these.
 function allJobLogs() {
+  const tool = toolAsked();
   const list = element("div", { class: "cards" });
-  const [cards, showCards] = cardsOfMarts(async () => {
-    const [months, tools] = await Promise.all(["months", "tools"].map((each) => rowsOf(`/v1/jobLogs/tables/${each}`)));
-    return [monthsCard(months), mostUsedCard(null, tools), wastefulCard(null, tools)];
-  });
+  const [cards, showCards] = cardsOfMarts(null);
   return async function refresh() {
     const self = await call("/v1/self");
-    const instances = self.scope === "administrator" ? (await call("/v1/jobLogs/instances?limit=1000")).items : [];
-    entitle("Job logs");
+    const instances = self.scope === "administrator" && !tool ? (await call("/v1/jobLogs/instances?limit=1000")).items : [];
+    entitle(tool ? `${shortName(tool)} · job logs` : "Job logs");
     fill(list, instances.length ? instancesCard(instances) : null);
     await showCards((await call("/v1/jobLogs/marts")).generation);
     if (!list.isConnected) show(list, cards, element("p", { class: "soft" }, "A tool is shown here once three instances have run it, and 20 jobs of it are known."));
@@ -250,7 +267,7 @@ function allJobLogs() {
 function instancesCard(instances) {
   return element("section", { class: "card" }, element("h2", {}, "Instances"),
     table([["instance"], ["reports", "number"], ["quarantined", "number"], ["jobs", "number"], ["last good report"]], instances.map((each) => element("tr", {},
-      element("td", {}, element("a", { href: placeOfInstance(each.id) }, each.name)), element("td", { class: "number" }, number(each.reports.loaded)),
+      element("td", {}, element("a", { href: placeOfJobs(each.id) }, each.name)), element("td", { class: "number" }, number(each.reports.loaded)),
       element("td", { class: "number" }, number(each.reports.quarantined)), element("td", { class: "number" }, number(each.jobs)),
       element("td", {}, each.lastGenerated === null ? "none" : state(each.isLate ? "ready" : "completed", day(each.lastGenerated)))))));
 }

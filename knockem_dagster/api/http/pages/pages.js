@@ -121,14 +121,13 @@ function table(columns, rows) {
     element("tbody", {}, rows)));
 }
 
-function deed(words, question, path, after) {
+// A button that cannot be pressed again while it acts; what goes wrong is told.
+function button(words, act) {
   const made = element("button", { type: "button", onclick: async () => {
-    if (question && !window.confirm(question)) return;
     made.disabled = true;
     try {
-      await call(path, { method: "POST" });
+      await act();
       trouble("");
-      await after();
     } catch (error) {
       trouble(error.message);
     } finally {
@@ -136,6 +135,14 @@ function deed(words, question, path, after) {
     }
   } }, words);
   return made;
+}
+
+function deed(words, question, path, after) {
+  return button(words, async () => {
+    if (question && !window.confirm(question)) return;
+    await call(path, { method: "POST" });
+    await after();
+  });
 }
 
 // Shows a page again and again for as long as it is looked at; what goes wrong is told, and tried again.
