@@ -101,6 +101,7 @@ def warehouse(scratch: Path, *, memory_mb: int) -> Generator[duckdb.DuckDBPyConn
         "preserve_insertion_order": False,
     }
     with duckdb.connect(config=settings) as connection:
+        connection.execute("SET enable_progress_bar = false")  # which is shown wherever the output goes
         yield connection
 
 

@@ -35,8 +35,8 @@ MARTS_VERSION = "3"
 """Another one where any mart would be another."""
 KEPT_FOR_READERS = timedelta(hours=1)
 """How long marts are there that went out of use: somebody may be reading them."""
-_LEAST_MEMORY_MB, _MEMORY_MB_OF_READERS = 192, 1024
-_MEMORY_OF_A_JOB = 40
+_LEAST_MEMORY_MB, _MEMORY_MB_OF_READERS = 112, 1024
+_MEMORY_OF_A_JOB = 60
 """Bytes. All else that does not fit goes to a file; what a quantile is of does not."""
 _TRIES = 5
 # The latest report to tell of a job is right; of two made at once, the one whose name is last.

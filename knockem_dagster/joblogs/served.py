@@ -170,6 +170,7 @@ class InstanceCopy:
 
     def _fill(self, name: str, path: Path) -> None:
         with duckdb.connect(config={"threads": 1, "memory_limit": _MEMORY}) as connection:
+            connection.execute("SET enable_progress_bar = false")  # which is shown wherever the output goes
             connection.read_parquet(str(path)).create_view("mart")
             rows = connection.sql(_QUERIES[name]).to_arrow_reader(_ROWS_AT_ONCE)
             columns = sql.SQL(", ").join(map(sql.Identifier, rows.schema.names))
