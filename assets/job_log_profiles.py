@@ -1,5 +1,6 @@
-"""Profiles of an instance's tools by Spark, in a process of its own: the mart `tools`, from the mart `jobs`."""
+"""Profiles of an instance's tools by Spark, in a process of its own: the mart `tools`, from the lake."""
 
+import json
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ import dagster as dg
 
 from assets.job_logs import job_log_marts
 from assets.partitions import instances
-from assets.spark_profiles import JOBS, MODULE, PROFILES
+from assets.spark_profiles import INSTANCE, MODULE, PROFILES, REPORTS
 from knockem_dagster.errors import KnockemError
 from knockem_dagster.joblogs.ledger import SCRATCH
 from knockem_dagster.joblogs.marts import Marts
@@ -39,12 +40,13 @@ def job_log_tool_profiles(
     opened = platform.open()
     marts = Marts(opened.records, opened.objects)
     with tempfile.TemporaryDirectory(prefix=SCRATCH) as folder:
-        generation, jobs = marts.jobs_of(context.partition_key, Path(folder))
-        profiles = Path(folder) / "profiles.parquet"
+        generation, files = marts.made_of(context.partition_key, Path(folder))
+        reports, profiles = Path(folder) / "reports.json", Path(folder) / "profiles.parquet"
+        reports.write_text(json.dumps([(str(each.path), (each.generated, each.report)) for each in files]))
         ended = processes.run(
             command=[sys.executable, "-P", "-m", MODULE],
             context=context,
-            extras={JOBS: str(jobs), PROFILES: str(profiles)},
+            extras={INSTANCE: context.partition_key, REPORTS: str(reports), PROFILES: str(profiles)},
             env={"PYTHONPATH": str(_ROOT)},
             cwd=folder,
         )

@@ -11,6 +11,7 @@ import hashlib
 import tempfile
 from collections.abc import Generator, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,15 @@ _REPORTS = pa.schema(
     ]
 )
 """`jobs` are those that the report tells of, in whatever state; `timings`, when its exporter came where."""
+
+
+@dataclass(frozen=True, slots=True)
+class LakeFile:
+    """The jobs of a report: where they are, when the report was made, in seconds since 1970, and its name."""
+
+    path: Path
+    generated: float
+    report: str
 
 
 class Marts:
@@ -214,10 +224,19 @@ class Marts:
                     rows.create(name)
             yield found
 
-    def jobs_of(self, instance: str, scratch: Path) -> tuple[str, Path]:
-        """Return the generation in use of an instance, and its jobs as a file. Raises NotFound where there is none."""
+    def made_of(self, instance: str, scratch: Path) -> tuple[str, list[LakeFile]]:
+        """Return the generation in use of an instance, and the job tables of the lake that it is made of.
+
+        Raises NotFound where there are no marts, or they are not of the reports that are in use now.
+        """
         generation = self.generation_of(instance)
-        return generation, self._file(mart_key(instance, generation, JOBS), scratch)
+        reports = self._ledger.in_use(instance)
+        if not self._are_of(instance, reports):
+            raise NotFound(f"The marts of instance {instance} are not of all its reports yet.")
+        return generation, [
+            LakeFile(self._file(table_key(each, job_resources.NAME), scratch), each.generated or 0.0, each.name)
+            for each in reports
+        ]
 
     def _files_in_use(self, instances: Set[str] | None, scratch: Path) -> list[dict[str, Path]]:
         for _ in range(_TRIES):

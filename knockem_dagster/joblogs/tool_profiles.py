@@ -1,10 +1,11 @@
 """Profiles of tools as one expression, for any engine that ibis has: DuckDB here, Spark where there is a cluster.
 
-They are the mart `tools`, of the mart `jobs`. Needs the extra `spark`.
+They are the mart `tools`, from the job tables of the lake. Needs the extra `spark`.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 from importlib.util import find_spec
@@ -14,6 +15,19 @@ from typing import Any
 from knockem_dagster.errors import KnockemError
 
 KEYS = ("instance", "tool_id", "tool_version")
+
+
+def latest_of_each_job(told: Any, reports: Any) -> Any:
+    """Return a row per job: an ibis table, of one with a row for each report that tells of it, and one of the reports.
+
+    `told` has a column `file`, and so has `reports`, beside `generated` and `report`. The report made last is right; of
+    two made at once, the one whose name is last.
+    """
+    ibis: Any = importlib.import_module("ibis")
+    rows = told.join(reports, "file")
+    place = ibis.row_number().over(group_by=rows.id, order_by=[rows.generated.desc(), rows.report.desc()])
+    numbered = rows.mutate(place=place)
+    return numbered.filter(numbered.place == 0).drop("place", "file", "generated", "report")
 
 
 def tool_profiles(jobs: Any) -> Any:
