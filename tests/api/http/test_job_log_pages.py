@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
+import httpx
 import pandas as pd
 import pytest
 from playwright.sync_api import Page, expect
@@ -56,6 +58,12 @@ def test_an_instance_sees_its_jobs_and_tools(api: ApiServer, page: Page, width: 
     recommended = page.locator(".card", has=page.get_by_role("heading", name="Recommended"))
     dates = r"2024-\d\d-\d\d 202\d-\d\d-\d\d"
     expect(recommended.get_by_role("row", name=re.compile(f"^all 98 1 .* {dates}$"))).to_be_visible()
+    runtime = page.locator(".card", has=page.get_by_role("heading", name="How long jobs ran"))
+    asked = {"tool": httpx.URL(page.url).params["tool"]}
+    told = api.client(token=token).get(f"/v1/jobLogs/instances/{id}/tables/runtime", params=asked).json()["rows"]
+    lowest, highest = (round(2 * math.log2(row[0])) for row in (told[0], told[-1]))
+    assert len(told) <= highest - lowest, "some bins are empty"
+    expect(runtime.locator(".columns .column")).to_have_count(highest - lowest + 1)
     allocation = page.locator(".card", has=page.get_by_role("heading", name="Allocation against use"))
     expect(allocation.locator("tbody tr").first.locator(".allocated")).to_be_visible()
     with page.expect_download() as taken:

@@ -138,10 +138,20 @@ function allocationCard(versions) {
   });
 }
 
+// Bins are told where there are jobs in them; the chart has the others, too: each ends at the square root of 2 times
+// where it begins.
+function binsOf(rows) {
+  return rows.flatMap((row, index) => {
+    const end = index ? rows[index - 1].high : row.low;
+    const missing = Math.round(2 * Math.log2(row.low / end));
+    return [...Array.from({ length: missing }, (_, place) => ({ low: end * 2 ** (place / 2), high: end * 2 ** ((place + 1) / 2), jobs: 0 })), row];
+  });
+}
+
 function histogramCard(found, title, name, unit) {
   const label = (row) => `${number(row.low)} to ${number(row.high)} ${unit}`;
   return tableCard({
-    title, found, name, chart: columnsChart(found.rows.map((row) => ({ label: label(row), parts: [["running", row.jobs, "jobs"]] })), "jobs in a bin"),
+    title, found, name, chart: columnsChart(binsOf(found.rows).map((row) => ({ label: label(row), parts: [["running", row.jobs, "jobs"]] })), "jobs in a bin"),
     columns: [[unit], ["jobs", "number"]],
     line: (row) => element("tr", {}, element("td", {}, label(row)), element("td", { class: "number" }, number(row.jobs))),
   });
