@@ -39,6 +39,8 @@ KEPT_FOR_READERS = timedelta(hours=1)
 _LEAST_MEMORY_MB, _MEMORY_MB_OF_READERS = 112, 1024
 _MEMORY_OF_A_JOB = 60
 """Bytes. All else that does not fit goes to a file; what a quantile is of does not."""
+_READ_AGAIN = "read-again"
+"""Noted as if it were a generation: tables that another parser reads, or has read, will be of no use to anybody."""
 _TRIES = 5
 # The latest report to tell of a job is right; of two made at once, the one whose name is last.
 _LATEST = """
@@ -161,6 +163,8 @@ class Marts:
         suffix = f"-{new_id()[:8]}" if again else ""
         while again or not self._is_computed(instance):
             again = False
+            if any(each.parser_version for each in self._ledger.unread(instance)):
+                self._announce(instance, _READ_AGAIN)
             self._ledger.read_all(instance)
             reports = self._ledger.in_use(instance)
             generation = _content_of(reports) + suffix

@@ -18,7 +18,7 @@ from knockem_dagster.joblogs.ledger import Ledger
 from knockem_dagster.joblogs.marts import TABLES, Marts, mart_key
 from knockem_dagster.joblogs.report import PARSER_VERSION
 from knockem_dagster.platform import Platform
-from knockem_dagster.records.joblogs import InstanceRecord, MartsRecord
+from knockem_dagster.records.joblogs import InstanceRecord, MartsRecord, ReportRecord
 from knockem_dagster.stores.documents import Patch
 from knockem_dagster.stores.objects import Objects
 from tests.services.job_play import record_in
@@ -238,6 +238,31 @@ def test_readers_see_the_old_or_the_new_totals_and_nothing_else(
     assert tables_of(platform) == {PARSER_VERSION, "a", "b", "c"}, "somebody may be reading them"
     marts.sweep(older=timedelta(0))
     assert tables_of(platform) == {"c"}
+
+
+def test_tables_are_swept_that_another_parser_read_until_it_died(
+    platform: Platform, marts: Marts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("1", "2"):
+        receive(platform, tmp_path, jobs_of(job(int(name))), name=name)
+    marts.refresh("i")
+    read = Ledger.read
+
+    def once(ledger: Ledger, report: ReportRecord) -> ReportRecord:
+        if report.name == "2":
+            raise KeyboardInterrupt
+        return read(ledger, report)
+
+    with monkeypatch.context() as dying, pytest.raises(KeyboardInterrupt):
+        dying.setattr(ledgers, "PARSER_VERSION", "a")
+        dying.setattr(Ledger, "read", once)
+        marts.refresh("i")
+    assert tables_of(platform) == {PARSER_VERSION, "a"}
+    marts.refresh("i")
+    assert marts.sweep() == 0, "somebody may be at it"
+    marts.sweep(older=timedelta(0))
+    assert tables_of(platform) == {PARSER_VERSION}
+    assert rows(marts, "SELECT sum(jobs) FROM tools") == [(2,)]
 
 
 def tables_of(platform: Platform) -> set[str]:
