@@ -23,7 +23,8 @@ profiles go, a Parquet file."""
 def write_profiles(instance: str, reports: Path, profiles: Path) -> dict[str, int]:
     """Write the profiles of the jobs that these reports tell of; return how many tools and jobs those are.
 
-    `reports`: a list of pairs, of a file of the lake, and when its report was made and how it is called.
+    `reports`: a list of pairs, of a file of the lake, and when its report was made and how it is called. Spark tells
+    files by their names as addresses have them: those of the lake are the same there.
     """
     ibis: Any = importlib.import_module("ibis")
     sql: Any = importlib.import_module("pyspark.sql")

@@ -174,7 +174,7 @@ class Marts:
             self._use(instance, generation if reports else None)
 
     def sweep(self, *, older: timedelta = KEPT_FOR_READERS) -> int:
-        """Remove marts that have been out of use for so long; return how many generations those were.
+        """Remove marts that have been out of use for so long; return how many were noted.
 
         With them go the tables that an earlier parser read.
         """

@@ -18,7 +18,7 @@ KEYS = ("instance", "tool_id", "tool_version")
 
 
 def latest_of_each_job(told: Any, reports: Any) -> Any:
-    """Return a row per job: an ibis table, of one with a row for each report that tells of it, and one of the reports.
+    """Return a row per job of an instance: an ibis table, of one with a row for each report that tells of it.
 
     `told` has a column `file`, and so has `reports`, beside `generated` and `report`. The report made last is right; of
     two made at once, the one whose name is last.
