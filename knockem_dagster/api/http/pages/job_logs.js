@@ -265,11 +265,11 @@ function allJobLogs() {
   const list = element("div", { class: "cards" });
   const [cards, showCards] = cardsOfMarts(null);
   return async function refresh() {
-    const self = await call("/v1/self");
-    const instances = self.scope === "administrator" && !tool ? (await call("/v1/jobLogs/instances?limit=1000")).items : [];
+    const [self, { generation }] = await Promise.all([call("/v1/self"), call("/v1/jobLogs/marts")]);
+    const listed = self.scope === "administrator" && !tool ? call("/v1/jobLogs/instances?limit=1000") : { items: [] };
     entitle(tool ? `${shortName(tool)} · job logs` : "Job logs");
+    const [{ items: instances }] = await Promise.all([listed, showCards(generation)]);
     fill(list, instances.length ? instancesCard(instances) : null);
-    await showCards((await call("/v1/jobLogs/marts")).generation);
     if (!list.isConnected) show(list, cards, element("p", { class: "soft" }, "A tool is shown here once three instances have run it, and 20 jobs of it are known."));
   };
 }

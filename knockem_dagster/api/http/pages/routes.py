@@ -9,13 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from fastapi import APIRouter, Request
-from fastapi.responses import FileResponse, HTMLResponse
+from fastapi.responses import HTMLResponse, Response
 
 from knockem_dagster.api.http.site import site_of
 from knockem_dagster.reports.script import SCRIPT_SOURCE
 
 _FOLDER = Path(__file__).parent
 _SHELL = (_FOLDER / "shell.html").read_text(encoding="utf-8")
+_STYLE = (_FOLDER / "pages.css").read_bytes()
+_SCRIPTS = {f"/{path.name}": path.read_bytes() for path in _FOLDER.glob("*.js")}
 _PLACE_OF_LINK = "<!-- Dagster UI -->"
 # The report within a page is under the page's policy as well as its own: its one script and its icon are permitted.
 _HEADERS = {
@@ -43,13 +45,13 @@ async def page(request: Request) -> HTMLResponse:
 
 
 @router.get("/pages.css")
-async def style() -> FileResponse:
+async def style() -> Response:
     """Return how the pages look."""
-    return FileResponse(_FOLDER / "pages.css", media_type="text/css", headers=_HEADERS)
+    return Response(_STYLE, media_type="text/css", headers=_HEADERS)
 
 
 @router.get("/pages.js")
 @router.get("/job_logs.js")
-async def script(request: Request) -> FileResponse:
+async def script(request: Request) -> Response:
     """Return what the pages do."""
-    return FileResponse(_FOLDER / request.url.path[1:], media_type="text/javascript", headers=_HEADERS)
+    return Response(_SCRIPTS[request.url.path], media_type="text/javascript", headers=_HEADERS)
