@@ -9,6 +9,8 @@ import fcntl
 import logging
 import os
 import shutil
+import sqlite3
+import time
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
@@ -22,7 +24,7 @@ from assets.partitions import JOB_LOGS_JOB, SUBMISSION_JOB
 from assets.selection import selection_of
 from assets.trial import try_image
 from assets.workflows import workflow
-from knockem_dagster.errors import KnockemError, SettingsError, StoreError
+from knockem_dagster.errors import Conflict, KnockemError, SettingsError, StoreError
 from knockem_dagster.joblogs.tool_profiles import spark_is_installed
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.submissions import State
@@ -35,6 +37,7 @@ from sensors.dead_runs import settle_dead_runs
 from sensors.job_logs import watch_job_logs
 from sensors.nodes import watch_nodes
 from sensors.queue_upkeep import queue_upkeep
+from sensors.removed_instances import removed_instances
 from sensors.schedules import retention, retention_schedule, summary_schedule
 from sensors.upkeep import interrupted_submissions, leftovers
 from sensors.workflows import watch_workflows
@@ -46,6 +49,9 @@ OUR_MARK = b"# Dagster's own storage and daemons for one machine"
 _OPENING = "opening.lock"
 LEAST_FREE_BYTES = 1 << 20
 """With less than this SQLite cannot even read: it needs room for its log."""
+SECONDS_FOR_RUNS_TO_END, SECONDS_BETWEEN_LOOKS = 30.0, 0.5
+IN_PROCESS = {dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING}
+"""What a run is while it may still tell of what it does."""
 SUBMISSION_ASSETS = [
     knockout.genome,
     knockout.null_distribution,
@@ -106,6 +112,7 @@ def build_definitions(
             watch_workflows,
             watch_nodes,
             watch_job_logs,
+            removed_instances,
         ],
         schedules=[summary_schedule, retention_schedule],
         resources={
@@ -180,7 +187,7 @@ def dagster_instance(settings: Settings) -> Generator[dg.DagsterInstance]:
             with _one_at_a_time(home) if is_ours else nullcontext():
                 instance = stack.enter_context(dg.DagsterInstance.from_config(str(home)))
             yield instance
-    except (DBAPIError, OSError) as error:
+    except (DBAPIError, sqlite3.Error, OSError) as error:
         raise StoreError(_why_unusable(home, error)) from error
 
 
@@ -206,7 +213,7 @@ def _naming(home: Path) -> Generator[None]:
             os.environ[DAGSTER_HOME] = before
 
 
-def _why_unusable(home: Path, error: DBAPIError | OSError) -> str:
+def _why_unusable(home: Path, error: DBAPIError | sqlite3.Error | OSError) -> str:
     """Say what is wrong with Dagster's storage. SQLite tells of a full disk in several ways, not all of them plain."""
     place = next(folder for folder in (home, *home.parents) if folder.is_dir())
     is_full = shutil.disk_usage(place).free < LEAST_FREE_BYTES
@@ -268,23 +275,32 @@ def forget_submission(settings: Settings, submission_id: str, *, dry_run: bool) 
 
     Returns what was removed, or with `dry_run` what would be, one line each.
     """
-    return _forget(settings, submission_id, of=SUBMISSIONS, dry_run=dry_run)
-
-
-def forget_instance(settings: Settings, instance_id: str, *, dry_run: bool) -> list[str]:
-    """Remove an instance from Dagster's storage, as `forget_submission` does."""
-    return _forget(settings, instance_id, of=INSTANCES, dry_run=dry_run)
-
-
-def _forget(settings: Settings, partition: str, *, of: str, dry_run: bool) -> list[str]:
     with dagster_instance(settings) as instance:
-        runs = runs_of(instance, partition)
+        runs = runs_of(instance, submission_id)
         lines = [f"Dagster run {run.run_id} ({run.status.value.lower()}) with its events" for run in runs]
-        if instance.has_dynamic_partition(of, partition):
-            lines.append(f"Dagster partition {partition} with its materializations")
+        if instance.has_dynamic_partition(SUBMISSIONS, submission_id):
+            lines.append(f"Dagster partition {submission_id} with its materializations")
         if not dry_run:
-            forget(instance, partition, of=of)
+            forget(instance, submission_id, of=SUBMISSIONS)
     return lines
+
+
+def forget_instance(platform: Platform, instance_id: str) -> None:
+    """Remove an instance, which nobody may want any more, from Dagster's storage, as `forget_submission` does.
+
+    Raises Conflict where a run of it does not end soon, StoreError where the storage cannot be used.
+    """
+    with dagster_instance(platform.settings) as instance:
+        last = time.monotonic() + SECONDS_FOR_RUNS_TO_END
+        settle_dead_runs(instance, platform)
+        while any(run.status in IN_PROCESS for run in runs_of(instance, instance_id)):
+            if time.monotonic() > last:
+                raise Conflict(
+                    "A run of this instance is under way in Dagster, and would tell of it again. "
+                    "It ends by itself: repeat the removal then, or terminate the run in the Dagster UI."
+                )
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        forget(instance, instance_id, of=INSTANCES)
 
 
 def daemon_is_running(settings: Settings) -> bool:

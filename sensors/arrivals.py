@@ -112,7 +112,8 @@ def uploaded_submissions(context: dg.SensorEvaluationContext, platform: Platform
     entries = {entry.key: f"{entry.size}:{entry.modified.isoformat()}" for entry in opened.objects.list(UPLOADS)}
     now = {key: _Upload.read(seen.get(key, ""), version) for key, version in entries.items()}
     events: list[dg.AssetMaterialization] = []
-    trouble = ""
+    none = opened.objects.no_objects(UPLOADS)
+    trouble = f"; {passed_over(none)}" if none else ""
     for key, upload in sorted(now.items(), key=lambda item: item[1].tries):
         if upload.is_still and not upload.is_done and time.monotonic() - began < TICK_SECONDS:
             now[key] = replace(upload, tries=upload.tries + 1)
@@ -130,6 +131,15 @@ def uploaded_submissions(context: dg.SensorEvaluationContext, platform: Platform
     skip = f"{len(now)} uploads known, {waiting} waiting until they stop changing{trouble}" if not events else None
     cursor = json.dumps({key: str(upload) for key, upload in now.items()})
     return dg.SensorResult(asset_events=events, cursor=cursor, skip_reason=skip)
+
+
+def passed_over(paths: Sequence[str]) -> str:
+    """Tell of what was put into the object store and can be no object: nothing else is held up by it."""
+    others = f", and {len(paths) - 1:,} more" if len(paths) > 1 else ""
+    return (
+        f"passed over: {paths[0]!r}{others}. Give it a name of at most 240 bytes that is UTF-8, without control "
+        "characters and without # before final digits; a link must not lead to itself or above itself"
+    )
 
 
 @dataclass(frozen=True, slots=True)

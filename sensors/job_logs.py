@@ -3,7 +3,7 @@
 import json
 import tempfile
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,6 +28,7 @@ from knockem_dagster.records.joblogs import QuarantineValue, ReportState
 from knockem_dagster.stores.objects import StoredObject
 from resources.names import INSTANCES, USER_TAG
 from resources.platform import PlatformResource
+from sensors.arrivals import passed_over
 from sensors.rounds import START
 
 MOST_LOOKED_AT = 20
@@ -66,7 +67,9 @@ def watch_job_logs(context: dg.SensorEvaluationContext, platform: PlatformResour
     """Look at what has arrived, by whatever way, and at some of the other instances."""
     opened = platform.open()
     seen = _Seen(**json.loads(context.cursor)) if context.cursor else _Seen()
-    trouble = _take_in(opened, seen)
+    trouble: list[str] = []
+    with _told("what was put into the object store", trouble):
+        _take_in(opened, seen, trouble)
     with _told("the platform's own jobs", trouble):
         archive_own_jobs(opened.records, opened.objects)
     marts = _marts(opened, trouble)
@@ -75,7 +78,7 @@ def watch_job_logs(context: dg.SensorEvaluationContext, platform: PlatformResour
         sweep_scratch()
     arrived = opened.records.job_log_reports.find({"state": ReportState.RECEIVED})
     looked_at = _not_current(opened, context.instance, marts, seen)
-    wanted = list(dict.fromkeys([*(each.instance_id for each in arrived), *looked_at]))
+    wanted = _wanted(opened, dict.fromkeys([*(each.instance_id for each in arrived), *looked_at]))
     now = [instance for instance in wanted[:MOST_REQUESTS] if _may_run(context.instance, instance)]
     unknown = [each for each in now if not context.instance.has_dynamic_partition(INSTANCES, each)]
     for each in trouble:
@@ -120,12 +123,13 @@ def _told(what: str, trouble: list[str]) -> Generator[None]:
         trouble.append(f"{what}: {error}")
 
 
-def _take_in(platform: Platform, seen: _Seen) -> list[str]:
-    """Take in each report that has not changed since the last tick; return what went wrong."""
+def _take_in(platform: Platform, seen: _Seen, trouble: list[str]) -> None:
+    """Take in each report that has not changed since the last tick; tell what goes wrong."""
     ledger, began = Ledger(platform.records, platform.objects), time.monotonic()
     entries = {entry.key: entry for entry in platform.objects.list(DROPS)}
     now = {key: _version(entries, key) for key in sorted(entries) if dropped(key)}
-    trouble: list[str] = []
+    if none := platform.objects.no_objects(DROPS):
+        trouble.append(passed_over(none))
     seen.failed = [key for key in seen.failed if key in now]
     for key in [*(key for key in now if key not in seen.failed), *seen.failed]:
         version = now[key]
@@ -144,7 +148,6 @@ def _take_in(platform: Platform, seen: _Seen) -> list[str]:
         seen.taken[key] = version
     seen.drops = now
     seen.taken = {key: version for key, version in seen.taken.items() if key in now}
-    return trouble
 
 
 def _receive(platform: Platform, ledger: Ledger, key: str, entries: Mapping[str, StoredObject]) -> None:
@@ -191,6 +194,12 @@ def _not_current(platform: Platform, instance: dg.DagsterInstance, marts: Marts,
     seen.after = found[-1].id if len(found) == MOST_LOOKED_AT else START
     ids = [each.id for each in found]
     return [id for id in ids if not (marts.is_current(id) and _is_told(platform, instance, marts, id))]
+
+
+def _wanted(platform: Platform, ids: Collection[str]) -> list[str]:
+    """Return those of the instances that are there, and are not being removed."""
+    known = platform.records.job_log_instances.get_many(list(ids))
+    return [id for id in ids if id in known and known[id].unwanted is None]
 
 
 def _is_told(platform: Platform, instance: dg.DagsterInstance, marts: Marts, id: str) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,9 +13,19 @@ from rich.markup import escape
 from rich.table import Table
 
 from knockem_dagster.cli.service_logs import blot_out
-from knockem_dagster.cli.terminal import FAILED, AsJson, answer_json, aside, for_people, open_platform, short
+from knockem_dagster.cli.terminal import (
+    FAILED,
+    AsJson,
+    answer_json,
+    aside,
+    first_line,
+    for_people,
+    harmless,
+    open_platform,
+    short,
+)
 from knockem_dagster.cli.wording import counted, moment
-from knockem_dagster.errors import InvalidInput, NotFound
+from knockem_dagster.errors import KnockemError, NotFound
 from knockem_dagster.joblogs.folders import reports_in
 from knockem_dagster.joblogs.instances import (
     InstanceView,
@@ -52,22 +63,25 @@ def upload(
 ) -> None:
     """Take in all reports below a folder. What was taken in before is left as it is."""
     taken: dict[str, tuple[InstanceRecord, ReportRecord]] = {}
-    refused = False
+    faults: list[str] = []
     with open_platform() as platform:
         ledger = _ledger(platform)
         for found in reports_in(folder.absolute()):
-            try:
+            with _told_aside(str(found.archive), faults):
                 whose = local_instance(platform.records, instance or found.instance.name)
                 report = ledger.receive(whose.id, found.name, found.archive, found.read_metadata())
-            except (InvalidInput, OSError) as error:  # the others are none the worse for it
-                aside().print(f"{found.archive}: {error}", markup=False, soft_wrap=True)
-                refused = True
-                continue
-            taken[report.id] = (whose, ledger.read(report) if report.state is ReportState.RECEIVED else report)
-        for whose in {whose.id: whose for whose, _ in taken.values()}.values():
-            for report in ledger.read_all(whose.id):  # whoever received them died, or had an earlier parser
                 taken[report.id] = (whose, report)
-            _marts(platform).refresh(whose.id)
+                if report.state is ReportState.RECEIVED:
+                    taken[report.id] = (whose, ledger.read(report))
+        told = {id for id, (_, report) in taken.items() if report.state is ReportState.RECEIVED}
+        for whose in {whose.id: whose for whose, _ in taken.values()}.values():
+            for report in ledger.unread(whose.id):  # whoever received them died, or had an earlier parser
+                if report.id not in told:
+                    with _told_aside(f"Report {report.name} of {whose.name}", faults):
+                        taken[report.id] = (whose, ledger.read(report))
+            if not ledger.unread(whose.id):
+                with _told_aside(f"The tables of {whose.name}", faults):
+                    _marts(platform).refresh(whose.id)
     seen = list(taken.values())
     if as_json:
         answer_json([_summary(report) for _, report in seen])
@@ -75,7 +89,7 @@ def upload(
         for_people().print(_reports_table(seen))
         _tell_rejects([report for _, report in seen])
         _tell_quarantine(seen)
-    if refused or any(report.state is ReportState.QUARANTINED for _, report in seen):
+    if faults or any(report.state is ReportState.QUARANTINED for _, report in seen):
         raise typer.Exit(FAILED)
 
 
@@ -130,9 +144,12 @@ def delete(
         if typed != found.name:
             aside().print("That is not its name: nothing was removed.")
             raise typer.Exit(FAILED)
-        remove_instance(records, objects, found, served=open_served(platform.settings))
-        definitions.forget_instance(platform.settings, found.id, dry_run=False)
-        blot_out(platform.settings, found.id)
+
+        def forget(id: str) -> None:
+            definitions.forget_instance(platform, id)
+            blot_out(platform.settings, id)
+
+        remove_instance(records, objects, found, served=open_served(platform.settings), forget=forget)
     for_people().print(f"Instance {found.name} is removed.", markup=False)
 
 
@@ -155,12 +172,13 @@ def quarantine(as_json: AsJson = False) -> None:
     with open_platform() as platform:
         found = list(platform.records.job_log_reports.find({"state": ReportState.QUARANTINED}))
         instances = platform.records.job_log_instances.get_many([report.instance_id for report in found])
+    # What came back of an instance that was removed is about to be swept.
+    told = [(instances[report.instance_id], report) for report in found if report.instance_id in instances]
     if as_json:
-        answer_json([_summary(report) for report in found])
-    elif not found:
+        answer_json([_summary(report) for _, report in told])
+    elif not told:
         for_people().print("No report is quarantined.")
     else:
-        told = [(instances[report.instance_id], report) for report in found]
         _tell_quarantine(sorted(told, key=lambda each: (each[0].name, each[1].name)))
         aside().print("`./knockem joblogs dismiss ID...` takes off this list what is dealt with.", markup=False)
 
@@ -175,14 +193,16 @@ def release(
         reports = platform.records.job_log_reports
         found = reports.starting_with(report, what="quarantined report", listing="joblogs quarantine")
         whose = platform.records.job_log_instances.get(found.instance_id)
-        now = _ledger(platform).read(found)
-        _marts(platform).refresh(whose.id)
+        now, faults = found, list[str]()
+        with _told_aside(f"Report {found.name}", faults):
+            now = _ledger(platform).read(found)
+            _marts(platform).refresh(whose.id)
     if as_json:
         answer_json(_summary(now))
     else:
-        for_people().print(f"Report {now.name} is {now.state}.", markup=False)
+        for_people().print(harmless(f"Report {now.name} is {now.state}."), markup=False)
         _tell_quarantine([(whose, now)])
-    if now.state is ReportState.QUARANTINED:
+    if faults or now.state is ReportState.QUARANTINED:
         raise typer.Exit(FAILED)
 
 
@@ -200,7 +220,8 @@ def dismiss(
         answer_json([_summary(report) for report in dismissed])
     else:
         for report in dismissed:
-            for_people().print(f"Report {report.name} ({short(report.id)}) is {report.state}.", markup=False)
+            told = harmless(f"Report {report.name} ({short(report.id)}) is {report.state}.")
+            for_people().print(told, markup=False)
 
 
 @app.command("recommend")
@@ -248,11 +269,24 @@ def _marts(platform: Platform) -> Marts:
     return Marts(platform.records, platform.objects, open_served(platform.settings))
 
 
+@contextmanager
+def _told_aside(what: str, faults: list[str]) -> Generator[None]:
+    """Tell of a fault of something, or of the machine, in a sentence, and note it: others are none the worse for it."""
+    import duckdb  # here: as above
+
+    try:
+        yield
+    except (KnockemError, OSError, MemoryError, duckdb.OperationalError) as error:
+        said = str(error) if isinstance(error, KnockemError) else first_line(error)
+        aside().print(f"{harmless(what)}: {said}", markup=False, soft_wrap=True)
+        faults.append(what)
+
+
 def _tell_quarantine(seen: Sequence[tuple[InstanceRecord, ReportRecord]]) -> None:
     for instance, report in seen:
         if report.quarantine is not None and report.state is ReportState.QUARANTINED:
             where = f"{short(report.id)} ({report.name} of {instance.name})"
-            for_people().print(f"{where}: {report.quarantine}", markup=False, soft_wrap=True)
+            for_people().print(harmless(f"{where}: {report.quarantine}"), markup=False, soft_wrap=True)
 
 
 def _tell_rejects(reports: Sequence[ReportRecord]) -> None:
@@ -261,7 +295,7 @@ def _tell_rejects(reports: Sequence[ReportRecord]) -> None:
             first = next((each for each in report.rejects if each.member == member), None)
             if number and first is not None:
                 told = f"{report.name}: {counted(number, 'row')} of {member} left out, the first in line {first.line:,}"
-                aside().print(f"{told}: {first.cause}", markup=False, soft_wrap=True)
+                aside().print(harmless(f"{told}: {first.cause}"), markup=False, soft_wrap=True)
 
 
 def _reports_table(seen: Sequence[tuple[InstanceRecord, ReportRecord]]) -> Table:
@@ -327,8 +361,8 @@ def _recommended_table(found: Sequence[Recommendation]) -> Table:
         if row["verdict"]:
             continue
         table.add_row(
-            escape(str(row["tool_id"]).rpartition("/")[2]),
-            escape(row["tool_version"]) or "all",
+            escape(harmless(str(row["tool_id"]).rpartition("/")[2])),
+            escape(harmless(row["tool_version"])) or "all",
             f"{row['jobs']:,}",
             "unknown" if row["cores"] is None else str(row["cores"]),
             row["memory_rule"] or "unknown",

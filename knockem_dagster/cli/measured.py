@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from knockem_dagster.cli.terminal import aside
+from knockem_dagster.cli.terminal import aside, first_line
 from knockem_dagster.cli.wording import counted
 from knockem_dagster.errors import KnockemError
 from knockem_dagster.jobs.requirements import Capacity
@@ -26,13 +26,14 @@ def measured_of(platform: Platform, tools: Sequence[Tool], *, anew: bool) -> Map
     `anew`: archive and read first what is not yet, however long it takes; else this is done only where it is little.
     Where anything fails, that is said aside, and nothing is known: no submission may depend on it.
     """
-    import duckdb  # here: DuckDB and what it brings take a second
+    import duckdb  # here: they and what they bring take a second
+    import pyarrow as pa
 
     try:
         return _measured_of(platform, tools, anew=anew)
-    except (KnockemError, duckdb.Error) as error:
-        why = (str(error).splitlines() or [type(error).__name__])[0]
-        aside().print(f"What earlier jobs used cannot be told now: {why}", markup=False, soft_wrap=True)
+    except (KnockemError, OSError, MemoryError, duckdb.Error, pa.ArrowException) as error:
+        told = f"What earlier jobs used cannot be told now: {first_line(error)}"
+        aside().print(told, markup=False, soft_wrap=True)
         return {}
 
 

@@ -54,6 +54,16 @@ def aside() -> Console:
     return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _PIPED_COLUMNS)
 
 
+def harmless(text: str) -> str:
+    """Return a text of others with escapes for what is no plain character: no terminal may take it as a command."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+
+
+def first_line(error: Exception) -> str:
+    """Return how begins what an error says; its name where it says nothing."""
+    return harmless((str(error).splitlines() or [type(error).__name__])[0])
+
+
 def answer_json(value: object) -> None:
     """Write one JSON value to standard output."""
     typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())

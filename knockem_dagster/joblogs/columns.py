@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from knockem_dagster.joblogs.members import STORED, Kind
+from knockem_dagster.joblogs.members import LARGEST_QUANTITY, LONGEST_NAME, LONGEST_TEXT, STORED, Kind
 
 LARGEST_ID = 10**18 - 1
 Mask = NDArray[np.bool_]
@@ -31,7 +32,7 @@ _UNKNOWN_SIZES = pa.array([b"-1", b"None", b""])
 
 def read_as(kind: Kind, *, carefully: bool) -> pa.DataType:
     """Return the type as which a column is parsed. Only carefully can what is no number be told."""
-    if kind is Kind.TEXT:
+    if kind in (Kind.TEXT, Kind.NAME):
         return pa.dictionary(pa.int32(), pa.binary())
     return pa.float64() if kind is Kind.QUANTITY and not carefully else pa.binary()
 
@@ -54,7 +55,7 @@ def _id(column: pa.Array) -> Checked:
 def _quantity(column: pa.Array) -> Checked:
     number, no_number = (column, None) if pa.types.is_floating(column.type) else _cast(column, pa.float64())
     values = number.to_numpy()
-    return number, any_of(no_number, _where(~((values >= 0) & np.isfinite(values))))
+    return number, any_of(no_number, _where(~((values >= 0) & (values <= LARGEST_QUANTITY))))
 
 
 def _size(column: pa.Array) -> Checked:
@@ -68,10 +69,11 @@ def _time(column: pa.Array) -> Checked:
     return naive.cast(STORED[Kind.TIME]), no_time
 
 
-def _text(column: pa.DictionaryArray) -> Checked:
+def _text(column: pa.DictionaryArray, *, longest: int = LONGEST_TEXT) -> Checked:
     words, no_text = _cast(column.dictionary, pa.string())
+    is_long = pc.call_function("binary_length", [words]).to_numpy(zero_copy_only=False) > longest
     has_nul = pc.call_function("match_substring", [words], pc.MatchSubstringOptions("\0"))
-    wrong = any_of(no_text, _where(has_nul.to_numpy(zero_copy_only=False)))
+    wrong = any_of(no_text, _where(has_nul.to_numpy(zero_copy_only=False)), _where(is_long))
     found = pa.DictionaryArray.from_arrays(column.indices, words)
     return found, None if wrong is None else _where(wrong[column.indices.to_numpy()])
 
@@ -82,6 +84,7 @@ _CHECKS: dict[Kind, Callable[[pa.Array], Checked]] = {
     Kind.SIZE: _size,
     Kind.TIME: _time,
     Kind.TEXT: _text,
+    Kind.NAME: partial(_text, longest=LONGEST_NAME),
 }
 
 

@@ -49,6 +49,7 @@ def reports_in(folder: Path) -> Iterator[FoundReport]:
     """
     if not folder.is_dir():
         raise NotFound(f"There is no folder {folder}.")
+    folder = _named(folder)
     found = folder.rglob(f"*{ARCHIVE}")
     archives = sorted(each for each in found if each.is_file() and not each.name.startswith("."))
     if not archives:
@@ -59,6 +60,12 @@ def reports_in(folder: Path) -> Iterator[FoundReport]:
     for archive in archives:
         place = archive.parent
         yield FoundReport(place.parent if place.name == _ARCHIVES else place, archive)
+
+
+def _named(folder: Path) -> Path:
+    """Return a folder without `..` in its path, which is no name; a link after that keeps its own."""
+    up = next((each for each in (folder, *folder.parents) if each.name == ".."), None)
+    return folder if up is None else up.resolve() / folder.relative_to(up)
 
 
 def dropped(key: str) -> tuple[str, str] | None:

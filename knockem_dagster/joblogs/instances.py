@@ -15,7 +15,7 @@ from knockem_dagster.errors import Conflict, Fault, InvalidInput
 from knockem_dagster.joblogs.folders import instance_id
 from knockem_dagster.joblogs.wanted import check_wanted
 from knockem_dagster.records.catalog import Records
-from knockem_dagster.records.joblogs import InstanceRecord, ReportRecord, ReportState
+from knockem_dagster.records.joblogs import MARTS_ID, InstanceRecord, ReportRecord, ReportState
 from knockem_dagster.stores.documents import Patch
 
 PLATFORM = "this platform"
@@ -25,7 +25,7 @@ _LONGEST_NAME = 200
 
 @dataclass(frozen=True, slots=True)
 class InstanceView:
-    """An instance, its reports by state, jobs in the lake, and when its last good report was made (s since 1970).
+    """An instance, its reports by state, its jobs in the marts, and when its last good report was made (s since 1970).
 
     `usual_interval`: the median of the seconds between good reports; None where there are fewer than two.
     """
@@ -113,13 +113,14 @@ def view_instances(records: Records) -> list[InstanceView]:
 
 def view_instance(records: Records, instance: InstanceRecord) -> InstanceView:
     """Return an instance with what became of its reports."""
-    reports = reports_of(records, instance.id)
+    reports, marts = reports_of(records, instance.id), records.job_log_marts.find_one(MARTS_ID)
     good = [each for each in reports if each.state is ReportState.LOADED]
+    told = sum(each.jobs for each in good)  # until there are marts: each job as often as it is told of
     made = sorted(each.generated for each in good if each.generated is not None)
     return InstanceView(
         instance,
         {state: sum(each.state is state for each in reports) for state in ReportState},
-        sum(each.jobs for each in good),
+        told if marts is None else marts.jobs.get(instance.id, told),
         made[-1] if made else None,
         median(later - earlier for earlier, later in pairwise(made)) if len(made) > 1 else None,
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from knockem_dagster.joblogs.archive_fault import SEND_AGAIN, ArchiveFault
 from knockem_dagster.joblogs.members import DATASETS, JOBS, METRIC_NUM, Member
 
 NAME = "job_resources"
@@ -25,6 +26,7 @@ COLUMNS = (
 )
 """Times in seconds, sizes in bytes, `created` in UTC; what is not known is null."""
 _MEMORY_MB = 96
+_ROW_GROUP = "8MB"
 _NO_LIMIT = float(1 << 60)
 _CENSORED_SHARE = 0.99
 """Of its limit: a peak that is so near it says only that the job wanted as much, or more."""
@@ -46,6 +48,7 @@ _NAMED = """
         FROM jobs
     )
 """
+_TOLD_TWICE = "SELECT id FROM jobs GROUP BY id HAVING count(*) > 1 ORDER BY id LIMIT 1"
 _JOB_RESOURCES = f"""
 WITH named AS ({_NAMED}),
 metrics AS (
@@ -106,11 +109,21 @@ def warehouse(scratch: Path, *, memory_mb: int) -> Generator[duckdb.DuckDBPyConn
 
 
 def write_job_resources(tables: Path) -> None:
-    """Write a table of the jobs of a report, whose members' tables are in this folder, into it."""
+    """Write a table of the jobs of a report, whose members' tables are in this folder, into it.
+
+    Raises ArchiveFault where the report tells of a job twice: which of the two is right, nobody knows.
+    """
     with warehouse(tables, memory_mb=_MEMORY_MB) as connection:
         for member in (JOBS, METRIC_NUM, DATASETS):
             _open(connection, member, tables / f"{member.name}.parquet")
-        connection.sql(_JOB_RESOURCES).write_parquet(str(tables / f"{NAME}.parquet"), compression="zstd")
+        if twice := connection.execute(_TOLD_TWICE).fetchone():
+            raise ArchiveFault(f"Job {twice[0]} is told of twice", SEND_AGAIN, member=JOBS.name)
+        write_table(connection.sql(_JOB_RESOURCES), tables / f"{NAME}.parquet")
+
+
+def write_table(rows: duckdb.DuckDBPyRelation, path: Path) -> None:
+    """Write rows as a Parquet file, a part at a time that fits into little memory however long their texts are."""
+    rows.write_parquet(str(path), compression="zstd", row_group_size_bytes=_ROW_GROUP)
 
 
 def _open(connection: duckdb.DuckDBPyConnection, member: Member, path: Path) -> None:

@@ -18,10 +18,11 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+from pyarrow import parquet
 
 from knockem_dagster.errors import NotFound
 from knockem_dagster.joblogs import job_resources
-from knockem_dagster.joblogs.job_resources import warehouse
+from knockem_dagster.joblogs.job_resources import warehouse, write_table
 from knockem_dagster.joblogs.ledger import SCRATCH, Ledger, metadata_key, table_key
 from knockem_dagster.joblogs.report_metadata import read_metadata
 from knockem_dagster.joblogs.served import ServedMarts
@@ -32,11 +33,11 @@ from knockem_dagster.records.record import new_id, now
 from knockem_dagster.stores.documents import Patch
 from knockem_dagster.stores.objects import Objects
 
-MARTS_VERSION = "3"
+MARTS_VERSION = "4"
 """Another one where any mart would be another."""
 KEPT_FOR_READERS = timedelta(hours=1)
 """How long marts are there that went out of use: somebody may be reading them."""
-_LEAST_MEMORY_MB, _MEMORY_MB_OF_READERS = 112, 1024
+_LEAST_MEMORY_MB, _AMPLE_MEMORY_MB = 112, 1024
 _MEMORY_OF_A_JOB = 60
 """Bytes. All else that does not fit goes to a file; what a quantile is of does not."""
 _READ_AGAIN = "read-again"
@@ -69,10 +70,11 @@ _PROFILE = """
     max(runtime) AS runtime_longest,
 """
 JOBS = "jobs"
+TOOLS = "tools"
 REPORTS = "reports"
 _QUERIES = {
     JOBS: "SELECT * FROM latest ORDER BY tool_id, tool_version, id",
-    "tools": f"SELECT tool_id, tool_version, {_PROFILE} FROM jobs GROUP BY ALL ORDER BY tool_id, tool_version",
+    TOOLS: f"SELECT tool_id, tool_version, {_PROFILE} FROM jobs GROUP BY ALL ORDER BY tool_id, tool_version",
     "tool_months": f"""
         SELECT tool_id, date_trunc('month', created) AS month, {_PROFILE}
         FROM jobs GROUP BY ALL ORDER BY tool_id, month
@@ -212,15 +214,20 @@ class Marts:
         return self._objects.get(f"{_folder(instance, self.generation_of(instance))}/{name}")
 
     @contextmanager
-    def opened(self, instances: Iterable[str] | None = None) -> Generator[duckdb.DuckDBPyConnection]:
-        """Give a database with the marts in use as views, of these instances, or of all."""
+    def opened(
+        self, instances: Iterable[str] | None = None, names: Sequence[str] = TABLES
+    ) -> Generator[duckdb.DuckDBPyConnection]:
+        """Give a database with the marts in use as views, of these instances, or of all; `names`: which of TABLES.
+
+        From a bucket the files of these are copied first.
+        """
         with (
             tempfile.TemporaryDirectory(prefix=SCRATCH) as folder,
-            warehouse(Path(folder), memory_mb=_MEMORY_MB_OF_READERS) as found,
+            warehouse(Path(folder), memory_mb=_AMPLE_MEMORY_MB) as found,
         ):
-            files = self._files_in_use(None if instances is None else set(instances), Path(folder))
+            files = self._files_in_use(None if instances is None else set(instances), names, Path(folder))
             if files:
-                for name in TABLES:
+                for name in names:
                     found.read_parquet([str(each[name]) for each in files]).create_view(name)
             else:
                 _open_reports(found, [], [])
@@ -242,12 +249,12 @@ class Marts:
             for each in reports
         ]
 
-    def _files_in_use(self, instances: Set[str] | None, scratch: Path) -> list[dict[str, Path]]:
+    def _files_in_use(self, instances: Set[str] | None, names: Sequence[str], scratch: Path) -> list[dict[str, Path]]:
         for _ in range(_TRIES):
             in_use = self.in_use()
             wanted = [each for each in in_use.items() if instances is None or each[0] in instances]
             try:
-                return [{name: self._file(mart_key(*each, name), scratch) for name in TABLES} for each in wanted]
+                return [{name: self._file(mart_key(*each, name), scratch) for name in names} for each in wanted]
             except NotFound:  # another generation has taken the place of one of these
                 continue
         raise NotFound("The marts of job logs change all the time; try again.")
@@ -271,8 +278,13 @@ class Marts:
         return all(self._objects.exists(mart_key(instance, generation, name)) for name in TABLES)
 
     def _build(self, instance: str, generation: str, reports: Sequence[ReportRecord]) -> None:
-        jobs = sum(each.jobs for each in reports)
-        memory_mb = max(_LEAST_MEMORY_MB, jobs * _MEMORY_OF_A_JOB // 10**6)
+        enough = max(_LEAST_MEMORY_MB, sum(each.jobs for each in reports) * _MEMORY_OF_A_JOB // 10**6)
+        try:
+            self._build_within(enough, instance, generation, reports)
+        except duckdb.OutOfMemoryException:  # names of tools are far longer, and more, than any server has
+            self._build_within(max(_AMPLE_MEMORY_MB, 2 * enough), instance, generation, reports)
+
+    def _build_within(self, memory_mb: int, instance: str, generation: str, reports: Sequence[ReportRecord]) -> None:
         with (
             tempfile.TemporaryDirectory(prefix=SCRATCH) as folder,
             warehouse(Path(folder), memory_mb=memory_mb) as made,
@@ -282,7 +294,7 @@ class Marts:
             _open_reports(made, reports, files)
             for name, rows in _computed(made, instance, self._tell_of(reports)):
                 path = scratch / f"{name}.parquet"
-                rows.write_parquet(str(path), compression="zstd")
+                write_table(rows, path)
                 made.read_parquet(str(path)).create_view(name)
                 self._objects.put(mart_key(instance, generation, name), path)
 
@@ -318,9 +330,13 @@ class Marts:
         before = self.in_use().get(instance)
         left = {} if before in {None, generation} else {f"left.{instance}.{before}": now()}
         if generation is None:
-            marts.patch(MARTS_ID, Patch(set=left, unset=[f"inUse.{instance}"]))
+            marts.patch(MARTS_ID, Patch(set=left, unset=[f"inUse.{instance}", f"jobs.{instance}"]))
         else:
-            marts.patch(MARTS_ID, Patch(set={**left, f"inUse.{instance}": generation}))
+            with tempfile.TemporaryDirectory(prefix=SCRATCH) as folder:
+                jobs = self._file(mart_key(instance, generation, JOBS), Path(folder))
+                number = parquet.read_metadata(jobs).num_rows
+            used = {f"inUse.{instance}": generation, f"jobs.{instance}": number}
+            marts.patch(MARTS_ID, Patch(set={**left, **used}))
 
 
 def mart_key(instance: str, generation: str, name: str) -> str:

@@ -10,15 +10,21 @@ from enum import Enum
 
 import pyarrow as pa
 
+LARGEST_QUANTITY = 1e20
+"""Galaxy's column of metrics holds 19 digits before the point."""
+LONGEST_TEXT, LONGEST_NAME = 4096, 1024
+"""Bytes. Galaxy's longest columns of such texts have 1,023 characters, those of names, by which is counted, 255."""
+
 
 class Kind(Enum):
     """What the fields of a column hold."""
 
     ID = "a whole number from 0 to 999,999,999,999,999,999"
-    QUANTITY = "a finite number from 0 on"
+    QUANTITY = f"a number from 0 to {LARGEST_QUANTITY:g}"
     SIZE = "a number; -1 and None where it is unknown"
     TIME = "a time in UTC, like 2017-06-02 19:18:30.059749"
-    TEXT = "text in UTF-8 without the character NUL"
+    TEXT = f"text in UTF-8 of at most {LONGEST_TEXT:,} bytes without the character NUL"
+    NAME = f"text in UTF-8 of at most {LONGEST_NAME:,} bytes without the character NUL"
     UNREAD = "text that is not taken over"
 
 
@@ -29,6 +35,7 @@ STORED = {
     Kind.SIZE: pa.float64(),
     Kind.TIME: pa.timestamp("us", "UTC"),
     Kind.TEXT: _DICTIONARY,
+    Kind.NAME: _DICTIONARY,
 }
 """The types of the lake's columns."""
 
@@ -49,7 +56,7 @@ class Member:
 _METRIC = {"job_id": Kind.ID, "plugin": Kind.TEXT, "name": Kind.TEXT}
 JOBS = Member(
     "jobs",
-    {"id": Kind.ID, "tool_id": Kind.TEXT, "tool_version": Kind.TEXT, "state": Kind.TEXT, "create_time": Kind.TIME},
+    {"id": Kind.ID, "tool_id": Kind.NAME, "tool_version": Kind.NAME, "state": Kind.NAME, "create_time": Kind.TIME},
 )
 METRIC_NUM = Member("metric_num", {**_METRIC, "value": Kind.QUANTITY})
 METRIC_TXT = Member("metric_txt", {**_METRIC, "value": Kind.TEXT})

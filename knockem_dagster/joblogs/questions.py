@@ -16,7 +16,7 @@ import duckdb
 
 from knockem_dagster.errors import NotFound
 from knockem_dagster.joblogs import recommendations
-from knockem_dagster.joblogs.marts import Marts
+from knockem_dagster.joblogs.marts import JOBS, REPORTS, TOOLS, Marts
 from knockem_dagster.records.tables import Column
 
 FEWEST_INSTANCES = 3
@@ -80,18 +80,20 @@ _BIN = (
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A table: its columns in order, and the query that gives them, or, where none does, a function.
+    """A table: its columns in order, and the query that gives them, or, where none does, a function, `compute`.
 
-    `of_a_tool`: whether it is about one, whose id the function gets. `of_an_instance`: whether it is never told of all
-    together. `kept`: what is kept of it with an instance's marts, maybe, and a function that finds the tool there.
+    `marts`: those that it is answered from. `of_a_tool`: whether it is about one.
+    `of_an_instance`: whether it is never told of all together. `compute` gets the tool's id, and whether it is for all.
+    `kept`: what is kept of it with an instance's marts, maybe, and a function that finds the tool there.
     """
 
     name: str
     columns: tuple[Column, ...]
+    marts: tuple[str, ...]
     query: str = ""
     of_a_tool: bool = False
     of_an_instance: bool = False
-    compute: Callable[[duckdb.DuckDBPyConnection, str], Iterable[tuple[Any, ...]]] | None = None
+    compute: Callable[[duckdb.DuckDBPyConnection, str, bool], Iterable[tuple[Any, ...]]] | None = None
     kept: tuple[str, Callable[[bytes, str], list[tuple[Any, ...]]]] | None = None
 
 
@@ -101,6 +103,7 @@ def _histogram(name: str, quantity: str, unit: str) -> Question:
     return Question(
         name,
         (Column(low.name, low.dtype, unit, low.meaning), Column(high.name, high.dtype, unit, high.meaning), jobs),
+        (TOOLS, JOBS),
         f"""
         SELECT 2 ** (place / 2) AS low, 2 ** ((place + 1) / 2) AS high, sum(jobs)::BIGINT AS jobs
         FROM (
@@ -124,6 +127,7 @@ QUESTIONS = {
                 Column("jobs", "int64", "", "jobs that are over"),
                 Column("hours", "float64", "h", "how long they ran, added up"),
             ),
+            ("months",),
             "SELECT strftime(month, '%Y-%m') AS month, state, sum(jobs)::BIGINT AS jobs, "
             f"{_of_enough('sum(hours)', 'hours')} AS hours "
             f"FROM months GROUP BY ALL HAVING count(DISTINCT instance) >= {_FEWEST_INSTANCES} ORDER BY month, state",
@@ -137,6 +141,7 @@ QUESTIONS = {
                 Column("memory_largest", "float64", "GB", "largest peak memory of a job"),
                 Column("last_used", "str", "", "when its last job was created, UTC"),
             ),
+            (TOOLS,),
             f"""
             SELECT {_SHORT} AS tool, tool_id, jobs, ok, errors, {_ERROR_RATE}, {_USE_OF}, memory_largest, last_used
             FROM (
@@ -167,6 +172,7 @@ QUESTIONS = {
                 Column("used_gb_hours", "float64", "GB h", "their peak memory, times how long they ran"),
                 Column("used_share", "float64", "", "of what was allocated"),
             ),
+            (TOOLS, JOBS),
             f"""
             SELECT
                 tool_version, jobs, ok, errors, {_ERROR_RATE}, memory_known, memory[1] AS memory_median,
@@ -203,6 +209,7 @@ QUESTIONS = {
                 Column("jobs", "int64", "", "jobs that it tells of, over or not"),
                 Column("export_seconds", "float64", "s", "how long making it took"),
             ),
+            (REPORTS,),
             "SELECT report, generated, galaxy_version, users_active, users_total, jobs, export_seconds "
             "FROM reports ORDER BY generated, report",
             of_an_instance=True,
@@ -212,8 +219,11 @@ QUESTIONS = {
         Question(
             "recommendations",
             recommendations.COLUMNS,
+            (TOOLS, JOBS),
             of_a_tool=True,
-            compute=lambda opened, tool: recommendations.rows(recommendations.recommend(opened, tool)),
+            compute=lambda opened, tool, of_all: recommendations.rows(
+                recommendations.recommend(opened, tool), is_rough=of_all
+            ),
             kept=(recommendations.KEPT_FILE, recommendations.rows_of_tool),
         ),
     )
@@ -221,33 +231,59 @@ QUESTIONS = {
 """By name."""
 _IS_KNOWN = "SELECT 1 FROM tools WHERE tool_id = $tool LIMIT 1"
 # Views of the same names, found before those of all. What is recommended is of enough instances, too: versions of fewer
-# have no name there, and peaks and CPU times that fewer know are not known.
+# have no name there and count as others, and what fewer know is not known. Where the others are of too few, they are
+# left out of everything, or one would find them as the difference.
 _SHOWN = f"""
 SET VARIABLE fewest_instances = {FEWEST_INSTANCES};
 SET VARIABLE fewest_jobs = {FEWEST_JOBS};
 CREATE SCHEMA shown;
+SET search_path = 'shown,main';
+"""
+_ARE_ENOUGH = f"count(DISTINCT instance) >= {FEWEST_INSTANCES} AND sum(jobs) >= {FEWEST_JOBS}"
+_KNOW = " AND ".join(
+    f"count(DISTINCT instance) FILTER ({whether}) NOT BETWEEN 1 AND {FEWEST_INSTANCES - 1}"
+    for whether in (
+        "has_memory AND memory_known > 0",
+        "has_cpu AND cpu_hours >= 0",
+        "has_runtime AND runtime_known > 0",
+    )
+)
+_SHOWN_TOOLS = f"""
 CREATE TABLE shown.known AS
     SELECT
         tool_id, {_of_enough("true", "nullif(memory_known, 0)")} AS has_memory,
-        {_of_enough("true", "cpu_hours")} AS has_cpu
-    FROM main.tools GROUP BY tool_id
-    HAVING count(DISTINCT instance) >= {FEWEST_INSTANCES} AND sum(jobs) >= {FEWEST_JOBS};
+        {_of_enough("true", "cpu_hours")} AS has_cpu, {_of_enough("true", "nullif(runtime_known, 0)")} AS has_runtime
+    FROM main.tools GROUP BY tool_id HAVING {_ARE_ENOUGH};
 CREATE TABLE shown.versions AS
-    SELECT tool_id, tool_version, tool_version AS shown_version
-    FROM main.tools JOIN shown.known USING (tool_id) GROUP BY tool_id, tool_version
-    HAVING count(DISTINCT instance) >= {FEWEST_INSTANCES} AND sum(jobs) >= {FEWEST_JOBS}
-        AND count(DISTINCT instance) FILTER (has_memory AND memory_known > 0) NOT BETWEEN 1 AND {FEWEST_INSTANCES - 1}
-        AND count(DISTINCT instance) FILTER (has_cpu AND cpu_hours >= 0) NOT BETWEEN 1 AND {FEWEST_INSTANCES - 1};
+    WITH named AS (
+        SELECT tool_id, tool_version, tool_version AS shown_version
+        FROM main.tools JOIN shown.known USING (tool_id) GROUP BY tool_id, tool_version HAVING {_ARE_ENOUGH} AND {_KNOW}
+    ),
+    others AS (
+        SELECT * FROM main.tools JOIN shown.known USING (tool_id) ANTI JOIN named USING (tool_id, tool_version)
+    )
+    FROM named
+    UNION ALL
+    SELECT DISTINCT tool_id, tool_version, NULL FROM others
+    WHERE tool_id IN (SELECT tool_id FROM others GROUP BY tool_id HAVING {_ARE_ENOUGH} AND {_KNOW});
 CREATE VIEW shown.tools AS
     SELECT * REPLACE (NULL::DOUBLE AS memory_largest, date_trunc('month', last_created)::TIMESTAMP AS last_created)
-    FROM main.tools WHERE tool_id IN (SELECT tool_id FROM shown.known);
+    FROM main.tools SEMI JOIN shown.versions USING (tool_id, tool_version);
+"""
+_SHOWN_JOBS = """
 CREATE VIEW shown.jobs AS
     SELECT jobs.* REPLACE (
         shown_version AS tool_version, date_trunc('month', created)::TIMESTAMP AS created,
-        CASE WHEN has_memory THEN memory_peak END AS memory_peak, CASE WHEN has_cpu THEN cpu END AS cpu
+        CASE WHEN has_memory THEN memory_peak END AS memory_peak, CASE WHEN has_cpu THEN cpu END AS cpu,
+        CASE WHEN has_runtime THEN runtime END AS runtime,
+        CASE WHEN getvariable('has_sizes') THEN input_size END AS input_size
     )
-    FROM main.jobs AS jobs JOIN shown.known USING (tool_id) LEFT JOIN shown.versions USING (tool_id, tool_version);
-SET search_path = 'shown,main';
+    FROM main.jobs AS jobs JOIN shown.known USING (tool_id) JOIN shown.versions USING (tool_id, tool_version);
+"""
+_HAS_SIZES = f"""
+SET VARIABLE has_sizes = (
+    SELECT count(DISTINCT instance) >= {FEWEST_INSTANCES} FROM main.jobs WHERE tool_id = $tool AND input_size >= 0
+)
 """
 
 
@@ -269,17 +305,27 @@ def answer(marts: Marts, name: str, *, instance: str | None = None, tool: str = 
     if question is None:
         whose = "all instances together" if instance is None else "an instance"
         raise NotFound(f"There is no table {name!r} of {whose}: {', '.join(asked)} are.")
-    with marts.opened(None if instance is None else [instance]) as opened:
+    with marts.opened(None if instance is None else [instance], question.marts) as opened:
         if instance is None:
-            opened.execute(_SHOWN)
+            _show_enough(opened, question, tool)
         if question.of_a_tool and not opened.execute(_IS_KNOWN, {"tool": tool}).fetchall():
             raise NotFound(f"There is no tool {tool!r} of which enough is known.")
         found = [] if instance is None else _kept(marts, question, instance, tool)
         if not found and question.compute is not None:
-            found = list(question.compute(opened, tool))
+            found = list(question.compute(opened, tool, instance is None))
         elif not found:
             found = opened.execute(question.query, {"tool": tool} if question.of_a_tool else {}).fetchall()
     return Answer(question, tuple(tuple(map(_cell, row)) for row in found))
+
+
+def _show_enough(opened: duckdb.DuckDBPyConnection, question: Question, tool: str) -> None:
+    """Let the marts of a question hold what is shown of all instances, and no more."""
+    opened.execute(_SHOWN)
+    if TOOLS in question.marts:
+        opened.execute(_SHOWN_TOOLS)
+    if JOBS in question.marts:
+        opened.execute(_HAS_SIZES, {"tool": tool})
+        opened.execute(_SHOWN_JOBS)
 
 
 def _kept(marts: Marts, question: Question, instance: str, tool: str) -> list[tuple[Any, ...]]:

@@ -30,6 +30,8 @@ _CORES_OF = 0.95
 """Share of jobs that the recommended cores are enough for."""
 _LEAST_MEMORY = 16.0 * (1 << 20)
 """Bytes that a job is taken to need: schedulers count in MiB, and to some none is all there is."""
+_MOST_CORES = 1 << 20
+"""More are not what jobs used, but a clock that was wrong."""
 _ALL = 0.8
 """Of the cores they were given: who used so many would use more."""
 # The latest of each version; as a window they would take half as long again.
@@ -127,8 +129,14 @@ def _jobs_by_tool(opened: duckdb.DuckDBPyConnection, tool: str) -> Iterator[tupl
             yield str(tool_id), jobs
 
 
-def rows(recommended: Iterable[Recommendation]) -> Iterator[tuple[str | int | float | None, ...]]:
-    """Yield a row for each, as COLUMNS say."""
+def rows(
+    recommended: Iterable[Recommendation], *, is_rough: bool = False
+) -> Iterator[tuple[str | int | float | None, ...]]:
+    """Yield a row for each, as COLUMNS say; `is_rough`: with two digits, and no limits: single jobs may give them."""
+
+    def told(number: float) -> float:
+        return float(f"{number:.2g}") if is_rough else number
+
     for each in recommended:
         size = each.typical_size
         memory = None if each.memory is None else each.memory.rule
@@ -139,14 +147,14 @@ def rows(recommended: Iterable[Recommendation]) -> Iterator[tuple[str | int | fl
             each.last.isoformat(),
             TOO_FEW if each.is_too_few else "",
             each.cores,
-            None if memory is None else _at(memory, size) / 1e9,
-            None if memory is None else described(memory, unit=1e9),
-            None if memory is None else memory.growth,
+            None if memory is None else told(_at(memory, size) / 1e9),
+            None if memory is None else described(memory, unit=1e9, is_rough=is_rough),
+            None if memory is None else told(memory.growth),
             each.memory_jobs,
             None if each.is_too_few or not each.memory_jobs else each.at_limit,
             each.failed_tries,
-            None if each.runtime is None else _at(each.runtime, size),
-            None if each.runtime is None else described(each.runtime, unit=1.0),
+            None if each.runtime is None else told(_at(each.runtime, size)),
+            None if each.runtime is None else described(each.runtime, unit=1.0, is_rough=is_rough),
         )
 
 
@@ -167,15 +175,19 @@ def rows_of_tool(file: bytes, tool: str) -> list[tuple[str | int | float | None,
     return [tuple(row.values()) for row in found.drop_columns("tool_id").to_pylist()]
 
 
-def described(rule: Rule, *, unit: float) -> str:
+def described(rule: Rule, *, unit: float, is_rough: bool = False) -> str:
     """Return a rule in words, for sizes in GB."""
+
+    def told(number: float) -> str:
+        return f"{number / unit:.2g}" if is_rough else f"{number / unit:.3g}"
+
     if not rule.depends_on_size:
-        return f"{max(rule.base, rule.least) / unit:.3g}"
-    factor = f"{rule.factor * 1e9**rule.power / unit:.3g} × size"
+        return told(max(rule.base, rule.least))
+    factor = f"{told(rule.factor * 1e9**rule.power)} × size"
     power = "" if rule.power == 1 else f"^{rule.power:.2g}"
-    base = f"{rule.base / unit:.3g} + " if rule.base else ""
-    limits = f", {rule.least / unit:.3g} to {rule.most / unit:.3g}"
-    return f"{base}{factor}{power}{limits}; {rule.otherwise / unit:.3g} if the size is unknown"
+    base = f"{told(rule.base)} + " if rule.base else ""
+    limits = "" if is_rough else f", {told(rule.least)} to {told(rule.most)}"
+    return f"{base}{factor}{power}{limits}; {told(rule.otherwise)} if the size is unknown"
 
 
 def _recommend(tool_id: str, tool_version: str, jobs: pd.DataFrame) -> Recommendation:
@@ -212,9 +224,10 @@ def _cores(jobs: pd.DataFrame) -> int | None:
     if is_long.sum() >= FEWEST:
         used = float(np.quantile(cpu[is_long] / runtime[is_long], _CORES_OF))
     else:
-        used = float(cpu[is_known].sum() / runtime[is_known].sum())
+        used = float(cpu[is_known].sum()) / float(runtime[is_known].sum())
     common = float(np.nanmedian(given[is_known])) if (~np.isnan(given[is_known])).any() else float("nan")
-    return max(1, int(np.ceil(max(used, common) if used >= _ALL * common else used)))
+    wanted = max(used, common) if used >= _ALL * common else used
+    return int(np.clip(np.ceil(wanted), 1, _MOST_CORES))
 
 
 def _floats(jobs: pd.DataFrame, name: str) -> Floats:

@@ -20,7 +20,7 @@ from knockem_dagster.joblogs.pipeline import behind
 from knockem_dagster.joblogs.report_metadata import ReportMetadata
 from knockem_dagster.joblogs.rows import Reading, Reject, read_rows, too_many_rejected
 
-PARSER_VERSION = "4"
+PARSER_VERSION = "5"
 """A parser that reads anything differently has another, and tables of its own beside those of the one before."""
 
 _MOST_STATES = 1000
@@ -69,7 +69,7 @@ def read_report(archive: Path, metadata: ReportMetadata, folder: Path, *, limits
 @contextmanager
 def _writer(folder: Path, member: Member) -> Generator[Callable[[pa.RecordBatch], None]]:
     encodings: dict[str, Any] = {
-        "use_dictionary": [name for name, kind in member.columns.items() if kind is Kind.TEXT],
+        "use_dictionary": [name for name, kind in member.columns.items() if kind in (Kind.TEXT, Kind.NAME)],
         "column_encoding": {name: "DELTA_BINARY_PACKED" for name, kind in member.columns.items() if kind is Kind.ID},
     }
     path = folder / f"{member.name}.parquet"

@@ -82,9 +82,9 @@ def _about(each: Recommendation) -> str:
 
 
 def _pattern(tool_id: str) -> str:
-    """Return the regular expression for a tool of any version."""
+    """Return the regular expression for a tool of any version; it is matched with the beginning of an id."""
     is_of_tool_shed = len(tool_id.split("/")) == _SECTIONS_OF_TOOL_SHED
-    return re.escape(tool_id).replace(r"\-", "-") + ("/.*" if is_of_tool_shed else "")
+    return re.escape(tool_id).replace(r"\-", "-") + ("/.*" if is_of_tool_shed else "$")
 
 
 def _rule_id(each: Recommendation) -> str:

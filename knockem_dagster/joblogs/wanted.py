@@ -6,17 +6,18 @@ all of it once more. So it does not matter whether they or the removal come last
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 
 from knockem_dagster.errors import Conflict, NotFound
-from knockem_dagster.joblogs.folders import DROPS, instance_of_drop
+from knockem_dagster.joblogs.folders import DROPS, instance_id, instance_of_drop
 from knockem_dagster.records.catalog import Records
 from knockem_dagster.records.joblogs import MARTS_ID
 from knockem_dagster.stores.documents import Patch
 from knockem_dagster.stores.objects import Objects
 
-_STORED = "joblogs/"
+STORED = "joblogs/"
+"""Where all that came of job logs is; what is in DROPS did not come yet."""
 
 
 def check_wanted(records: Records, instance: str) -> None:
@@ -44,20 +45,35 @@ def while_wanted(records: Records, objects: Objects, instance: str) -> Generator
             raise
 
 
-def discard(records: Records, objects: Objects, instance: str) -> None:
+def discard(records: Records, objects: Objects, instance: str, *, folders: Sequence[str] = (STORED, DROPS)) -> None:
     """Remove all that came of an instance's job logs: what is counted first, then documents, then objects."""
-    records.job_log_marts.patch(MARTS_ID, Patch(unset=(f"inUse.{instance}", f"left.{instance}")))
+    records.job_log_marts.patch(MARTS_ID, Patch(unset=[f"{field}.{instance}" for field in ("inUse", "jobs", "left")]))
     records.documents.delete(records.job_log_reports.name, {"instanceId": instance})
-    for key in keys_of(objects, instance):
+    for key in keys_of(objects, instance, folders=folders):
         objects.delete(key)
-    for folder in (_STORED, DROPS):
-        objects.delete_unfinished(folder, which=lambda key: _is_of(key, instance))
+    for folder in folders:
+        objects.delete_no_objects(folder, which=lambda key: _is_of(key, instance))
 
 
-def keys_of(objects: Objects, instance: str) -> list[str]:
+def keys_of(objects: Objects, instance: str, *, folders: Sequence[str] = (STORED, DROPS)) -> list[str]:
     """Return the keys of all objects of an instance."""
-    stored = (entry.key for folder in (_STORED, DROPS) for entry in objects.list(folder))
+    stored = (entry.key for folder in folders for entry in objects.list(folder))
     return [key for key in stored if _is_of(key, instance)]
+
+
+def instances_stored(objects: Objects) -> set[str]:
+    """Return the ids of the instances of which there is any object, or a folder for one."""
+    found: set[str] = set()
+    for of_each in (f"{STORED}raw", f"{STORED}marts", *_tables(objects)):
+        found.update(objects.folders(of_each))
+    return {name for name in found if instance_id(name) == name}
+
+
+def _tables(objects: Objects) -> Iterator[str]:
+    """Yield the folders of the lake: for each parser, one for each kind of row."""
+    lake = f"{STORED}lake"
+    for parser in objects.folders(lake):
+        yield from (f"{lake}/{parser}/{table}" for table in objects.folders(f"{lake}/{parser}"))
 
 
 def _is_of(key: str, instance: str) -> bool:

@@ -24,7 +24,7 @@ from knockem_dagster.records.job_graph import (
     UserDataRecord,
     WorkerActionRecord,
 )
-from knockem_dagster.records.joblogs import InstanceRecord, MartsRecord, ReportRecord
+from knockem_dagster.records.joblogs import InstanceRecord, MartsRecord, RemovalRecord, ReportRecord
 from knockem_dagster.records.jobs import ComputeNodeRecord, EventRecord, JobRecord, ResultRecord, WorkflowRecord
 from knockem_dagster.records.nodes import NodeHoursRecord, ScheduledNodeRecord
 from knockem_dagster.records.record import Record, Repository
@@ -65,7 +65,7 @@ OF_ACCOUNTS: tuple[type[Record], ...] = (UserRecord, TokenRecord)
 
 OF_NODES: tuple[type[Record], ...] = (ScheduledNodeRecord, NodeHoursRecord)
 
-OF_JOB_LOGS: tuple[type[Record], ...] = (InstanceRecord, ReportRecord, MartsRecord)
+OF_JOB_LOGS: tuple[type[Record], ...] = (InstanceRecord, ReportRecord, MartsRecord, RemovalRecord)
 
 COLLECTIONS: tuple[Collection, ...] = tuple(
     model.collection
@@ -118,6 +118,7 @@ class Records:
         self.job_log_instances = Repository(documents, InstanceRecord)
         self.job_log_reports = Repository(documents, ReportRecord)
         self.job_log_marts = Repository(documents, MartsRecord)
+        self.job_log_removals = Repository(documents, RemovalRecord)
 
     def close(self) -> None:
         """Release the documents store."""

@@ -21,6 +21,12 @@ class InstanceRecord(Record):
     unwanted: str | None = Field(default=None, description="when its removal began: ISO 8601, UTC")
 
 
+class RemovalRecord(Record):
+    """That an instance was removed: its id is derived from the instance's, which it does not tell."""
+
+    collection: ClassVar[Collection] = Collection("jobLogRemovals")
+
+
 class ReportState(StrEnum):
     """What became of a report: stored but not read yet, in the lake, not to be trusted, or that and dealt with."""
 
@@ -95,6 +101,7 @@ class MartsRecord(Record):
     collection: ClassVar[Collection] = Collection("jobLogMarts")
 
     in_use: dict[str, str] = Field(default_factory=dict[str, str])
+    jobs: dict[str, int] = Field(default_factory=dict[str, int], description="how many these are of, by instance")
     left: dict[str, dict[str, str]] = Field(
         default_factory=dict[str, dict[str, str]],
         description="since when others are not in use, by generation",

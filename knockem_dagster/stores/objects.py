@@ -7,12 +7,11 @@ kept in documents. What does not belong here: which keys exist and who may read 
 from __future__ import annotations
 
 import os
-import re
 import shutil
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,18 +29,15 @@ from obstore.exceptions import (
 from obstore.store import LocalStore, S3Store
 
 from knockem_dagster.errors import NotFound, StoreError
+from knockem_dagster.stores.object_keys import UNFINISHED, check_key, files_below
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
     from obstore.store import S3Config
 
-# The directory store itself hides names that end like this: they are objects being written.
-_UNFINISHED = re.compile(r"#\d+$")
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
-_MAX_NAME_BYTES = 240  # file systems allow 255, and an object being written needs a few more than its name
-_MAX_KEY_BYTES = 900  # S3 allows 1024, the store's own prefix included
 _SECONDS_TO_RETRY = 30
 _COPIED_AT_ONCE = 1 << 20
+_START = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST_REGION = {"us-east-1", "aws-global"}  # S3's names for it, the latter where the environment names none
 
 
@@ -72,7 +68,7 @@ class Objects:
         With `create_only` an existing object stays as it is and the answer is False. The content type is kept
         by S3 and ignored by a directory.
         """
-        _check_key(key)
+        check_key(key)
         with self._explained(f"write {key}"):
             try:
                 obstore.put(
@@ -88,13 +84,13 @@ class Objects:
 
     def get(self, key: str) -> bytes:
         """Return an object's content; NotFound if there is none."""
-        _check_key(key)
+        check_key(key)
         with self._explained(f"read {key}"), _missing(key):
             return bytes(obstore.get(self._store, key).bytes())
 
     def fetch(self, key: str, path: Path) -> None:
         """Write an object's content to a file, a part at a time; NotFound if there is none."""
-        _check_key(key)
+        check_key(key)
         with self._explained(f"read {key}"):
             with _missing(key):
                 parts = obstore.get(self._store, key)
@@ -108,12 +104,12 @@ class Objects:
 
     def path(self, key: str) -> Path | None:
         """Return the file that an object is, there or not; None where objects are no files here."""
-        _check_key(key)
-        return Path(str(self._store.prefix)) / key if isinstance(self._store, LocalStore) else None
+        check_key(key)
+        return None if self._root is None else self._root / key
 
     def get_range(self, key: str, *, start: int, length: int) -> bytes:
         """Return at most `length` bytes from `start`, fewer (or none) at the end; NotFound if there is no object."""
-        _check_key(key)
+        check_key(key)
         if start < 0 or length < 1:
             raise StoreError(f"cannot read {length} bytes from {start} of {key}: give a start from 0, a length from 1")
         with self._explained(f"read {key}"), _missing(key):
@@ -126,7 +122,7 @@ class Objects:
 
     def head(self, key: str) -> StoredObject | None:
         """Return what is known of an object, or None if there is none."""
-        _check_key(key)
+        check_key(key)
         with self._explained(f"look up {key}"), suppress(FileNotFoundError):
             return _stored(obstore.head(self._store, key))
         return None
@@ -136,14 +132,37 @@ class Objects:
         return self.head(key) is not None
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
-        """Iterate, in no particular order, over the objects below a folder, or over all."""
+        """Iterate, in no particular order, over the objects below a folder, or over all.
+
+        Files that can be no objects are left out: `no_objects` tells of them.
+        """
         if prefix:
-            _check_key(prefix.removesuffix("/"))
+            check_key(prefix.removesuffix("/"))
         return self._stream(prefix)
+
+    def no_objects(self, prefix: str) -> Sequence[str]:
+        """Return the paths of what is below a folder and can be no object: its name is no key's, or it is a link to
+        where it is. A bucket has none.
+        """
+        check_key(prefix.removesuffix("/"))
+        if (root := self._root) is None:
+            return []
+        with self._explained(f"list {prefix}"):
+            return sorted(key for key, known in files_below(root, prefix) if known is None)
+
+    def folders(self, prefix: str) -> Sequence[str]:
+        """Return the names of the folders right below a folder."""
+        folder = prefix.removesuffix("/")
+        check_key(folder)
+        with self._explained(f"list {prefix}"):
+            if (top := self.path(folder)) is None:
+                found = obstore.list_with_delimiter(self._store, prefix=folder)["common_prefixes"]
+                return sorted(each.removeprefix(f"{folder}/").removesuffix("/") for each in found)
+            return sorted(each.name for each in top.iterdir() if each.is_dir()) if top.is_dir() else []
 
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens if there is none."""
-        _check_key(key)
+        check_key(key)
         with self._explained(f"remove {key}"), suppress(FileNotFoundError):
             try:
                 obstore.delete(self._store, key)
@@ -153,38 +172,53 @@ class Objects:
 
     def delete_prefix(self, prefix: str) -> int:
         """Remove every object below a folder and return their number."""
-        _check_key(prefix.removesuffix("/"))
+        check_key(prefix.removesuffix("/"))
         keys = [stored.key for stored in self.list(prefix)]
         for key in keys:
             self.delete(key)
         return len(keys)
 
-    def delete_unfinished(self, prefix: str, *, which: Callable[[str], bool]) -> None:
-        """Remove what was being written below a folder under such keys, mostly by processes that were killed amid it.
+    def delete_no_objects(self, prefix: str, *, which: Callable[[str], bool]) -> None:
+        """Remove what is below a folder and is no object, under such paths: what `no_objects` tells of, folders that
+        are empty, and what was being written, mostly by processes that were killed amid it.
 
         Whoever is still writing it gets a StoreError. A bucket shows nothing of what is unfinished.
         """
-        if (top := self.path(prefix.removesuffix("/"))) is None:
+        if (root := self._root) is None:
             return
-        root = Path(str(self._store.prefix))
-        with self._explained(f"remove what is unfinished below {prefix}"):
-            for folder, _, names in os.walk(top):
-                for path in (Path(folder) / name for name in names if _UNFINISHED.search(name)):
-                    if which(_UNFINISHED.sub("", path.relative_to(root).as_posix())):
-                        path.unlink(missing_ok=True)
-                        _remove_empty_folders(path.parent, root)
+        paths, empty = [root / path for path in self.no_objects(prefix)], list[Path]()
+        with self._explained(f"remove what is no object below {prefix}"):
+            for folder, folders, names in os.walk(root / prefix.removesuffix("/")):
+                paths += [Path(folder) / name for name in names if UNFINISHED.search(name)]
+                empty += [] if folders or names else [Path(folder)]
+            for path in paths:
+                if which(_text(UNFINISHED.sub("", path.relative_to(root).as_posix()))):
+                    _remove(path)
+                    _remove_empty_folders(path.parent, root)
+            for path in empty:
+                if which(_text(path.relative_to(root).as_posix())):
+                    _remove_empty_folders(path, root)
 
     def url(self, key: str) -> str:
         """Return where an object is: a file:// or s3:// URL."""
-        _check_key(key)
+        check_key(key)
         return f"{self._base_url}/{key if self._is_s3 else quote(key)}"
 
     @property
     def _is_s3(self) -> bool:
         return isinstance(self._store, S3Store)
 
+    @property
+    def _root(self) -> Path | None:
+        """The folder that keys are below; None for a bucket."""
+        return Path(str(self._store.prefix)) if isinstance(self._store, LocalStore) else None
+
     def _stream(self, prefix: str) -> Iterator[StoredObject]:
         with self._explained(f"list {prefix or 'all objects'}"):
+            if (root := self._root) is not None:
+                # One file that can be no object would end the store's own listing.
+                yield from (_as_stored(key, known) for key, known in files_below(root, prefix) if known is not None)
+                return
             for page in obstore.list(self._store, prefix=prefix or None):
                 for found in page:
                     yield _stored(found)
@@ -202,6 +236,18 @@ def _remove_empty_folders(folder: Path, root: Path) -> None:
         while folder != root:
             folder.rmdir()
             folder = folder.parent
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _text(path: str) -> str:
+    """Return a path as text, whatever its bytes are."""
+    return os.fsencode(path).decode(errors="replace")
 
 
 def local_objects(folder: Path) -> Objects:
@@ -262,18 +308,6 @@ def make_bucket(name: str, *, endpoint: str | None = None) -> None:
         ) from error
 
 
-def _check_key(key: str) -> None:
-    names = key.split("/")
-    if not all(names) or any(name in {".", ".."} for name in names):
-        raise StoreError(f"{key!r} is not an object key: write a relative path without empty, '.' or '..' parts")
-    if _UNPRINTABLE.search(key) or any(_UNFINISHED.search(name) for name in names):
-        raise StoreError(f"{key!r} is not an object key: leave out control characters and '#' before final digits")
-    longest = max(len(name.encode(errors="replace")) for name in names)
-    if longest > _MAX_NAME_BYTES or len(key.encode(errors="replace")) > _MAX_KEY_BYTES:
-        raise StoreError(f"{key[:60]!r}... is too long for an object key: at most {_MAX_NAME_BYTES} bytes between "
-                         f"slashes and {_MAX_KEY_BYTES} in all")  # fmt: skip
-
-
 @contextmanager
 def _missing(key: str) -> Generator[None]:
     try:
@@ -284,6 +318,13 @@ def _missing(key: str) -> Generator[None]:
 
 def _stored(found: ObjectMeta) -> StoredObject:
     return StoredObject(found["path"], found["size"], found["last_modified"], found["e_tag"])
+
+
+def _as_stored(key: str, known: os.stat_result) -> StoredObject:
+    """Return what `head` does."""
+    modified = known.st_mtime_ns // 1000
+    etag = f'"{known.st_ino:x}-{modified:x}-{known.st_size:x}"'
+    return StoredObject(key, known.st_size, _START + timedelta(microseconds=modified), etag)
 
 
 def _advice(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,6 +73,17 @@ def test_what_cannot_be_told_is_said_in_a_sentence(platform: Platform, capsys: p
         assert measured_of(platform, [TOOL], anew=anew) == {}
         told = capsys.readouterr().err
         assert told == f"What earlier jobs used cannot be told now: The instance {PLATFORM} is being removed.\n"
+
+
+def test_where_nothing_can_be_written_it_is_said_in_a_sentence(
+    platform: Platform, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_20_jobs(platform)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    for anew in (False, True):
+        assert measured_of(platform, [TOOL], anew=anew) == {}
+        told = capsys.readouterr().err
+        assert told.startswith("What earlier jobs used cannot be told now: [Errno 2] No such file or directory")
 
 
 def test_the_offer_counts_those_at_their_limit_apart(platform: Platform, capsys: pytest.CaptureFixture[str]) -> None:

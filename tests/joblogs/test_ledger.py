@@ -248,7 +248,14 @@ def test_bad_rows_are_described(ledger: Ledger, tmp_path: Path) -> None:
     loaded = ledger.read(receive(ledger, sent(tmp_path, "a", {"metric_num": metrics})))
     assert (loaded.kept, loaded.rejected) == ({"metric_num": 5000}, {"metric_num": 30})
     assert [each.line for each in loaded.rejects] == list(range(5002, 5022))
-    assert loaded.rejects[0].cause == "value is 'NaN' and not a finite number from 0 on"
+    assert loaded.rejects[0].cause == "value is 'NaN' and not a number from 0 to 1e+20"
+
+
+def test_a_report_that_tells_of_a_job_twice_is_quarantined(ledger: Ledger, tmp_path: Path) -> None:
+    jobs = [(id, "cat", "1.0", state, "2026-01-01 00:00:00") for id, state in ((6, "ok"), (7, "ok"), (7, "error"))]
+    found = ledger.read(receive(ledger, sent(tmp_path, "a", {"jobs": table("jobs", jobs)})))
+    assert found.state is ReportState.QUARANTINED
+    assert str(found.quarantine).startswith("Job 7 is told of twice in jobs: send the archive again")
 
 
 def test_nothing_is_in_use_before_all_tables_are_there(

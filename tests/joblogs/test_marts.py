@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -13,9 +14,10 @@ import pytest
 from knockem_dagster.errors import StoreError
 from knockem_dagster.joblogs import job_resources
 from knockem_dagster.joblogs import ledger as ledgers
-from knockem_dagster.joblogs.instances import local_instance
+from knockem_dagster.joblogs.instances import local_instance, view_instance
 from knockem_dagster.joblogs.ledger import Ledger
 from knockem_dagster.joblogs.marts import TABLES, Marts, mart_key
+from knockem_dagster.joblogs.members import LONGEST_NAME
 from knockem_dagster.joblogs.report import PARSER_VERSION
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.joblogs import InstanceRecord, MartsRecord, ReportRecord
@@ -100,6 +102,34 @@ def test_jobs_known_by_hand(platform: Platform, marts: Marts) -> None:
     assert rows(marts, "SELECT sum(jobs), sum(errors) FROM tools") == [(1940 + 98, 168 + 22)]
     assert rows(marts, "SELECT sum(jobs) FROM months") == rows(marts, "SELECT sum(jobs) FROM tool_months") == [(2038,)]
     assert rows(marts, "SELECT count(*) FROM jobs", "a8fe6488-b87f-55ae-ae9e-2d2764db2977") == [(98,)]
+
+
+def test_of_an_instance_each_job_counts_once(platform: Platform, marts: Marts, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        receive(
+            platform, tmp_path, jobs_of(job(1), job(2, created=f"2026-01-0{'ab'.index(name) + 1} 00:00:00")), name=name
+        )
+    marts.refresh("i")
+    instance = platform.records.job_log_instances.get("i")
+    assert view_instance(platform.records, instance).jobs == 2
+    receive(platform, tmp_path, jobs_of(job(3), job(4, state="running")), name="c")
+    marts.refresh("i")
+    assert view_instance(platform.records, instance).jobs == 3
+
+
+def test_texts_that_are_as_long_as_may_be_need_little_memory(platform: Platform, marts: Marts, tmp_path: Path) -> None:
+    number, generator = 100_000, random.Random(1)
+    tools = (generator.randbytes(20).hex().ljust(LONGEST_NAME, "x") for _ in range(number))
+    receive(platform, tmp_path, jobs_of(*(job(id, tool=tool) for id, tool in enumerate(tools))))
+    marts.refresh("i")
+    assert rows(marts, "SELECT count(DISTINCT tool_id) FROM jobs") == [(number,)]
+
+
+def test_only_what_is_asked_of_is_opened(marts: Marts, platform: Platform, tmp_path: Path) -> None:
+    receive(platform, tmp_path, jobs_of(job(1)))
+    marts.refresh("i")
+    with marts.opened(["i"], ["months"]) as opened:
+        assert opened.sql("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall() == [("months",)]
 
 
 def test_reports_as_their_instance_tells_of_them(platform: Platform, marts: Marts, tmp_path: Path) -> None:

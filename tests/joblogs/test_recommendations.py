@@ -9,7 +9,7 @@ import pytest
 
 from knockem_dagster.joblogs import recommendations
 from knockem_dagster.joblogs.job_resources import COLUMNS
-from knockem_dagster.joblogs.recommendations import Recommendation, recommend, rows
+from knockem_dagster.joblogs.recommendations import Recommendation, as_file, recommend, rows, rows_of_tool
 from knockem_dagster.joblogs.sizing.chosen import FEWEST, MOST
 
 _JOB = (
@@ -119,3 +119,18 @@ def test_only_the_tool_that_was_asked_for() -> None:
     found = recommend(opened(*(job(id, tool="a" if id % 2 else "b") for id in range(50))), "b")
     assert {each.tool_id for each in found} == {"b"}
     assert recommend(opened(), "b") == [] == recommend(opened())
+
+
+@pytest.mark.parametrize(("runtime", "cpu"), [("1e-308", 1e5), (20, 1e20)])
+def test_clocks_that_were_wrong_give_no_number_that_is_none(runtime: object, cpu: float) -> None:
+    found = recommend(opened(*(job(id, runtime=runtime, cpu=cpu) for id in range(60))))
+    assert only(found).cores == 1 << 20
+    assert len(rows_of_tool(as_file(found), "t")) == 2
+
+
+def test_roughly_nothing_is_told_that_only_one_job_gives() -> None:
+    jobs = [job(id, size=1e8 * (1 + id * 37 % 100), peak=1.2345e8 * (1 + id * 37 % 100)) for id in range(100)]
+    found = only(recommend(opened(*jobs)))
+    exact, rough = (dict(zip(_NAMES, next(rows([found], is_rough=each)), strict=True)) for each in (False, True))
+    assert " to " in str(exact["memory_rule"]) and " to " not in str(rough["memory_rule"])
+    assert rough["memory"] == float(f"{exact['memory']:.2g}") != exact["memory"]

@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +19,15 @@ from knockem_dagster.joblogs.instances import local_instance
 from knockem_dagster.joblogs.ledger import Ledger
 from knockem_dagster.joblogs.marts import Marts
 from knockem_dagster.joblogs.recommendations import Recommendation, recommend
+from knockem_dagster.joblogs.sizing.chosen import FEWEST
 from knockem_dagster.joblogs.sizing.rule import Rule
 from knockem_dagster.joblogs.tpv import GIB, expression, fragment
+from tests.joblogs.test_recommendations import job, opened
 from tests.services.job_play import record_in
 from tests.services.joblogs import REAL
 
 TPV = ("total-perspective-vortex==3.3.0", "galaxy-app==26.1.2")
+SHED = "toolshed.g2.bx.psu.edu/repos/owner/repository"
 JOB_CONF = """
 runners:
   local: {load: galaxy.jobs.runners.local:LocalJobRunner}
@@ -59,6 +62,16 @@ def recommended(tmp_path_factory: pytest.TempPathFactory) -> list[Recommendation
             return recommend(found)
 
 
+def called(tool_id: str) -> str:
+    """Return how Galaxy calls a tool: one of a Tool Shed with its version."""
+    return f"{tool_id}/9.9" if tool_id.count("/") == SHED.count("/") + 1 else tool_id
+
+
+def matching(told: Iterable[str], id: str) -> list[str]:
+    """Return the patterns that match an id, as the program itself matches them."""
+    return [pattern for pattern in told if re.compile(pattern).match(id)]
+
+
 def evaluated(rule: Rule, size: float) -> float:
     """Return what the expression gives in bytes."""
     return GIB * eval(expression(rule), {"max": max, "min": min, "input_size": size / GIB})
@@ -89,10 +102,20 @@ def test_only_tools_of_which_enough_is_known_are_there(recommended: list[Recomme
     known = {each.tool_id for each in recommended if each.memory is not None}
     few = [each.tool_id for each in recommended if each.is_too_few and not each.tool_version]
     assert known and few
-    for tool_id in known:
-        assert any(re.fullmatch(pattern, tool_id) or re.match(pattern, f"{tool_id}/1.0") for pattern in told)
-    assert not any(re.fullmatch(pattern, tool_id) for pattern in told for tool_id in few)
+    assert all(len(matching(told, called(tool_id))) == 1 for tool_id in known)
+    assert not any(matching(told, called(tool_id)) for tool_id in few)
     assert yaml.safe_load(fragment([], name='"odd"\nname'))["tools"] == {}
+
+
+@pytest.mark.parametrize(
+    ("known", "few"),
+    [("cat", "cat_x"), ("a+b", "aab"), (f"{SHED}/cat/1.0", f"{SHED}/cat/1.0.1"), (f"{SHED}/cat", f"{SHED}/cat_x")],
+)
+def test_a_tool_is_not_given_what_another_is_whose_id_begins_like_its_own(known: str, few: str) -> None:
+    jobs = [*(job(id, tool=known) for id in range(FEWEST)), job(FEWEST, tool=few)]
+    told = yaml.safe_load(fragment(recommend(opened(*jobs)), name="ours"))["tools"]
+    assert matching(told, called(known)) == list(told) and len(told) == 1
+    assert matching(told, called(few)) == []
 
 
 @pytest.fixture(scope="module")
@@ -133,8 +156,8 @@ def test_the_program_takes_the_fragment_and_gives_what_it_says(
     assert "lint successful" in run("lint", tools)
     for each in chosen:
         assert each.memory is not None
-        id = f"{each.tool_id}/9.9" if each.tool_id.startswith("toolshed") else each.tool_id
-        told = run("dry-run", "--job-conf", job_conf, "--tool", id, "--input-size", 3, destinations, tools)
+        asked = ("--tool", called(each.tool_id), "--input-size", 3)
+        told = run("dry-run", "--job-conf", job_conf, *asked, destinations, tools)
         given_cores, given_memory = (re.search(rf"{name}['\"]?: ['\"]?([0-9.]+)", told) for name in ("cores", "mem"))
         assert given_cores is not None and given_memory is not None, told
         assert int(given_cores[1]) == each.cores

@@ -22,6 +22,9 @@ from knockem_dagster.joblogs.recommendations import KEPT_FILE, rows_of_tool
 from knockem_dagster.joblogs.served import SCHEMA
 from knockem_dagster.platform import Platform
 from knockem_dagster.records.joblogs import ReportRecord, ReportState
+from knockem_dagster.records.record import now
+from knockem_dagster.stores.documents import Patch
+from knockem_dagster.stores.objects import Objects, StoredObject
 from resources.names import INSTANCES
 from resources.platform import PlatformResource, SubmissionRuns
 from sensors import job_logs
@@ -302,3 +305,51 @@ def test_a_run_is_requested_once_and_again_after_a_while_when_it_failed(
     assert not watched(platform, instance).run_requests
     monkeypatch.setattr(job_logs, "FIRST_WAIT", 0.0)
     assert [each.partition_key for each in watched(platform, instance).run_requests or ()] == [INSTANCE]
+
+
+def test_a_file_that_can_be_no_object_is_told_and_holds_up_no_report(
+    platform: Platform, instance: dg.DagsterInstance
+) -> None:
+    put(platform, NEW)
+    folder = platform.objects.path(f"{DROPS}x")
+    assert folder is not None
+    folder.mkdir(parents=True)
+    (folder / "a\nb.tar.gz").write_bytes(NEW.read_bytes())
+    (folder / "loop").symlink_to("loop")
+    first = watched(platform, instance)
+    assert first.skip_reason is not None
+    told = r"passed over: 'uploads/joblogs/x/a\nb.tar.gz', and 1 more. Give it a name"
+    assert told in (first.skip_reason.skip_message or "")
+    requests = watched(platform, instance, first.cursor).run_requests or ()
+    assert [each.partition_key for each in requests] == [INSTANCE]
+
+
+def test_drops_that_cannot_be_listed_hold_up_nothing_else(
+    platform: Platform, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whose = local_instance(platform.records, INSTANCE)
+    Ledger(platform.records, platform.objects).receive(whose.id, "0", NEW, NEW.with_name("0.json").read_bytes())
+    put(platform, OLD)
+    before, listing = watched(platform, instance), Objects.list
+
+    def list_others(self: Objects, prefix: str = "") -> Iterator[StoredObject]:
+        if prefix == DROPS:
+            raise StoreError("the bucket is away")
+        return listing(self, prefix)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Objects, "list", list_others)
+        found = watched(platform, instance, before.cursor)
+    assert [each.partition_key for each in found.run_requests or ()] == [INSTANCE]
+    assert found.cursor == before.cursor, "and what was seen is not forgotten"
+
+
+def test_no_run_is_requested_for_an_instance_that_is_being_removed_or_gone(
+    platform: Platform, instance: dg.DagsterInstance
+) -> None:
+    whose = local_instance(platform.records, INSTANCE)
+    Ledger(platform.records, platform.objects).receive(whose.id, "0", NEW, NEW.with_name("0.json").read_bytes())
+    platform.records.job_log_instances.patch(whose.id, Patch(set={"unwanted": now()}))
+    assert not watched(platform, instance).run_requests
+    platform.records.documents.delete("jobLogInstances", {})
+    assert not watched(platform, instance).run_requests

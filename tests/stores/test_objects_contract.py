@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
 import stat
 import subprocess
 import sys
@@ -276,12 +275,69 @@ def test_a_directory_that_cannot_be_made_is_reported() -> None:
         local_objects(Path("/proc/nothing/objects"))
 
 
-def test_a_file_whose_name_is_not_text_is_reported(tmp_path: Path) -> None:
-    objects = local_objects(tmp_path / "objects")
-    Path(os.fsdecode(os.fsencode(tmp_path / "objects") + b"/bad\xff")).touch()
-    with pytest.raises(StoreError, match="rename it"):
-        list(objects.list())
-    shutil.rmtree(tmp_path / "objects")
+NO_OBJECTS = {
+    "control character": (b"a\nb", None),
+    "no UTF-8": (b"bad\xff", None),
+    "too long": (b"x" * 250, None),
+    "link to itself": (b"itself", "itself"),
+    "link to where it is": (b"here", "."),
+    "link to above": (b"above", "../.."),
+}
+
+
+@pytest.mark.parametrize(("name", "leads_to"), NO_OBJECTS.values(), ids=NO_OBJECTS)
+def test_what_can_be_no_object_is_told_and_holds_up_no_listing(
+    tmp_path: Path, name: bytes, leads_to: str | None
+) -> None:
+    objects, odd = local_objects(tmp_path), f"a/b/{os.fsdecode(name)}"
+    objects.put("a/b/1", b"1")
+    objects.put("a/c/2", b"2")
+    if leads_to is None:
+        (tmp_path / odd).touch()
+    else:
+        (tmp_path / odd).symlink_to(leads_to)
+    assert {found.key for found in objects.list()} == {found.key for found in objects.list("a")} == {"a/b/1", "a/c/2"}
+    assert list(objects.no_objects("a")) == list(objects.no_objects("a/b/")) == [odd]
+    assert not objects.no_objects("a/c") and not objects.no_objects("nothing")
+    objects.delete_no_objects("a", which=lambda path: path.startswith("a/c/"))
+    assert list(objects.no_objects("a")) == [odd]
+    objects.delete_no_objects("a", which=lambda path: path.startswith("a/b/"))
+    assert not objects.no_objects("a") and len(list(objects.list())) == 2
+
+
+def test_what_is_below_a_folder_with_a_name_that_is_none_goes_with_it(tmp_path: Path) -> None:
+    objects, folder = local_objects(tmp_path), tmp_path / "a" / "b\n"
+    folder.mkdir(parents=True)
+    (folder / "1").touch()
+    assert (list(objects.list()), list(objects.no_objects("a"))) == ([], ["a/b\n"])
+    objects.delete_no_objects("a", which=lambda _: True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_links_are_followed_and_what_leads_nowhere_is_nothing(tmp_path: Path) -> None:
+    objects, elsewhere = local_objects(tmp_path / "objects"), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "1").touch()
+    (tmp_path / "objects/folder").symlink_to(elsewhere)
+    (tmp_path / "objects/file").symlink_to(elsewhere / "1")
+    (tmp_path / "objects/nowhere").symlink_to("missing")
+    os.mkfifo(tmp_path / "objects/pipe")
+    assert {found.key for found in objects.list()} == {"folder/1", "file"}
+
+
+def test_what_is_listed_is_what_is_looked_up(objects: Objects) -> None:
+    objects.put("a/b", b"text")
+    [listed] = objects.list("a")
+    found = objects.head("a/b")
+    assert found is not None and (found.key, found.size, found.etag) == (listed.key, listed.size, listed.etag)
+    assert abs(found.modified - listed.modified) < timedelta(seconds=1), "a bucket's listing tells more of it"
+
+
+def test_folders_right_below_one_are_told(objects: Objects) -> None:
+    for key in ("a/1", "a/b/2", "a/b/3/4", "a/c/5", "d/6"):
+        objects.put(key, b"")
+    assert (list(objects.folders("a")), list(objects.folders("a/b/"))) == (["b", "c"], ["3"])
+    assert not objects.folders("a/c") and not objects.folders("nothing")
 
 
 @pytest.mark.usefixtures("s3_credentials")
