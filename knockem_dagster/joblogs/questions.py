@@ -248,19 +248,21 @@ _KNOW = " AND ".join(
         "has_runtime AND runtime_known > 0",
     )
 )
+_ASKED = "CREATE TABLE shown.asked AS FROM main.tools WHERE NOT $of_a_tool OR tool_id = $tool"
 _SHOWN_TOOLS = f"""
 CREATE TABLE shown.known AS
     SELECT
         tool_id, {_of_enough("true", "nullif(memory_known, 0)")} AS has_memory,
         {_of_enough("true", "cpu_hours")} AS has_cpu, {_of_enough("true", "nullif(runtime_known, 0)")} AS has_runtime
-    FROM main.tools GROUP BY tool_id HAVING {_ARE_ENOUGH};
+    FROM shown.asked GROUP BY tool_id HAVING {_ARE_ENOUGH};
 CREATE TABLE shown.versions AS
     WITH named AS (
         SELECT tool_id, tool_version, tool_version AS shown_version
-        FROM main.tools JOIN shown.known USING (tool_id) GROUP BY tool_id, tool_version HAVING {_ARE_ENOUGH} AND {_KNOW}
+        FROM shown.asked JOIN shown.known USING (tool_id)
+        GROUP BY tool_id, tool_version HAVING {_ARE_ENOUGH} AND {_KNOW}
     ),
     others AS (
-        SELECT * FROM main.tools JOIN shown.known USING (tool_id) ANTI JOIN named USING (tool_id, tool_version)
+        SELECT * FROM shown.asked JOIN shown.known USING (tool_id) ANTI JOIN named USING (tool_id, tool_version)
     )
     FROM named
     UNION ALL
@@ -268,7 +270,7 @@ CREATE TABLE shown.versions AS
     WHERE tool_id IN (SELECT tool_id FROM others GROUP BY tool_id HAVING {_ARE_ENOUGH} AND {_KNOW});
 CREATE VIEW shown.tools AS
     SELECT * REPLACE (NULL::DOUBLE AS memory_largest, date_trunc('month', last_created)::TIMESTAMP AS last_created)
-    FROM main.tools SEMI JOIN shown.versions USING (tool_id, tool_version);
+    FROM shown.asked SEMI JOIN shown.versions USING (tool_id, tool_version);
 """
 _SHOWN_JOBS = """
 CREATE VIEW shown.jobs AS
@@ -322,10 +324,12 @@ def _show_enough(opened: duckdb.DuckDBPyConnection, question: Question, tool: st
     """Let the marts of a question hold what is shown of all instances, and no more."""
     opened.execute(_SHOWN)
     if TOOLS in question.marts:
+        opened.execute(_ASKED, {"of_a_tool": question.of_a_tool, "tool": tool})
         opened.execute(_SHOWN_TOOLS)
     if JOBS in question.marts:
-        opened.execute(_HAS_SIZES, {"tool": tool})
         opened.execute(_SHOWN_JOBS)
+    if question.compute is not None:  # nothing else is told of sizes
+        opened.execute(_HAS_SIZES, {"tool": tool})
 
 
 def _kept(marts: Marts, question: Question, instance: str, tool: str) -> list[tuple[Any, ...]]:
