@@ -272,6 +272,7 @@ CREATE VIEW shown.tools AS
     SELECT * REPLACE (NULL::DOUBLE AS memory_largest, date_trunc('month', last_created)::TIMESTAMP AS last_created)
     FROM shown.asked SEMI JOIN shown.versions USING (tool_id, tool_version);
 """
+# Sizes are not known unless `has_sizes` is set.
 _SHOWN_JOBS = """
 CREATE VIEW shown.jobs AS
     SELECT jobs.* REPLACE (

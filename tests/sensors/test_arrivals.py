@@ -50,12 +50,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as ephemeral:
-        yield ephemeral
-
-
 def ticked(
     sensor: dg.SensorDefinition, home: Path, instance: dg.DagsterInstance, cursor: str | None = None
 ) -> dg.SensorResult:

@@ -30,12 +30,6 @@ def platform(tmp_path: Path) -> Iterator[Platform]:
         yield opened
 
 
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as opened:
-        yield opened
-
-
 def looked(platform: Platform, instance: dg.DagsterInstance, cursor: str | None = None) -> tuple[str, str]:
     """What a tick tells, and its cursor."""
     found = tick(removed_instances, platform.settings.home, instance, cursor=cursor)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -26,12 +25,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("KNOCKEM_ENVIRONMENT", "testing")
     monkeypatch.setenv("KNOCKEM_ORGANISMS", str(tmp_path / "organisms"))
     return tmp_path / "home"
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as ephemeral:
-        yield ephemeral
 
 
 def requests_of(sensor: dg.SensorDefinition, home: Path, instance: dg.DagsterInstance) -> list[dg.RunRequest]:

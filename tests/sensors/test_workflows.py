@@ -30,12 +30,6 @@ def platform(tmp_path: Path) -> Iterator[Platform]:
         yield opened
 
 
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as opened:
-        yield opened
-
-
 def watched(platform: Platform, instance: dg.DagsterInstance, cursor: str | None = None) -> dg.SensorResult:
     found = tick(watch_workflows, platform.settings.home, instance, cursor=cursor)
     assert isinstance(found, dg.SensorResult)
